@@ -1,0 +1,39 @@
+"""molgen learns a language of molecules: train, sample and evaluate SMILES transformers."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from molgen.config import load_config as load_config
+    from molgen.errors import MolgenError as MolgenError
+    from molgen.evaluation import evaluate as evaluate
+    from molgen.generator import MoleculeGenerator as MoleculeGenerator
+    from molgen.model.build import build_model as build_model
+    from molgen.tokenizer import SmilesTokenizer as SmilesTokenizer
+    from molgen.training import train as train
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "MolgenError": "molgen.errors",
+    "MoleculeGenerator": "molgen.generator",
+    "SmilesTokenizer": "molgen.tokenizer",
+    "build_model": "molgen.model.build",
+    "evaluate": "molgen.evaluation",
+    "load_config": "molgen.config",
+    "train": "molgen.training",
+}
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    """Public names load on first touch, so that importing molgen costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'molgen' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,113 @@
+"""Tensors on disk: safetensors only, written beside, synced, swapped in by one atomic replace; checked before use."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from molgen.errors import MolgenError
+
+_DTYPES = {"F32", "BF16", "F16"}
+Metadata = dict[str, str]
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replaces a file as a whole or leaves it as it was; on return it is on the disk."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def save_weights(path: Path, model: nn.Module, metadata: Mapping[str, str]) -> None:
+    """A model's parameters, shared ones once, with a header of strings."""
+    write_atomically(path, save(_parameters(model), dict(metadata)))
+
+
+def load_weights(path: Path, build: Callable[[], nn.Module], expected: Mapping[str, str]) -> nn.Module:
+    """Builds a model and fills it from a file.
+
+    Raises MolgenError, before anything large is allocated, for a file that is no safetensors file, whose header
+    differs from `expected`, or whose tensors have other names, shapes or types; and for weights that are not finite.
+    """
+    with torch.device("meta"):
+        shapes = {name: tuple(p.shape) for name, p in build().named_parameters()}
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            for key, value in expected.items():
+                if metadata.get(key) != value:
+                    raise _damaged(path, f"its {key} is {metadata.get(key)}, this run's is {value}")
+            names = set(file.keys())
+            if names != set(shapes):
+                different = sorted(names ^ set(shapes))
+                raise _damaged(path, f"tensor {different[0]!r} is {'unknown' if different[0] in names else 'missing'}")
+            for name, shape in shapes.items():
+                entry = file.get_slice(name)
+                if tuple(entry.get_shape()) != shape or entry.get_dtype() not in _DTYPES:
+                    found = f"{entry.get_dtype()} {tuple(entry.get_shape())}"
+                    raise _damaged(path, f"tensor {name!r} is {found}, should be {shape}")
+            model = build()
+            for name, parameter in model.named_parameters():
+                tensor = file.get_tensor(name)
+                if not torch.isfinite(tensor).all():
+                    raise _damaged(path, f"tensor {name!r} holds NaN or infinity")
+                parameter.data.copy_(tensor)
+            return model
+    except (OSError, SafetensorError) as error:
+        raise _damaged(path, str(error)) from None
+
+
+def save_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: Mapping[str, object]) -> None:
+    """What an exact resume needs: weights, optimiser state, and the position of the loop as JSON in the header."""
+    tensors = {f"model.{name}": tensor for name, tensor in _parameters(model).items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        for key, value in state.items():
+            tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value).contiguous()
+    write_atomically(path, save(tensors, {"position": json.dumps(position)}))
+
+
+def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, object]:
+    """Restores what `save_state` wrote and gives back the position. Raises MolgenError for a damaged file."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            position: dict[str, object] = json.loads((file.metadata() or {})["position"])
+            for name, parameter in model.named_parameters():
+                parameter.data.copy_(file.get_tensor(f"model.{name}"))
+            state: dict[int, dict[str, Tensor]] = {}
+            for name in file.keys():  # noqa: SIM118 - not a mapping
+                kind, _, rest = name.partition(".")
+                if kind == "optimizer":
+                    index, _, key = rest.partition(".")
+                    state.setdefault(int(index), {})[key] = file.get_tensor(name)
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+            return position
+    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise _damaged(path, str(error)) from None
+
+
+def _parameters(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}
+
+
+def _damaged(path: Path, what: str) -> MolgenError:
+    return MolgenError(f"{path}: {what}", "the file is damaged or belongs to another run; restore it or train again")

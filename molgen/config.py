@@ -1,0 +1,280 @@
+"""Configuration: default < recipe < `--set` < named option; merged, validated once, saved.
+
+The defaults live here; the files under configs/ hold only what differs. Each field's docstring is its help.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from molgen.errors import MolgenError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["auto", "fp32", "bf16"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+class Section(BaseModel):
+    """Frozen, strict (`true` is no integer) and closed (an unknown key is an error)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+class DataConfig(Section):
+    """Which molecules, how they are cleaned, and how they are split."""
+
+    source: str = "tox21"
+    """A named dataset (tox21, moses, moses-mini) or a file."""
+    smiles_column: str | None = None
+    """The column that holds the SMILES; null finds it by name."""
+    form: Literal["canonical", "as-written"] = "canonical"
+    """The string that stands for a molecule: RDKit's canonical SMILES, or the one in the file."""
+    unparsable: Literal["drop", "keep"] = "drop"
+    """What happens to strings that RDKit does not parse; `keep` needs the as-written form."""
+    duplicates: Literal["drop", "keep"] = "drop"
+    """What happens to the second and later copies of a string."""
+    min_tokens: int = Field(1, ge=1)
+    """Shorter molecules are dropped and counted."""
+    max_tokens: int | None = Field(None, ge=1)
+    """Longer molecules are dropped and counted; null: the model's context."""
+    split: Literal["grouped", "random"] = "grouped"
+    """Grouped: molecules with the same neutral, stereo-free parent stay on one side. Random: string by string."""
+    split_seed: int = Field(0, ge=0, lt=2**63)
+    """Draws the split. The training seed never does."""
+    train_size: int | None = Field(None, ge=1)
+    """Training molecules; null: 80 % of fewer than 5,000 molecules, else 90 %."""
+    validation_size: int | None = Field(None, ge=1)
+    """Validation molecules; null: half of what training leaves. The rest is the test split."""
+    vocabulary: Literal["train", "all"] = "train"
+    """The molecules whose tokens make the vocabulary."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "DataConfig":
+        if self.form == "canonical" and self.unparsable == "keep":
+            raise ValueError("unparsable: keep needs form: as-written (no canonical form without parsing)")
+        return self
+
+
+class ModelConfig(Section):
+    """The decoder-only transformer."""
+
+    context: int = Field(128, ge=2, le=65_536)
+    """Most tokens of one molecule, `<bos>` and `<eos>` not counted."""
+    width: int = Field(128, ge=1, le=16_384)
+    """Size of a token's vector between the blocks."""
+    blocks: int = Field(5, ge=1, le=256)
+    """Transformer blocks."""
+    heads: int = Field(4, ge=1, le=256)
+    """Attention heads of a block."""
+    head_width: int = Field(32, ge=1, le=1_024)
+    """Width of one head; heads x head_width need not equal the width."""
+    feedforward: int = Field(512, ge=1, le=65_536)
+    """Hidden width of the feed-forward part."""
+    positions: Literal["learned", "sinusoidal", "rotary"] = "rotary"
+    """How a token knows its position."""
+    norm: Literal["before", "after"] = "before"
+    """Layer norm before each part (GPT-2) or after each sum (Vaswani 2017)."""
+    final_norm: bool = True
+    """A last layer norm before the head."""
+    biases: bool = False
+    """Biases in the linear layers of the blocks and in an untied head."""
+    tied_head: bool = True
+    """The head uses the token embedding as its weights."""
+    dropout: Share = 0.0
+    """Dropout on what each part adds to the residual stream."""
+    embedding_dropout: Share = 0.0
+    """Dropout on the sum of token and position embedding."""
+    initialization: Literal["scaled", "pytorch"] = "scaled"
+    """Scaled: GPT-2's normals, residual projections over sqrt(2 x blocks). PyTorch: each layer's own default."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ModelConfig":
+        if self.positions == "rotary" and self.head_width % 2:
+            raise ValueError("rotary positions need an even head_width")
+        if self.positions == "sinusoidal" and self.width % 2:
+            raise ValueError("sinusoidal positions need an even width")
+        return self
+
+
+class TrainingConfig(Section):
+    """The loop."""
+
+    epochs: int = Field(60, ge=1, le=1_000_000)
+    """Passes over the training split."""
+    batch_size: int = Field(64, ge=1, le=1_000_000)
+    """Molecules in a batch; with buckets, on average."""
+    batching: Literal["buckets", "random"] = "buckets"
+    """Buckets: batches of similar length and equal token count. Random: a shuffled list cut into equal numbers."""
+    loss: Literal["token", "molecule"] = "token"
+    """What the batch loss is a mean over: predicted positions, or molecules (their summed NLL)."""
+    optimizer: Literal["adamw", "adamax"] = "adamw"
+    """AdamW (fused) or Adamax."""
+    learning_rate: float = Field(3e-3, gt=0, le=10)
+    """The highest learning rate."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """After the warm-up: cosine to a hundredth, or constant."""
+    warmup: Share = 0.02
+    """Share of the training in which the learning rate rises from zero."""
+    beta2: Annotated[float, Field(gt=0, lt=1)] = 0.98
+    """Decay of the second moment (Adam) or of the infinity norm (Adamax)."""
+    weight_decay: float = Field(0.1, ge=0, le=10)
+    """Decoupled weight decay of the matrices; vectors have none."""
+    clip_norm: float | None = Field(1.0, gt=0)
+    """Largest norm of the gradient; null: no clipping."""
+    precision: Precision = "auto"
+    """bf16 autocast where the device gains from it (auto), never (fp32), or always (bf16)."""
+    randomized: Share = 0.0
+    """Share of molecules shown as a random SMILES, fresh in each epoch, at the start."""
+    randomized_end: Share = 0.0
+    """The same share at the end; it moves linearly from one to the other."""
+    patience: int | None = Field(None, ge=0)
+    """Stop after more than this many epochs in a row without a better validation NLL; null: never."""
+    seed: int = Field(0, ge=0, lt=2**63)
+    """Initial weights, order, dropout, random SMILES."""
+    device: Device = "auto"
+    """Where to train: cuda, else mps, else cpu when `auto`."""
+
+
+class Config(Section):
+    """All of a run's settings, as saved in its config.yaml."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Config":
+        longest = self.data.max_tokens
+        if longest is not None and longest > self.model.context:
+            raise ValueError(f"data.max_tokens {longest} is above model.context {self.model.context}")
+        if self.data.form == "as-written" and max(self.training.randomized, self.training.randomized_end) > 0:
+            raise ValueError("training.randomized needs data.form: canonical")
+        return self
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader without YAML 1.1's traps: `1e-3` is a float, `NO` is a string, aliases are refused."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, Any]]] = {}  # noqa: RUF012
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed")
+        return super().compose_node(parent, index)
+
+
+def _resolver(tag: str, pattern: str, first: str) -> None:
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), list(first))
+
+
+_resolver("bool", "true|false", "tf")
+_resolver("int", "[-+]?[0-9]+", "-+0123456789")
+_resolver("float", r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan", "-+.0123456789")
+_resolver("null", "null|~|", "n~\0")
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """YAML text → plain values. Raises MolgenError; executes nothing, expands no alias."""
+    try:
+        return _Loader(text).get_single_data()
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise MolgenError(f"{name}: not readable as YAML: {error}", "plain `section:` and `key: value` lines") from None
+
+
+def recipes() -> dict[str, str]:
+    """Shipped recipes: name → YAML text."""
+    folder = resources.files("molgen") / "configs"
+    found = {f.name.removesuffix(".yaml"): f for f in folder.iterdir() if f.name.endswith(".yaml")}
+    return {name: found[name].read_text(encoding="utf-8") for name in sorted(found)}
+
+
+def load_config(
+    recipe: str | None = None,
+    overrides: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+) -> Config:
+    """A recipe's name or a YAML file, then `section.key=value` strings, then `{"section.key": value}` options.
+
+    Raises MolgenError for an unknown recipe, an unreadable file, an unknown key or a value out of range.
+    """
+    merged: dict[str, Any] = {}
+    if recipe is not None:
+        name, text = _recipe_text(recipe)
+        _merge(merged, parse_yaml(text, name) or {}, name)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise MolgenError(f"--set {override}: no value", "write --set section.key=value")
+        _set(merged, key.strip(), parse_yaml(value, f"--set {key}"))
+    for key, value in (options or {}).items():
+        if value is not None:
+            _set(merged, key, value)
+    return validate(merged, recipe or "the configuration")
+
+
+def validate(values: Any, name: str) -> Config:
+    """Plain values → Config. Raises MolgenError with the first error and, for an unknown key, the nearest one."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"])
+        hint = ""
+        if first["type"] == "extra_forbidden":
+            hint = _nearest(path) or f"sections: {', '.join(Config.model_fields)}"
+            message = f"unknown key {path}"
+        else:
+            message = f"{path}: {first['msg']}" if path else first["msg"]
+            message += "" if isinstance(first["input"], dict | BaseModel) else f", got {first['input']!r}"
+        raise MolgenError(f"{name}: {message}", hint) from None
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved configuration, every field written out."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def _nearest(key: str) -> str:
+    """A hint that names the known key most like this one, or an empty string."""
+    sections = {"data": DataConfig, "model": ModelConfig, "training": TrainingConfig}
+    known = {field: f"{name}.{field}" for name, section in sections.items() for field in section.model_fields}
+    near = difflib.get_close_matches(key.split(".")[-1], known, 1)
+    return f"did you mean {known[near[0]]}?" if near else ""
+
+
+def _recipe_text(recipe: str) -> tuple[str, str]:
+    if recipe.endswith((".yaml", ".yml")):
+        try:
+            return recipe, Path(recipe).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise MolgenError(f"{recipe}: cannot be read: {error}", "give a recipe's name or a YAML file") from None
+    known = recipes()
+    if recipe not in known:
+        near = difflib.get_close_matches(recipe, known, 1)
+        raise MolgenError(
+            f"no recipe called {recipe!r}",
+            f"did you mean {near[0]}?" if near else f"recipes: {', '.join(known)}; or a file ending in .yaml",
+        )
+    return f"recipe {recipe}", known[recipe]
+
+
+def _merge(into: dict[str, Any], values: Any, name: str) -> None:
+    if not isinstance(values, dict):
+        raise MolgenError(f"{name}: not a mapping of sections", "start with `model:` or `training:`")
+    for section, fields in values.items():
+        if not isinstance(fields, dict):
+            raise MolgenError(f"{name}: {section} is not a section", f"sections: {', '.join(Config.model_fields)}")
+        into.setdefault(section, {}).update(fields)
+
+
+def _set(into: dict[str, Any], key: str, value: Any) -> None:
+    section, dot, field = key.partition(".")
+    if not dot:
+        raise MolgenError(f"--set {key}: no section", _nearest(key) or "write --set section.key=value")
+    into.setdefault(section, {})[field] = value

@@ -1,0 +1,310 @@
+"""A name or a file → clean molecules → splits."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.request
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from molgen import cleaning
+from molgen.config import DataConfig
+from molgen.errors import MolgenError
+from molgen.tables import Row, read_rows
+from molgen.workers import Workers
+
+# The URL that deepchem.molnet.load_tox21 names.
+TOX21_URL = "https://deepchemdata.s3-us-west-1.amazonaws.com/datasets/tox21.csv.gz"
+# MOSES' authors publish their data inside their package; it is unpacked, never imported.
+MOSES_PACKAGE = "molsets==0.3.1"
+MOSES_SHA256 = "7f4450e3ebecebe79c3a2a55950c93daddee071120daf64a163d03481e811d34"
+MOSES_MEMBERS = {
+    "moses/dataset/data/train.csv.gz": "train.csv.gz",
+    "moses/dataset/data/test.csv.gz": "test.csv.gz",
+    "moses/dataset/data/test_scaffolds.csv.gz": "test_scaffolds.csv.gz",
+    "moses/dataset/data/test_stats.npz": "test_stats.npz",
+    "moses/dataset/data/test_scaffolds_stats.npz": "test_scaffolds_stats.npz",
+    "moses/metrics/mcf.csv": "mcf.csv",
+    "moses/metrics/wehi_pains.csv": "wehi_pains.csv",
+}
+NAMED = {
+    "tox21": "8,014 molecules of the US Tox21 programme (DeepChem's table), fetched once",
+    "moses": "1,584,663 + 176,074 + 176,225 drug-like molecules of MOSES, fetched once (50 MB)",
+    "moses-mini": "20,000 + 1,000 + 1,000 molecules of MOSES, bundled",
+}
+SPLITS = ("train", "validation", "test", "test_scaffolds")
+_SPLIT_NAMES = {"train": "train", "training": "train", "valid": "validation", "val": "validation"} | {
+    name: name for name in SPLITS
+}
+
+
+class Molecule(NamedTuple):
+    """A molecule as training and evaluation use it."""
+
+    smiles: str
+    name: str
+    row: int
+    split: str
+
+
+class Dropped(NamedTuple):
+    """A row that was dropped or altered, and why."""
+
+    row: int
+    name: str
+    smiles: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Clean molecules in their splits, and an account of every row that is not among them as it was."""
+
+    name: str
+    molecules: tuple[Molecule, ...]
+    dropped: tuple[Dropped, ...]
+    rows: int
+
+    def split(self, name: str) -> list[str]:
+        """The SMILES of one split, in the order of the file."""
+        return [m.smiles for m in self.molecules if m.split == name]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Molecules a split; only splits that have some."""
+        counts = Counter(m.split for m in self.molecules)
+        return {name: counts[name] for name in SPLITS if counts[name]}
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Dropped and altered rows by reason, the most frequent first."""
+        return dict(Counter(d.reason for d in self.dropped).most_common())
+
+    @property
+    def sha256(self) -> str:
+        """Changes with any molecule, its order or its split."""
+        return hashlib.sha256("\n".join(f"{m.smiles} {m.split}" for m in self.molecules).encode()).hexdigest()
+
+
+def load_dataset(config: DataConfig, longest: int, pattern: str, pool: Workers) -> Dataset:
+    """Reads, cleans and splits what `config` names.
+
+    Raises MolgenError for a source that cannot be read, of which nothing stays, or of which more than half is dropped.
+    """
+    rows = list(_rows(config))
+    if not rows:
+        raise MolgenError(f"{config.source}: no molecules in it", "give a file with one molecule a line below its header")
+    kept, dropped = _clean(rows, config, longest, pattern, pool)
+    lost = Counter(d.reason for d in dropped if d.reason not in (*cleaning.ALTERED, cleaning.DUPLICATE))
+    account = ", ".join(f"{count} {reason}" for reason, count in lost.most_common())
+    if not kept:
+        raise MolgenError(f"{config.source}: no molecule of {len(rows)} is left: {account}", "see --smiles-column and data.*")
+    if 2 * lost.total() > len(rows) and config.source not in NAMED:
+        raise MolgenError(
+            f"{config.source}: more than half of {len(rows)} rows would be dropped: {account}",
+            "is it the right column (--smiles-column), are data.max_tokens and model.context large enough?",
+        )
+    molecules = _split(kept, config)
+    return Dataset(config.source, tuple(molecules), tuple(dropped), len(rows))
+
+
+def reference_smiles(source: str, split: str) -> list[str]:
+    """What a comparison with MOSES data or with a file takes: a named split as it is, uncleaned, or a whole file."""
+    if source in ("moses", "moses-mini"):
+        return [row.smiles for row in _rows(DataConfig(source=source)) if row.split == split]
+    return [cleaning.cut_extension(row.smiles)[0] for row in read_rows(source)]
+
+
+def data_directory() -> Path:
+    """$MOLGEN_DATA, else data/ of a checkout, else the user's cache directory."""
+    if chosen := os.environ.get("MOLGEN_DATA"):
+        return Path(chosen)
+    bundled = Path(__file__).parent / "data"
+    if bundled.is_symlink():  # in a checkout the package's data folder points to the top-level one
+        return bundled.resolve()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "molgen"
+
+
+def fetch(name: str) -> list[Path]:
+    """The files of a named dataset, fetched first if they are not there. Raises MolgenError without a network."""
+    if name == "moses-mini":
+        return [Path(__file__).parent / "data" / "moses-mini.csv.gz"]
+    folder = data_directory()
+    if name == "tox21":
+        path = folder / "tox21.csv.gz"
+        plain = folder / "tox21.csv"
+        if not path.exists() and plain.exists():
+            return [plain]
+        if not path.exists():
+            _download_tox21(path)
+        return [path]
+    if name == "moses":
+        files = [folder / "moses" / target for target in MOSES_MEMBERS.values()]
+        if not all(file.exists() for file in files):
+            _download_moses(folder / "moses")
+        return files[:3]
+    raise MolgenError(f"no dataset called {name!r}", f"named datasets: {', '.join(NAMED)}; or give a file")
+
+
+def _rows(config: DataConfig) -> Iterator[Row]:
+    source = config.source
+    if source not in NAMED and "." not in source and source != "-" and not Path(source).exists():
+        raise MolgenError(f"no dataset or file called {source!r}", f"named datasets: {', '.join(NAMED)}; or give a file")
+    if source not in NAMED:
+        yield from read_rows(source, config.smiles_column)
+    elif source == "moses":
+        for path in fetch(source):
+            split = path.name.removesuffix(".csv.gz")
+            yield from (row._replace(split=split) for row in read_rows(str(path)))
+    else:
+        yield from chain.from_iterable(read_rows(str(path)) for path in fetch(source))
+
+
+def _clean(
+    rows: Sequence[Row], config: DataConfig, longest: int, pattern: str, pool: Workers
+) -> tuple[list[tuple[Row, str]], list[Dropped]]:
+    """((row with the chosen string, its group) of what stays, the account of the rest)."""
+    cut = [cleaning.cut_extension(row.smiles) for row in rows]
+    results = pool.map(
+        "clean",
+        [smiles for smiles, _ in cut],
+        "cleaning",
+        pattern=pattern,
+        form=config.form,
+        unparsable=config.unparsable,
+        shortest=config.min_tokens,
+        longest=min(longest, config.max_tokens or longest),
+        grouped=config.split == "grouped",
+    )
+    kept: list[tuple[Row, str]] = []
+    dropped: list[Dropped] = []
+    seen: set[str] = set()
+    for row, (_, was_cut), result in zip(rows, cut, results, strict=True):
+        smiles, group, reason = result or ("", "", cleaning.LOST)
+        if not reason and config.duplicates == "drop":
+            # a string may stand in two splits of a file; it stays in the first
+            reason = cleaning.DUPLICATE if smiles in seen else ""
+            seen.add(smiles)
+        if reason or was_cut:
+            dropped.append(Dropped(row.number, row.name, row.smiles, reason or cleaning.EXTENSION_CUT))
+        if not reason:
+            kept.append((row._replace(smiles=smiles), group))
+    return kept, dropped
+
+
+def _split(kept: Sequence[tuple[Row, str]], config: DataConfig) -> list[Molecule]:
+    """Puts each molecule into a split: the file's own where it has them, else drawn by group with `split_seed`."""
+    own = [_SPLIT_NAMES.get(row.split, "") for row, _ in kept]
+    if any(row.split for row, _ in kept):
+        wrong = next((row for (row, _), name in zip(kept, own, strict=True) if not name), None)
+        if wrong is not None:
+            raise MolgenError(
+                f"{config.source}, line {wrong.number}: split {wrong.split!r}",
+                f"the split column takes {', '.join(SPLITS)}",
+            )
+        if "train" not in own:
+            raise MolgenError(f"{config.source}: its split column names no training molecules", "write train in it")
+        if "validation" not in own:  # taken from the training split, never from a test split
+            pool = [i for i, name in enumerate(own) if name == "train"]
+            size = config.validation_size or max(1, min(len(pool) // 20, 10_000))
+            for i in _draw([kept[i][1] or str(i) for i in pool], [size], config)[0]:
+                own[pool[i]] = "validation"
+    else:
+        n = len(kept)
+        if n < 3:
+            raise MolgenError(f"{config.source}: {n} molecules cannot be split into three", "give more molecules")
+        train = config.train_size or max(1, round(n * (0.8 if n < 5_000 else 0.9)))
+        train = min(train, n - 2) if config.train_size is None else train
+        validation = config.validation_size or max(1, (n - train) // 2)
+        if train + validation > n:
+            raise MolgenError(
+                f"{config.source}: {n} molecules, but data.train_size and data.validation_size ask for {train + validation}",
+                "make them smaller, or leave them out",
+            )
+        own = ["test"] * n
+        drawn = _draw([group or str(i) for i, (_, group) in enumerate(kept)], [train, validation], config)
+        for name, members in zip(("train", "validation"), drawn, strict=True):
+            for i in members:
+                own[i] = name
+    return [Molecule(row.smiles, row.name, row.number, split) for (row, _), split in zip(kept, own, strict=True)]
+
+
+def _draw(groups: Sequence[str], sizes: Sequence[int], config: DataConfig) -> list[list[int]]:
+    """Index lists of the sizes asked for, whole groups each, filled in a random order of the groups.
+
+    A group that no longer fits goes to the next list, and at last to none; single molecules fill what is left open.
+    """
+    members: dict[str, list[int]] = {}
+    for i, group in enumerate(groups):
+        members.setdefault(group, []).append(i)
+    order = np.random.default_rng(config.split_seed).permutation(len(members))
+    names = sorted(members)
+    lists: list[list[int]] = [[] for _ in sizes]
+    for k in order:
+        group_members = members[names[k]]
+        for chosen, size in zip(lists, sizes, strict=True):
+            if len(chosen) + len(group_members) <= size:
+                chosen += group_members
+                break
+    if not all(lists):
+        raise MolgenError(
+            f"{config.source}: too few groups of related molecules to split by group", "try --set data.split=random"
+        )
+    return lists
+
+
+def _download_tox21(path: Path) -> None:
+    try:
+        with urllib.request.urlopen(TOX21_URL, timeout=20) as answer, tempfile.NamedTemporaryFile(delete=False) as file:
+            total = int(answer.headers.get("Content-Length", 0)) or None
+            with tqdm(total=total, desc="tox21", unit="B", unit_scale=True, delay=1) as bar:
+                for block in _blocks(answer):
+                    file.write(block)
+                    bar.update(len(block))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(file.name, path)
+    except OSError as error:
+        raise MolgenError(
+            f"tox21 cannot be fetched from {TOX21_URL}: {error}",
+            f"put DeepChem's tox21.csv.gz at {path}; `molgen train moses-mini` needs no network",
+        ) from None
+
+
+def _download_moses(folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", temporary, MOSES_PACKAGE]
+        print(f"moses: fetching {MOSES_PACKAGE} (50 MB)", file=sys.stderr)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        wheels = list(Path(temporary).glob("molsets-*.whl"))
+        if done.returncode or not wheels:
+            last = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
+            raise MolgenError(
+                f"moses cannot be fetched: {last}",
+                f"run `pip download --no-deps {MOSES_PACKAGE}` where there is a network and unzip its "
+                f"moses/dataset/data and moses/metrics/*.csv files into {folder}; `molgen train moses-mini` needs none",
+            )
+        digest = hashlib.sha256(wheels[0].read_bytes()).hexdigest()
+        if digest != MOSES_SHA256:
+            raise MolgenError(f"moses: {wheels[0].name} has sha256 {digest}", f"expected {MOSES_SHA256}; do not use it")
+        folder.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(wheels[0]) as archive:
+            for member, target in MOSES_MEMBERS.items():
+                with archive.open(member) as source, (folder / f"{target}.part").open("wb") as part:
+                    shutil.copyfileobj(source, part)
+                (folder / f"{target}.part").replace(folder / target)
+
+
+def _blocks(stream: Iterable[bytes] | object) -> Iterator[bytes]:
+    while block := stream.read(2**16):  # type: ignore[attr-defined]
+        yield block

@@ -1,0 +1,130 @@
+"""Everything RDKit: parsing, canonical and random SMILES, parents, drawings.
+
+Strings in, strings out. No function here changes RDKit's global state: its log is muted around each call.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import rdkit
+from rdkit import Chem, rdBase
+from rdkit.Chem import Draw
+from rdkit.Chem.Draw import rdMolDraw2D
+from rdkit.Chem.MolStandardize import rdMolStandardize
+
+from molgen.errors import MolgenError
+
+RDKIT_VERSION: str = rdkit.__version__
+
+# RDKit's parser recurses: thousands of nested branches would end the process, not raise an error.
+_MOST_CHARACTERS = 10_000
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Mutes RDKit's log inside the block only."""
+    block = rdBase.BlockLogs()
+    try:
+        yield
+    finally:
+        del block
+
+
+def parse(smiles: str) -> Any | None:
+    """A sanitised RDKit molecule, or None for an empty, unparsable or non-ASCII string.
+
+    RDKit silently strips characters that are not ASCII, so it must not see them.
+    """
+    if not smiles or len(smiles) > _MOST_CHARACTERS or not (smiles.isascii() and smiles.isprintable()):
+        return None
+    with quiet():
+        molecule = Chem.MolFromSmiles(smiles)
+    return molecule if molecule is not None and molecule.GetNumAtoms() else None
+
+
+def canonical(smiles: str) -> str | None:
+    """RDKit's canonical SMILES, or None where `parse` gives None."""
+    molecule = parse(smiles)
+    return None if molecule is None else str(Chem.MolToSmiles(molecule))
+
+
+def parent(smiles: str) -> str | None:
+    """Canonical SMILES of the largest fragment, uncharged and without stereo: what a grouped split keeps together.
+
+    None where `parse` gives None. A molecule that cannot be uncharged is its own parent.
+    """
+    molecule = parse(smiles)
+    if molecule is None:
+        return None
+    with quiet():
+        try:
+            largest = _standardizers()[0].choose(molecule)
+            neutral = _standardizers()[1].uncharge(largest)
+            Chem.RemoveStereochemistry(neutral)
+            return str(Chem.MolToSmiles(neutral))
+        except (ValueError, RuntimeError):
+            return str(Chem.MolToSmiles(molecule))
+
+
+def random_form(smiles: str, seed: int) -> str | None:
+    """A random SMILES of a canonical one (Arús-Pous et al. 2019, J. Cheminform. 11:71).
+
+    None when the string drawn does not parse back to the same molecule. The same seed gives the same string.
+    """
+    molecule = _parsed(smiles)
+    if molecule is None:
+        return None
+    with quiet():
+        drawn = str(Chem.MolToRandomSmilesVect(molecule, 1, randomSeed=seed)[0])
+    return drawn if canonical(drawn) == smiles else None
+
+
+def from_sdf(stream: BinaryIO) -> Iterator[tuple[str, str]]:
+    """(canonical SMILES, title) of each record of an SD file; an unparsable record has an empty SMILES."""
+    with quiet():
+        for molecule in Chem.ForwardSDMolSupplier(stream):
+            if molecule is None:
+                yield "", ""
+            else:
+                title = molecule.GetProp("_Name") if molecule.HasProp("_Name") else ""
+                yield Chem.MolToSmiles(molecule), title
+
+
+def draw_grid(smiles: Sequence[str], path: Path, columns: int = 5) -> int:
+    """Draws the valid molecules among `smiles` into a .png or .svg file; gives back how many.
+
+    Raises MolgenError for another suffix or when no molecule is valid.
+    """
+    if path.suffix.lower() not in (".png", ".svg"):
+        raise MolgenError(f"{path}: cannot draw into this format", "use a file ending in .png or .svg")
+    molecules = [m for m in map(parse, smiles) if m is not None]
+    if not molecules:
+        raise MolgenError(f"{path}: no valid molecule to draw", "sample more, or train longer")
+    svg = path.suffix.lower() == ".svg"
+    options = rdMolDraw2D.MolDrawOptions()
+    options.padding = 0.08
+    with quiet():
+        picture = Draw.MolsToGridImage(
+            molecules,
+            molsPerRow=min(columns, len(molecules)),
+            subImgSize=(260, 200),
+            useSVG=svg,
+            drawOptions=options,
+            returnPNG=not svg,
+        )
+    content = picture if isinstance(picture, str | bytes) else picture.data
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return len(molecules)
+
+
+@lru_cache(maxsize=50_000)
+def _parsed(smiles: str) -> Any | None:
+    return parse(smiles)
+
+
+@lru_cache(maxsize=1)
+def _standardizers() -> tuple[Any, Any]:
+    return rdMolStandardize.LargestFragmentChooser(preferOrganic=True), rdMolStandardize.Uncharger()

@@ -1,0 +1,151 @@
+"""A run directory: what a training leaves and all that sampling and evaluation need. Nothing in it can execute code."""
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from molgen.checkpoint import load_weights, save_weights, write_atomically
+from molgen.config import Config, parse_yaml, to_yaml, validate
+from molgen.datasets import Dataset, Molecule, reference_smiles
+from molgen.errors import MolgenError
+from molgen.model.build import build_model
+from molgen.model.decoder import Decoder
+from molgen.tokenizer import SmilesTokenizer
+
+FOLDER = Path("runs")
+CONFIG, TOKENIZER, WEIGHTS, STATE = "config.yaml", "tokenizer.json", "model.safetensors", "state.safetensors"
+LOG, CURVES, REPORT = "log.csv", "curves.png", "report.json"
+MOLECULES, DROPPED = "molecules.csv.gz", "dropped.csv.gz"
+LOG_COLUMNS = ("step", "epoch", "train_nll", "val_nll", "val_top1", "lr", "tokens_per_second", "seconds")
+# A named dataset of this many molecules is recorded by its name and hash instead of being copied into the run.
+_MOST_COPIED = 500_000
+
+
+class Run:
+    """A run directory opened for reading. Raises MolgenError where it is none, or where a file of it is damaged."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not (path / CONFIG).is_file():
+            raise MolgenError(f"{path}: not a run directory (no {CONFIG})", "give a directory that `molgen train` made")
+
+    @cached_property
+    def config(self) -> Config:
+        """The resolved configuration."""
+        path = self.path / CONFIG
+        try:
+            return validate(parse_yaml(path.read_text(encoding="utf-8"), str(path)), str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise MolgenError(f"{path}: cannot be read: {error}", "restore the file, or train again") from None
+
+    @cached_property
+    def tokenizer(self) -> SmilesTokenizer:
+        """The run's vocabulary."""
+        return SmilesTokenizer.load(self.path / TOKENIZER)
+
+    def model(self, device: torch.device) -> Decoder:
+        """The decoder with the best weights, in evaluation mode."""
+        path = self.path / WEIGHTS
+        if not path.is_file():
+            raise MolgenError(f"{self.path}: no {WEIGHTS} yet", "let the training finish its first epoch")
+        expected = {"vocabulary": self.tokenizer.fingerprint}
+        model = load_weights(path, lambda: build_model(self.config.model, len(self.tokenizer)), expected)
+        return cast(Decoder, model.to(device).eval())
+
+    def save_model(self, model: Decoder) -> None:
+        """Replaces the run's weights."""
+        save_weights(self.path / WEIGHTS, model, {"vocabulary": self.tokenizer.fingerprint})
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What the training reported; empty while it has not finished."""
+        path = self.path / REPORT
+        try:
+            return cast(dict[str, Any], json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+        except (OSError, ValueError) as error:
+            raise MolgenError(f"{path}: cannot be read: {error}", "restore the file, or train again") from None
+
+    @cached_property
+    def molecules(self) -> list[Molecule]:
+        """The cleaned molecules with their splits. Raises MolgenError for a run that carries none."""
+        path = self.path / MOLECULES
+        if not path.exists():
+            raise MolgenError(f"{self.path}: carries no {MOLECULES}", "name its training set with --train")
+        try:
+            with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+                return [
+                    Molecule(r["smiles"], r["name"], int(r["row"]), r["split"]) for r in csv.DictReader(file, strict=True)
+                ]
+        except (OSError, ValueError, KeyError, TypeError, EOFError, csv.Error) as error:
+            raise MolgenError(f"{path}: cannot be read: {error}", "restore the file, or train again") from None
+
+    def split(self, name: str) -> list[str]:
+        """The SMILES of one split, from the run or, for a big named dataset, from the dataset."""
+        if not (self.path / MOLECULES).exists() and self.config.data.source == "moses" and name != "validation":
+            return reference_smiles("moses", name)
+        return [m.smiles for m in self.molecules if m.split == name]
+
+    def log(self) -> list[dict[str, float]]:
+        """The rows of log.csv, one an epoch."""
+        path = self.path / LOG
+        with path.open(encoding="utf-8", newline="") as file:
+            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+    def write_log(self, rows: Iterable[dict[str, float]]) -> None:
+        """Replaces log.csv."""
+        text = io.StringIO()
+        table = csv.DictWriter(text, LOG_COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows({key: f"{value:.6g}" for key, value in row.items()} for row in rows)
+        write_atomically(self.path / LOG, text.getvalue().encode())
+
+    def write_report(self, report: dict[str, Any]) -> None:
+        """Writes report.json."""
+        write_atomically(self.path / REPORT, (json.dumps(report, indent=1) + "\n").encode())
+
+
+def create_run(path: Path, config: Config, tokenizer: SmilesTokenizer, dataset: Dataset) -> Run:
+    """Writes what is known before the first step: configuration, tokenizer, molecules and what was dropped."""
+    path.mkdir(parents=True, exist_ok=True)
+    for old in (WEIGHTS, STATE, LOG, CURVES, REPORT, MOLECULES, DROPPED):
+        (path / old).unlink(missing_ok=True)
+    write_atomically(path / TOKENIZER, tokenizer.to_json().encode())
+    if len(dataset.molecules) <= _MOST_COPIED:
+        _write_table(path / MOLECULES, Molecule._fields, dataset.molecules)
+    _write_table(path / DROPPED, ("row", "name", "smiles", "reason"), dataset.dropped)
+    write_atomically(path / CONFIG, to_yaml(config).encode())
+    return Run(path)
+
+
+def find_run(name: str | None) -> Run:
+    """The run at a path or called so under runs/; without a name the newest one that has weights."""
+    if name is not None:
+        path = Path(name)
+        return Run(path if path.exists() or "/" in name else FOLDER / name)
+    found = sorted(FOLDER.glob(f"*/{WEIGHTS}"), key=lambda p: p.stat().st_mtime)
+    if not found:
+        raise MolgenError(f"no run yet under {FOLDER}/", "start with `molgen train moses-mini` (4 minutes, no network)")
+    return Run(found[-1].parent)
+
+
+def newest_unfinished() -> Path:
+    """The run to go on with when `--resume` names none."""
+    found = [p for p in FOLDER.glob(f"*/{STATE}") if not (p.parent / REPORT).exists()]
+    if not found:
+        raise MolgenError(f"no unfinished run under {FOLDER}/", "name one with --out, or train without --resume")
+    return max(found, key=lambda p: p.stat().st_mtime).parent
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(columns)
+    table.writerows(rows)
+    write_atomically(path, gzip.compress(text.getvalue().encode(), mtime=0))

@@ -1,0 +1,151 @@
+"""SMILES ⇄ token ids: DeepChem's BasicSmilesTokenizer and a vocabulary, as JSON on disk."""
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from molgen.errors import MolgenError
+
+PAD, BOS, EOS = 0, 1, 2
+SPECIAL = ("<pad>", "<bos>", "<eos>")
+# Random SMILES open more rings at a time than canonical ones.
+RING_LABELS = (*"123456789", *(f"%{n}" for n in range(10, 20)))
+_MOST_TOKENS = 60_000
+
+
+def deepchem_pattern() -> str:
+    """The token pattern of DeepChem's BasicSmilesTokenizer (after Schwaller et al. 2019, Molecular Transformer).
+
+    The only place that imports deepchem, which takes seconds and says much that concerns no one here.
+    """
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            from deepchem.feat.smiles_tokenizer import BasicSmilesTokenizer
+
+        return str(BasicSmilesTokenizer().regex_pattern)
+    except ImportError as error:
+        raise MolgenError(f"deepchem cannot be imported: {error}", "pip install deepchem==2.8.0 on Python 3.11") from None
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+class TokenPattern:
+    """Splits a SMILES as `BasicSmilesTokenizer.tokenize` does, or refuses it.
+
+    DeepChem's `findall` drops what it does not match; here a string that its tokens do not rebuild has none.
+    """
+
+    def __init__(self, pattern: str) -> None:
+        self.pattern = pattern
+        self._findall = re.compile(pattern).findall
+
+    def split(self, smiles: str) -> list[str] | None:
+        """The tokens, or None unless `"".join(tokens) == smiles` and the string is printable ASCII."""
+        tokens: list[str] = self._findall(smiles)
+        return tokens if tokens and "".join(tokens) == smiles and smiles.isascii() and smiles.isprintable() else None
+
+
+class SmilesTokenizer:
+    """A token pattern and a vocabulary: ids 0 to 2 are `<pad>`, `<bos>`, `<eos>`, the rest sorted SMILES tokens."""
+
+    def __init__(self, pattern: str, tokens: Sequence[str], rdkit_version: str = "") -> None:
+        self.splitter = TokenPattern(pattern)
+        self.vocabulary = (*SPECIAL, *tokens)
+        self.rdkit_version = rdkit_version
+        self._ids = {token: i for i, token in enumerate(self.vocabulary)}
+        self._texts = np.array(["", "", "", *tokens], dtype=object)
+
+    @classmethod
+    def of_corpus(cls, smiles: Iterable[str], pattern: str, extra: Iterable[str] = (), rdkit_version: str = "") -> "SmilesTokenizer":
+        """The vocabulary of a corpus and `extra` tokens. Raises MolgenError for a string that has no lossless split."""
+        splitter = TokenPattern(pattern)
+        seen = set(extra)
+        for one in smiles:
+            tokens = splitter.split(one)
+            if tokens is None:
+                raise MolgenError(f"{one!r} is not losslessly tokenisable", "remove it from the corpus")
+            seen.update(tokens)
+        return cls(pattern, sorted(seen), rdkit_version)
+
+    def __len__(self) -> int:
+        return len(self.vocabulary)
+
+    def unknown(self, smiles: str) -> list[str]:
+        """The tokens that the vocabulary lacks. Raises MolgenError for a string that has no lossless split."""
+        tokens = self.splitter.split(smiles)
+        if tokens is None:
+            raise MolgenError(f"{smiles!r} is not losslessly tokenisable", "check it for characters that SMILES lacks")
+        return [token for token in dict.fromkeys(tokens) if token not in self._ids]
+
+    def encode(self, smiles: str) -> list[int] | None:
+        """Token ids without `<bos>` and `<eos>`; None if the string has no lossless split or an unknown token."""
+        tokens = self.splitter.split(smiles)
+        if tokens is None:
+            return None
+        try:
+            return [self._ids[token] for token in tokens]
+        except KeyError:
+            return None
+
+    def decode(self, ids: npt.NDArray[np.integer]) -> list[str | None]:
+        """Rows of ids (n, length) → SMILES; None where a row holds no `<eos>` (unfinished).
+
+        What follows the first `<eos>` does not count; special tokens have no text.
+        """
+        ended = ids == EOS
+        past_end = np.cumsum(ended, axis=1) > 0
+        texts = self._texts[np.where(past_end, PAD, ids)]
+        return ["".join(row) if end else None for row, end in zip(texts.tolist(), ended.any(axis=1), strict=True)]
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the pattern and the vocabulary."""
+        return hashlib.sha256("\n".join((self.splitter.pattern, *self.vocabulary)).encode()).hexdigest()[:16]
+
+    def to_json(self) -> str:
+        """The file's content: pattern, special tokens, vocabulary in order of their ids, RDKit version."""
+        return json.dumps(
+            {
+                "format": 1,
+                "pattern": self.splitter.pattern,
+                "special": list(SPECIAL),
+                "vocabulary": list(self.vocabulary[len(SPECIAL) :]),
+                "rdkit": self.rdkit_version,
+            },
+            indent=1,
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> "SmilesTokenizer":
+        """Reads what `to_json` gave. Raises MolgenError for anything else."""
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            tokens, pattern = values["vocabulary"], values["pattern"]
+            sound = (
+                values["special"] == list(SPECIAL)
+                and isinstance(pattern, str)
+                and isinstance(tokens, list)
+                and len(tokens) <= _MOST_TOKENS
+                and all(isinstance(token, str) and token for token in tokens)
+                and len({*SPECIAL, *tokens}) == len(SPECIAL) + len(tokens)
+            )
+            if not sound:
+                raise ValueError("fields of the wrong kind, or a token twice")
+            return cls(pattern, tokens, str(values.get("rdkit", "")))
+        except (OSError, ValueError, KeyError, TypeError, re.error, RecursionError) as error:
+            raise MolgenError(f"{path}: not a tokenizer file: {error}", "train again, or restore the file") from None

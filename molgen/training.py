@@ -1,0 +1,306 @@
+"""The training loop."""
+
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from molgen import __version__, molecules
+from molgen.batches import Corpus, bucketed_batches, random_batches
+from molgen.checkpoint import load_state, save_state
+from molgen.config import Config, TrainingConfig
+from molgen.datasets import Dataset, load_dataset
+from molgen.errors import MolgenError
+from molgen.likelihood import likelihood, token_nll
+from molgen.model.build import build_model
+from molgen.model.decoder import Decoder
+from molgen.optim import autocast, build_optimizer, choose_device, hardware, learning_rate
+from molgen.plots import draw_curves
+from molgen.runs import CURVES, REPORT, STATE, Run, create_run
+from molgen.tokenizer import RING_LABELS, SmilesTokenizer, deepchem_pattern
+from molgen.workers import Workers, workers
+
+_REDRAWS = 4
+
+
+@dataclass
+class Progress:
+    """Where a training stands after an epoch; saved in the state, so that a resumed one goes on exactly."""
+
+    epoch: int = 0
+    step: int = 0
+    best_nll: float = math.inf
+    best_epoch: int = 0
+    seconds: float = 0.0
+    canonical_instead: int = 0
+    """Times that no random SMILES could be used after some redraws, so the canonical one was."""
+
+
+def train(config: Config, out: Path, resume: bool = False, force: bool = False) -> Run:
+    """Trains what `config` says into the run directory `out`; with `resume` goes on there from its own configuration.
+
+    Raises MolgenError for unusable data, an existing directory (unless `force`) or a loss that is no longer finite.
+    """
+    if resume:
+        run = Run(out)
+        config = run.config
+        if (out / REPORT).exists():
+            raise MolgenError(f"{out}: has finished", "train into a new directory")
+    elif out.exists() and any(out.iterdir()) and not force:
+        raise MolgenError(f"{out}: exists", "choose another --out, or overwrite it with --force, or go on with --resume")
+    device = choose_device(config.training.device)
+    with workers() as pool:
+        if resume:
+            tokenizer = run.tokenizer
+            dataset = Dataset(config.data.source, tuple(run.molecules), (), len(run.molecules))
+        else:
+            pattern = deepchem_pattern()
+            dataset = load_dataset(config.data, config.model.context, pattern, pool)
+            tokenizer = build_tokenizer(config, dataset, pattern)
+            _say(f"{dataset.name}: {dataset.rows:,} rows; " + ", ".join(f"{k} {v:,}" for k, v in dataset.sizes.items()))
+            if dataset.reasons:
+                _say("dropped or altered: " + ", ".join(f"{v:,} {k}" for k, v in dataset.reasons.items()))
+            run = create_run(out, config, tokenizer, dataset)
+        model = build_model(config.model, len(tokenizer), config.training.seed).to(device)
+        _say(f"{model.weights:,} weights, {len(tokenizer)} tokens, {device.type}, into {out}")
+        progress = _loop(config.training, model, tokenizer, dataset, run, pool, device, resume)
+    _finish(run, model, tokenizer, dataset, progress, device)
+    return run
+
+
+def build_tokenizer(config: Config, dataset: Dataset, pattern: str) -> SmilesTokenizer:
+    """The vocabulary of the training split (or of all molecules), with ring labels where random SMILES are trained on."""
+    corpus = [m.smiles for m in dataset.molecules if m.split == "train" or config.data.vocabulary == "all"]
+    randomized = max(config.training.randomized, config.training.randomized_end) > 0
+    return SmilesTokenizer.of_corpus(corpus, pattern, RING_LABELS if randomized else (), molecules.RDKIT_VERSION)
+
+
+def _loop(
+    config: TrainingConfig,
+    model: Decoder,
+    tokenizer: SmilesTokenizer,
+    dataset: Dataset,
+    run: Run,
+    pool: Workers,
+    device: torch.device,
+    resume: bool,
+) -> Progress:
+    """Epoch after epoch: train, validate, keep the best weights, save the state. All randomness comes from (seed, epoch)."""
+    optimizer = build_optimizer(model, config)
+    progress = Progress()
+    log: list[dict[str, float]] = []
+    if resume and (run.path / STATE).exists():
+        progress = Progress(**cast(dict[str, Any], load_state(run.path / STATE, model, optimizer)))
+        log = run.log()[: progress.epoch]
+        _say(f"going on after epoch {progress.epoch} of {config.epochs}")
+    canonical = dataset.split("train")
+    fixed = _encode(canonical, tokenizer)
+    validation = _known(dataset.split("validation"), tokenizer)
+    began = time.monotonic() - progress.seconds
+    with _fresh_corpora(canonical, fixed, tokenizer, pool, config, model.context, progress.epoch) as corpora:
+        while progress.epoch < config.epochs and not _out_of_patience(progress, config):
+            corpus, replaced = next(corpora)
+            progress.canonical_instead += replaced
+            train_nll, speed = _epoch(model, optimizer, corpus, config, progress, device)
+            held_out = likelihood(model, validation, device)
+            progress.epoch += 1
+            progress.seconds = time.monotonic() - began
+            if held_out.mean_nll < progress.best_nll:
+                progress.best_nll, progress.best_epoch = held_out.mean_nll, progress.epoch
+                run.save_model(model)
+            log.append(
+                {
+                    "step": progress.step,
+                    "epoch": progress.epoch,
+                    "train_nll": train_nll,
+                    "val_nll": held_out.mean_nll,
+                    "val_top1": held_out.top1,
+                    "lr": optimizer.param_groups[0]["lr"],
+                    "tokens_per_second": speed,
+                    "seconds": progress.seconds,
+                }
+            )
+            run.write_log(log)
+            save_state(run.path / STATE, model, optimizer, vars(progress))
+            draw_curves(log, run.path / CURVES, run.path.name)
+            best = "  best" if progress.best_epoch == progress.epoch else ""
+            _say(
+                f"epoch {progress.epoch:>3}/{config.epochs}  train {train_nll:.2f}  validation {held_out.mean_nll:.2f}  "
+                f"top-1 {held_out.top1:.3f}  {speed:,.0f} tokens/s  {progress.seconds:,.0f} s{best}"
+            )
+    return progress
+
+
+def _epoch(
+    model: Decoder,
+    optimizer: torch.optim.Optimizer,
+    corpus: Corpus,
+    config: TrainingConfig,
+    progress: Progress,
+    device: torch.device,
+) -> tuple[float, float]:
+    """One pass over a corpus; gives back its mean NLL a molecule and the tokens a second (padding not counted)."""
+    rng = np.random.default_rng([config.seed, progress.epoch])
+    cut = bucketed_batches if config.batching == "buckets" else random_batches
+    batches = cut(corpus.positions, config.batch_size, rng)
+    model.train()
+    total, seen, tokens = torch.zeros((), device=device), 0, 0
+    began = time.monotonic()
+    with torch.random.fork_rng(), tqdm(total=int(corpus.positions.sum()), unit="tok", unit_scale=True, leave=False) as bar:
+        torch.manual_seed(int(rng.integers(2**63)))  # dropout draws from torch's global generator, restored afterwards
+        bar.set_description(f"epoch {progress.epoch + 1}/{config.epochs}")
+        for i, rows in enumerate(batches):
+            rate = learning_rate((progress.epoch + i / len(batches)) / config.epochs, config)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            batch = corpus.batch(rows, device)
+            with autocast(config.precision, device):
+                logits = model(batch.inputs)  # (B, T, V)
+            nll = token_nll(logits, batch.targets).sum()
+            positions = int(corpus.positions[rows].sum())
+            loss = nll / (positions if config.loss == "token" else len(rows))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if config.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+            optimizer.step()
+            total += nll.detach()
+            seen, tokens, progress.step = seen + len(rows), tokens + positions, progress.step + 1
+            bar.update(positions)
+            if i % 10 == 9:
+                bar.set_postfix_str(f"NLL {float(total) / seen:.2f}", refresh=False)
+    mean = float(total) / seen
+    if not math.isfinite(mean):
+        raise FloatingPointError(
+            f"the loss is no longer finite in epoch {progress.epoch + 1}; the last good weights are kept. "
+            "Try a lower training.learning_rate"
+        )
+    return mean, tokens / (time.monotonic() - began)
+
+
+def _out_of_patience(progress: Progress, config: TrainingConfig) -> bool:
+    return config.patience is not None and progress.epoch - progress.best_epoch > config.patience
+
+
+@contextmanager
+def _fresh_corpora(
+    canonical: Sequence[str],
+    fixed: Corpus,
+    tokenizer: SmilesTokenizer,
+    pool: Workers,
+    config: TrainingConfig,
+    context: int,
+    first: int,
+) -> Iterator[Iterator[tuple[Corpus, int]]]:
+    """(corpus, molecules that stayed canonical though drawn) an epoch; made in the workers while the last one trains."""
+
+    def make(epoch: int) -> tuple[Corpus, int]:
+        share = config.randomized + (config.randomized_end - config.randomized) * epoch / max(1, config.epochs - 1)
+        return _randomized(canonical, share, tokenizer, pool, [config.seed, epoch, 1], context) if share else (fixed, 0)
+
+    def corpora() -> Iterator[tuple[Corpus, int]]:
+        ahead: Future[tuple[Corpus, int]] = thread.submit(make, first)
+        for epoch in range(first + 1, config.epochs + 1):
+            ready = ahead.result()
+            if epoch < config.epochs:
+                ahead = thread.submit(make, epoch)
+            yield ready
+
+    with ThreadPoolExecutor(1) as thread:
+        yield corpora()
+
+
+def _randomized(
+    canonical: Sequence[str], share: float, tokenizer: SmilesTokenizer, pool: Workers, seed: list[int], context: int
+) -> tuple[Corpus, int]:
+    """A corpus in which a random `share` of the molecules stands as a random SMILES.
+
+    One is used only if it parses back to the same molecule, has known tokens and fits; else it is redrawn.
+    """
+    rng = np.random.default_rng(seed)
+    encoded = [tokenizer.encode(smiles) for smiles in canonical]
+    waiting = np.flatnonzero(rng.random(len(canonical)) < share)
+    for _ in range(_REDRAWS):
+        seeds = rng.integers(1, 2**31, len(waiting))
+        drawn = pool.map("random_form", [[canonical[i], int(s)] for i, s in zip(waiting, seeds, strict=True)])
+        missed = []
+        for i, smiles in zip(waiting, drawn, strict=True):
+            ids = tokenizer.encode(smiles) if smiles else None
+            if ids is not None and len(ids) <= context:
+                encoded[i] = ids
+            else:
+                missed.append(i)
+        waiting = np.array(missed, dtype=np.int64)
+        if not missed:
+            break
+    return Corpus.of([ids for ids in encoded if ids is not None], len(tokenizer)), len(waiting)
+
+
+def _encode(smiles: Sequence[str], tokenizer: SmilesTokenizer) -> Corpus:
+    return Corpus.of([ids for ids in map(tokenizer.encode, smiles) if ids is not None], len(tokenizer))
+
+
+def _known(smiles: Sequence[str], tokenizer: SmilesTokenizer) -> Corpus:
+    """Held-out molecules whose tokens the vocabulary has; the others are said."""
+    corpus = _encode(smiles, tokenizer)
+    if len(corpus) < len(smiles):
+        _say(f"{len(smiles) - len(corpus)} of {len(smiles)} validation molecules have tokens that training lacks: left out")
+    if not len(corpus):
+        raise MolgenError("no validation molecule has only tokens known from training", "give more molecules")
+    return corpus
+
+
+def _finish(
+    run: Run, model: Decoder, tokenizer: SmilesTokenizer, dataset: Dataset, progress: Progress, device: torch.device
+) -> None:
+    """Writes report.json: the best weights' validation figures and what they rest on."""
+    best = run.model(device)
+    smiles = dataset.split("validation")
+    held_out = likelihood(best, _encode(smiles, tokenizer), device)
+    run.write_report(
+        {
+            "molgen": __version__,
+            "source": dataset.name,
+            "sha256": dataset.sha256,
+            "rows": dataset.rows,
+            "sizes": dataset.sizes,
+            "dropped": dataset.reasons,
+            "weights": model.weights,
+            "tokens": len(tokenizer),
+            "epochs": progress.epoch,
+            "steps": progress.step,
+            "seconds": round(progress.seconds, 1),
+            "best_epoch": progress.best_epoch,
+            "canonical_instead_of_random": progress.canonical_instead,
+            "validation": {
+                "n": len(held_out.nll),
+                "unknown_tokens": len(smiles) - len(held_out.nll),
+                "nll": held_out.mean_nll,
+                "nll_stderr": held_out.stderr,
+                "nll_per_token": held_out.nll_per_token,
+                "perplexity": held_out.perplexity,
+                "top1": held_out.top1,
+                "top1_padded": held_out.top1_padded,
+            },
+            "hardware": hardware(device),
+            "versions": {name: version(name) for name in ("torch", "rdkit", "numpy", "deepchem")},
+        }
+    )
+    _say(
+        f"best validation NLL {held_out.mean_nll:.2f} ± {held_out.stderr:.2f} nats a molecule, top-1 {held_out.top1:.3f} "
+        f"(epoch {progress.best_epoch}, n = {len(held_out.nll)}, {progress.seconds:,.0f} s)"
+    )
+
+
+def _say(text: str) -> None:
+    tqdm.write(text, file=sys.stderr)

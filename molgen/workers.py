@@ -1,0 +1,146 @@
+"""RDKit in processes of its own, which may hang or die without harm.
+
+Each worker is `python -m molgen.workers`: a line of JSON in (task, settings, items), a line of JSON out (results).
+When one hangs or dies, its items are tried again in halves until the culprit stands alone; that one is lost.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import Any
+
+from tqdm import tqdm
+
+from molgen import cleaning, molecules
+
+TASKS: dict[str, Callable[..., Any]] = {
+    "clean": cleaning.clean,
+    "canonical": molecules.canonical,
+    "random_form": molecules.random_form,
+}
+_CHUNK = 500
+_SECONDS, _SECONDS_AN_ITEM = 10.0, 0.1
+
+
+class Worker:
+    """One child process; `run` starts it anew when it has ended."""
+
+    def __init__(self) -> None:
+        self._process = self._start()
+
+    def _start(self) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-m", "molgen.workers"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+        )
+
+    def run(self, task: str, settings: dict[str, Any], items: Sequence[Any]) -> list[Any] | None:
+        """The results, or None when the worker died or overran its time limit (and was ended)."""
+        process = self._process
+        assert process.stdin and process.stdout
+        timer = threading.Timer(_SECONDS + _SECONDS_AN_ITEM * len(items), process.kill)
+        timer.start()
+        try:
+            process.stdin.write(json.dumps([task, settings, list(items)]) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+            results: list[Any] = json.loads(line)
+            return results
+        except (OSError, ValueError):
+            self.close()
+            self._process = self._start()
+            return None
+        finally:
+            timer.cancel()
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+class Workers:
+    """A pool of workers. Use `workers()` to open one."""
+
+    def __init__(self, processes: int) -> None:
+        self.processes = processes
+        self._idle: SimpleQueue[Worker] = SimpleQueue()
+        self._all = [Worker() for _ in range(processes)]
+        for worker in self._all:
+            self._idle.put(worker)
+        self._threads = ThreadPoolExecutor(processes)
+
+    def map(self, task: str, items: Sequence[Any], description: str = "", **settings: Any) -> list[Any]:
+        """One result an item, in order; None for an item on which RDKit hung or crashed.
+
+        An item is a task's first argument, or a list of its arguments. With a description a bar shows after a second.
+        """
+        chunks = [items[i : i + _CHUNK] for i in range(0, len(items), _CHUNK)]
+
+        def one(chunk: Sequence[Any]) -> list[Any]:
+            worker = self._idle.get()
+            try:
+                return self._isolating(worker, task, settings, chunk)
+            finally:
+                self._idle.put(worker)
+
+        results: list[Any] = []
+        with tqdm(total=len(items), desc=description, unit="mol", delay=1, disable=not description, leave=False) as bar:
+            for part in self._threads.map(one, chunks):
+                results += part
+                bar.update(len(part))
+        return results
+
+    def _isolating(self, worker: Worker, task: str, settings: dict[str, Any], items: Sequence[Any]) -> list[Any]:
+        results = worker.run(task, settings, items)
+        if results is not None:
+            return results
+        if len(items) == 1:
+            return [None]
+        middle = len(items) // 2
+        return [
+            *self._isolating(worker, task, settings, items[:middle]),
+            *self._isolating(worker, task, settings, items[middle:]),
+        ]
+
+    def close(self) -> None:
+        self._threads.shutdown(cancel_futures=True)
+        for worker in self._all:
+            worker.close()
+
+
+@contextmanager
+def workers(processes: int | None = None) -> Iterator[Workers]:
+    """A pool with one process a core (at most 16) unless told otherwise, ended with the block."""
+    pool = Workers(processes or min(16, os.cpu_count() or 1))
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+def _serve() -> None:
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever C++ prints must not end up among the answers
+    for line in sys.stdin:
+        task, settings, items = json.loads(line)
+        function = TASKS[task]
+        results = [function(*(item if isinstance(item, list) else [item]), **settings) for item in items]
+        answers.write(json.dumps(results) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    _serve()
