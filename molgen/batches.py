@@ -55,21 +55,25 @@ class Corpus:
         return Batch(ids[:, :-1], ids[:, 1:])
 
 
-def random_batches(positions: Rows, batch_size: int, rng: np.random.Generator) -> list[Rows]:
-    """Row indices, shuffled and cut into batches of `batch_size` (the last may be smaller)."""
+def random_batches(positions: Rows, batch_size: int, rng: np.random.Generator) -> list[list[Rows]]:
+    """Steps of `batch_size` random molecules (the last may be smaller), each in parts of similar length.
+
+    The gradients of a step's parts add up, so the parts change nothing but the padding, which would be two thirds.
+    """
     order = rng.permutation(len(positions))
-    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    steps = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    return [np.array_split(rows[np.argsort(positions[rows])], min(4, len(rows))) for rows in steps]
 
 
-def bucketed_batches(positions: Rows, batch_size: int, rng: np.random.Generator) -> list[Rows]:
-    """Row indices in batches of similar length and about equal token count, in random order.
+def bucketed_batches(positions: Rows, batch_size: int, rng: np.random.Generator) -> list[list[Rows]]:
+    """Steps of molecules of similar length and about equal token count, each in one part, in random order.
 
-    A batch holds as many tokens as `batch_size` average molecules do, so that each step weighs each token alike.
+    A step holds as many tokens as `batch_size` average molecules do, so that each step weighs each token alike.
     Lengths are blurred by up to four tokens: enough for fresh company in each epoch, little enough to waste few pads.
     """
     order = np.argsort(positions + rng.uniform(0, 4, len(positions)), kind="stable")
     budget = batch_size * positions.mean()
-    edges = np.cumsum(positions[order]) - positions[order]  # tokens before each molecule
-    number = (edges // budget).astype(np.int64)
+    before = np.cumsum(positions[order]) - positions[order]  # tokens before each molecule
+    number = (before // budget).astype(np.int64)
     batches = np.split(order, np.flatnonzero(np.diff(number)) + 1)
-    return [batches[i] for i in rng.permutation(len(batches))]
+    return [[batches[i]] for i in rng.permutation(len(batches))]

@@ -2,11 +2,13 @@
 
 import math
 import platform
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import assert_never
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from molgen.config import Device, Precision, TrainingConfig
 from molgen.errors import MolgenError
@@ -57,10 +59,17 @@ def choose_device(wanted: Device) -> torch.device:
     return torch.device(wanted)
 
 
-def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """bf16 autocast for the forward pass, or nothing."""
+@contextmanager
+def fast_forward(precision: Precision, device: torch.device) -> Iterator[None]:
+    """For a training step's forward pass: bf16 autocast where wanted, and the attention kernel with the fast backward."""
     wanted = precision == "bf16" or (precision == "auto" and _gains_from_bf16(device))
-    return torch.autocast(device.type, dtype=torch.bfloat16) if wanted else nullcontext()
+    with ExitStack() as stack:
+        if wanted:
+            stack.enter_context(torch.autocast(device.type, dtype=torch.bfloat16))
+        if device.type == "cpu":
+            # at a molecule's length the backward of the CPU's fused kernel takes twice the time of plain products
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        yield
 
 
 def _gains_from_bf16(device: torch.device) -> bool:

@@ -24,7 +24,7 @@ from molgen.errors import MolgenError
 from molgen.likelihood import likelihood, token_nll
 from molgen.model.build import build_model
 from molgen.model.decoder import Decoder
-from molgen.optim import autocast, build_optimizer, choose_device, hardware, learning_rate
+from molgen.optim import build_optimizer, choose_device, fast_forward, hardware, learning_rate
 from molgen.plots import draw_curves
 from molgen.runs import CURVES, REPORT, STATE, Run, create_run
 from molgen.tokenizer import RING_LABELS, SmilesTokenizer, deepchem_pattern
@@ -152,30 +152,31 @@ def _epoch(
     """One pass over a corpus; gives back its mean NLL a molecule and the tokens a second (padding not counted)."""
     rng = np.random.default_rng([config.seed, progress.epoch])
     cut = bucketed_batches if config.batching == "buckets" else random_batches
-    batches = cut(corpus.positions, config.batch_size, rng)
+    steps = cut(corpus.positions, config.batch_size, rng)
     model.train()
     total, seen, tokens = torch.zeros((), device=device), 0, 0
     began = time.monotonic()
     with torch.random.fork_rng(), tqdm(total=int(corpus.positions.sum()), unit="tok", unit_scale=True, leave=False) as bar:
         torch.manual_seed(int(rng.integers(2**63)))  # dropout draws from torch's global generator, restored afterwards
         bar.set_description(f"epoch {progress.epoch + 1}/{config.epochs}")
-        for i, rows in enumerate(batches):
-            rate = learning_rate((progress.epoch + i / len(batches)) / config.epochs, config)
+        for i, parts in enumerate(steps):
+            rate = learning_rate((progress.epoch + i / len(steps)) / config.epochs, config)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            batch = corpus.batch(rows, device)
-            with autocast(config.precision, device):
-                logits = model(batch.inputs)  # (B, T, V)
-            nll = token_nll(logits, batch.targets).sum()
-            positions = int(corpus.positions[rows].sum())
-            loss = nll / (positions if config.loss == "token" else len(rows))
+            molecules_here = sum(len(rows) for rows in parts)
+            positions = sum(int(corpus.positions[rows].sum()) for rows in parts)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            for rows in parts:
+                batch = corpus.batch(rows, device)
+                with fast_forward(config.precision, device):
+                    logits = model(batch.inputs)  # (B, T, V)
+                nll = token_nll(logits, batch.targets).sum()
+                (nll / (positions if config.loss == "token" else molecules_here)).backward()
+                total += nll.detach()
             if config.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
             optimizer.step()
-            total += nll.detach()
-            seen, tokens, progress.step = seen + len(rows), tokens + positions, progress.step + 1
+            seen, tokens, progress.step = seen + molecules_here, tokens + positions, progress.step + 1
             bar.update(positions)
             if i % 10 == 9:
                 bar.set_postfix_str(f"NLL {float(total) / seen:.2f}", refresh=False)
