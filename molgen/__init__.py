@@ -23,7 +23,7 @@ _HOMES = {
     "load_config": "molgen.config",
     "train": "molgen.training",
 }
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

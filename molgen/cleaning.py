@@ -18,7 +18,7 @@ ALTERED = (EXTENSION_CUT,)
 
 
 def cut_extension(text: str) -> tuple[str, bool]:
-    """A SMILES without what follows its first white space if that is a CXSMILES part (` |…|`), and whether it had one."""
+    """A SMILES without its CXSMILES part (` |…|` after the first white space), and whether it had one."""
     smiles, _, rest = text.strip().partition(" ")
     return (smiles, True) if rest.lstrip().startswith("|") else (text.strip(), False)
 

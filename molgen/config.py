@@ -242,8 +242,8 @@ def to_yaml(config: Config) -> str:
 
 def _nearest(key: str) -> str:
     """A hint that names the known key most like this one, or an empty string."""
-    sections = {"data": DataConfig, "model": ModelConfig, "training": TrainingConfig}
-    known = {field: f"{name}.{field}" for name, section in sections.items() for field in section.model_fields}
+    sections: dict[str, type[BaseModel]] = {"data": DataConfig, "model": ModelConfig, "training": TrainingConfig}
+    known = {key: f"{name}.{key}" for name, section in sections.items() for key in section.model_fields}
     near = difflib.get_close_matches(key.split(".")[-1], known, 1)
     return f"did you mean {known[near[0]]}?" if near else ""
 

@@ -9,7 +9,7 @@ import tempfile
 import urllib.request
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -104,12 +104,17 @@ def load_dataset(config: DataConfig, longest: int, pattern: str, pool: Workers) 
     """
     rows = list(_rows(config))
     if not rows:
-        raise MolgenError(f"{config.source}: no molecules in it", "give a file with one molecule a line below its header")
+        raise MolgenError(
+            f"{config.source}: no molecules in it", "give a file with one molecule a line below its header"
+        )
     kept, dropped = _clean(rows, config, longest, pattern, pool)
     lost = Counter(d.reason for d in dropped if d.reason not in (*cleaning.ALTERED, cleaning.DUPLICATE))
     account = ", ".join(f"{count} {reason}" for reason, count in lost.most_common())
     if not kept:
-        raise MolgenError(f"{config.source}: no molecule of {len(rows)} is left: {account}", "see --smiles-column and data.*")
+        raise MolgenError(
+            f"{config.source}: no molecule of {len(rows)} is left: {account}",
+            "see --smiles-column and data.*",
+        )
     if 2 * lost.total() > len(rows) and config.source not in NAMED:
         raise MolgenError(
             f"{config.source}: more than half of {len(rows)} rows would be dropped: {account}",
@@ -160,7 +165,9 @@ def fetch(name: str) -> list[Path]:
 def _rows(config: DataConfig) -> Iterator[Row]:
     source = config.source
     if source not in NAMED and "." not in source and source != "-" and not Path(source).exists():
-        raise MolgenError(f"no dataset or file called {source!r}", f"named datasets: {', '.join(NAMED)}; or give a file")
+        raise MolgenError(
+            f"no dataset or file called {source!r}", f"named datasets: {', '.join(NAMED)}; or give a file"
+        )
     if source not in NAMED:
         yield from read_rows(source, config.smiles_column)
     elif source == "moses":
@@ -229,7 +236,7 @@ def _split(kept: Sequence[tuple[Row, str]], config: DataConfig) -> list[Molecule
         validation = config.validation_size or max(1, (n - train) // 2)
         if train + validation > n:
             raise MolgenError(
-                f"{config.source}: {n} molecules, but data.train_size and data.validation_size ask for {train + validation}",
+                f"{config.source}: {n} molecules, but data.train_size + data.validation_size = {train + validation}",
                 "make them smaller, or leave them out",
             )
         own = ["test"] * n
@@ -259,17 +266,21 @@ def _draw(groups: Sequence[str], sizes: Sequence[int], config: DataConfig) -> li
                 break
     if not all(lists):
         raise MolgenError(
-            f"{config.source}: too few groups of related molecules to split by group", "try --set data.split=random"
+            f"{config.source}: too few groups of related molecules to split by group",
+            "try --set data.split=random",
         )
     return lists
 
 
 def _download_tox21(path: Path) -> None:
     try:
-        with urllib.request.urlopen(TOX21_URL, timeout=20) as answer, tempfile.NamedTemporaryFile(delete=False) as file:
+        with (
+            urllib.request.urlopen(TOX21_URL, timeout=20) as answer,
+            tempfile.NamedTemporaryFile(delete=False) as file,
+        ):
             total = int(answer.headers.get("Content-Length", 0)) or None
             with tqdm(total=total, desc="tox21", unit="B", unit_scale=True, delay=1) as bar:
-                for block in _blocks(answer):
+                while block := answer.read(2**16):
                     file.write(block)
                     bar.update(len(block))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -283,7 +294,17 @@ def _download_tox21(path: Path) -> None:
 
 def _download_moses(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", temporary, MOSES_PACKAGE]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--dest",
+            temporary,
+            MOSES_PACKAGE,
+        ]
         print(f"moses: fetching {MOSES_PACKAGE} (50 MB)", file=sys.stderr)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = list(Path(temporary).glob("molsets-*.whl"))
@@ -303,8 +324,3 @@ def _download_moses(folder: Path) -> None:
                 with archive.open(member) as source, (folder / f"{target}.part").open("wb") as part:
                     shutil.copyfileobj(source, part)
                 (folder / f"{target}.part").replace(folder / target)
-
-
-def _blocks(stream: Iterable[bytes] | object) -> Iterator[bytes]:
-    while block := stream.read(2**16):  # type: ignore[attr-defined]
-        yield block

@@ -19,6 +19,8 @@ from molgen.errors import MolgenError
 
 RDKIT_VERSION: str = rdkit.__version__
 
+_draw: Any = Draw  # has no type hints
+
 # RDKit's parser recurses: thousands of nested branches would end the process, not raise an error.
 _MOST_CHARACTERS = 10_000
 
@@ -104,10 +106,10 @@ def draw_grid(smiles: Sequence[str], path: Path, columns: int = 5) -> int:
     if not molecules:
         raise MolgenError(f"{path}: no valid molecule to draw", "sample more, or train longer")
     svg = path.suffix.lower() == ".svg"
-    options = rdMolDraw2D.MolDrawOptions()
+    options: Any = rdMolDraw2D.MolDrawOptions()
     options.padding = 0.08
     with quiet():
-        picture = Draw.MolsToGridImage(
+        picture: Any = _draw.MolsToGridImage(
             molecules,
             molsPerRow=min(columns, len(molecules)),
             subImgSize=(260, 200),

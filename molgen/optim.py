@@ -61,7 +61,7 @@ def choose_device(wanted: Device) -> torch.device:
 
 @contextmanager
 def fast_forward(precision: Precision, device: torch.device) -> Iterator[None]:
-    """For a training step's forward pass: bf16 autocast where wanted, and the attention kernel with the fast backward."""
+    """For a training step's forward pass: bf16 autocast where wanted, the attention kernel with the fast backward."""
     wanted = precision == "bf16" or (precision == "auto" and _gains_from_bf16(device))
     with ExitStack() as stack:
         if wanted:
@@ -74,7 +74,7 @@ def fast_forward(precision: Precision, device: torch.device) -> Iterator[None]:
 
 def _gains_from_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         capabilities = torch.cpu.get_capabilities()
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
@@ -84,4 +84,9 @@ def _gains_from_bf16(device: torch.device) -> bool:
 def hardware(device: torch.device) -> dict[str, str | int]:
     """What a figure of speed must be read with."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {"device": device.type, "name": name, "threads": torch.get_num_threads(), "platform": platform.platform()}
+    return {
+        "device": device.type,
+        "name": name,
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+    }

@@ -16,7 +16,9 @@ def draw_curves(log: Sequence[dict[str, float]], path: Path, title: str) -> None
     """NLL of training and validation and validation top-1 over the epochs, the best epoch marked."""
     epochs = [row["epoch"] for row in log]
     best = min(log, key=lambda row: row["val_nll"])
-    with plt.rc_context({"font.size": 10, "axes.edgecolor": _INK, "axes.spines.top": False, "axes.spines.right": False}):
+    with plt.rc_context(
+        {"font.size": 10, "axes.edgecolor": _INK, "axes.spines.top": False, "axes.spines.right": False}
+    ):
         figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
         left.plot(epochs, [row["train_nll"] for row in log], color=_TRAIN, label="training (as shown to the model)")
         left.plot(epochs, [row["val_nll"] for row in log], color=_VALIDATION, label="validation")

@@ -81,7 +81,8 @@ class Run:
         try:
             with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
                 return [
-                    Molecule(r["smiles"], r["name"], int(r["row"]), r["split"]) for r in csv.DictReader(file, strict=True)
+                    Molecule(r["smiles"], r["name"], int(r["row"]), r["split"])
+                    for r in csv.DictReader(file, strict=True)
                 ]
         except (OSError, ValueError, KeyError, TypeError, EOFError, csv.Error) as error:
             raise MolgenError(f"{path}: cannot be read: {error}", "restore the file, or train again") from None

@@ -25,12 +25,15 @@ class Filters(NamedTuple):
     top_k: int | None = None
     """Only the k most probable tokens."""
     top_p: float | None = None
-    """Only the smallest set of tokens whose probabilities sum to at least p (nucleus sampling, Holtzman et al. 2020)."""
+    """Only the smallest set of tokens that holds this probability (nucleus sampling, Holtzman et al. 2020)."""
 
     def checked(self, vocabulary: int) -> "Filters":
         """These filters. Raises MolgenError for a value out of range."""
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise MolgenError(f"--temperature {self.temperature}: out of range", "0 (greedy) or above; 1 is the model itself")
+            raise MolgenError(
+                f"--temperature {self.temperature}: out of range",
+                "0 (greedy) or above; 1 is the model itself",
+            )
         if self.top_k is not None and not 1 <= self.top_k <= vocabulary:
             raise MolgenError(f"--top-k {self.top_k}: out of range", f"1 to {vocabulary}, the size of the vocabulary")
         if self.top_p is not None and not 0 < self.top_p <= 1:

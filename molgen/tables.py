@@ -18,8 +18,26 @@ from molgen.errors import MolgenError
 
 SUFFIXES = (".csv", ".tsv", ".smi", ".txt", ".sdf")
 _LONGEST_LINE = 2**20
-_SMILES_NAMES = {"smiles", "canonicalsmiles", "isomericsmiles", "rdkitsmiles", "smilesstring", "smi", "cansmiles"}
-_TITLE_NAMES = {"name", "id", "molid", "molname", "title", "compoundid", "compoundname", "chemblid", "moleculechemblid"}
+_SMILES_NAMES = {
+    "smiles",
+    "canonicalsmiles",
+    "isomericsmiles",
+    "rdkitsmiles",
+    "smilesstring",
+    "smi",
+    "cansmiles",
+}
+_TITLE_NAMES = {
+    "name",
+    "id",
+    "molid",
+    "molname",
+    "title",
+    "compoundid",
+    "compoundname",
+    "chemblid",
+    "moleculechemblid",
+}
 
 
 class Row(NamedTuple):
@@ -79,7 +97,7 @@ def _open(source: str) -> BinaryIO:
         raw: BinaryIO = sys.stdin.buffer
     else:
         try:
-            raw = Path(source).open("rb")
+            raw = Path(source).open("rb")  # noqa: SIM115 - read_rows closes it
         except OSError as error:
             hint = "is it a directory?" if isinstance(error, IsADirectoryError) else "check the path"
             raise MolgenError(f"{source}: cannot be read: {error.strerror}", hint) from None
@@ -107,7 +125,9 @@ def _lines(stream: BinaryIO, source: str) -> Iterator[tuple[int, str]]:
 
 def _is_header(field: str) -> bool:
     """Whether a first field is a heading: a known name, or a word that RDKit does not parse as a molecule."""
-    return _plain(field) in _SMILES_NAMES or (bool(re.fullmatch(r"[A-Za-z_ .-]{3,}", field)) and not molecules.parse(field))
+    return _plain(field) in _SMILES_NAMES or (
+        bool(re.fullmatch(r"[A-Za-z_ .-]{3,}", field)) and not molecules.parse(field)
+    )
 
 
 def _smi_rows(lines: Iterator[tuple[int, str]]) -> Iterator[Row]:
@@ -181,7 +201,10 @@ def _smiles_index(names: list[str], source: str, wanted: str | None) -> int | No
     found = [i for i, name in enumerate(names) if _plain(name) in _SMILES_NAMES]
     if len(found) > 1:
         both = " and ".join(names[i] for i in found)
-        raise MolgenError(f"{source}: two columns may hold the SMILES, {both}", f"choose with --smiles-column; columns: {shown}")
+        raise MolgenError(
+            f"{source}: two columns may hold the SMILES, {both}",
+            f"choose with --smiles-column; columns: {shown}",
+        )
     return found[0] if found else None
 
 

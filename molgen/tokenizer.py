@@ -39,7 +39,9 @@ def deepchem_pattern() -> str:
 
         return str(BasicSmilesTokenizer().regex_pattern)
     except ImportError as error:
-        raise MolgenError(f"deepchem cannot be imported: {error}", "pip install deepchem==2.8.0 on Python 3.11") from None
+        raise MolgenError(
+            f"deepchem cannot be imported: {error}", "pip install deepchem==2.8.0 on Python 3.11"
+        ) from None
     finally:
         logging.disable(logging.NOTSET)
 
@@ -71,7 +73,9 @@ class SmilesTokenizer:
         self._texts = np.array(["", "", "", *tokens], dtype=object)
 
     @classmethod
-    def of_corpus(cls, smiles: Iterable[str], pattern: str, extra: Iterable[str] = (), rdkit_version: str = "") -> "SmilesTokenizer":
+    def of_corpus(
+        cls, smiles: Iterable[str], pattern: str, extra: Iterable[str] = (), rdkit_version: str = ""
+    ) -> "SmilesTokenizer":
         """The vocabulary of a corpus and `extra` tokens. Raises MolgenError for a string that has no lossless split."""
         splitter = TokenPattern(pattern)
         seen = set(extra)

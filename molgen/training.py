@@ -57,7 +57,9 @@ def train(config: Config, out: Path, resume: bool = False, force: bool = False) 
         if (out / REPORT).exists():
             raise MolgenError(f"{out}: has finished", "train into a new directory")
     elif out.exists() and any(out.iterdir()) and not force:
-        raise MolgenError(f"{out}: exists", "choose another --out, or overwrite it with --force, or go on with --resume")
+        raise MolgenError(
+            f"{out}: exists", "choose another --out, or overwrite it with --force, or go on with --resume"
+        )
     device = choose_device(config.training.device)
     with workers() as pool:
         if resume:
@@ -79,7 +81,7 @@ def train(config: Config, out: Path, resume: bool = False, force: bool = False) 
 
 
 def build_tokenizer(config: Config, dataset: Dataset, pattern: str) -> SmilesTokenizer:
-    """The vocabulary of the training split (or of all molecules), with ring labels where random SMILES are trained on."""
+    """The vocabulary of the training split or of all molecules; ring labels too where random SMILES are trained on."""
     corpus = [m.smiles for m in dataset.molecules if m.split == "train" or config.data.vocabulary == "all"]
     randomized = max(config.training.randomized, config.training.randomized_end) > 0
     return SmilesTokenizer.of_corpus(corpus, pattern, RING_LABELS if randomized else (), molecules.RDKIT_VERSION)
@@ -95,7 +97,7 @@ def _loop(
     device: torch.device,
     resume: bool,
 ) -> Progress:
-    """Epoch after epoch: train, validate, keep the best weights, save the state. All randomness comes from (seed, epoch)."""
+    """Epoch after epoch: train, validate, keep the best weights, save. All randomness comes from (seed, epoch)."""
     optimizer = build_optimizer(model, config)
     progress = Progress()
     log: list[dict[str, float]] = []
@@ -135,8 +137,9 @@ def _loop(
             draw_curves(log, run.path / CURVES, run.path.name)
             best = "  best" if progress.best_epoch == progress.epoch else ""
             _say(
-                f"epoch {progress.epoch:>3}/{config.epochs}  train {train_nll:.2f}  validation {held_out.mean_nll:.2f}  "
-                f"top-1 {held_out.top1:.3f}  {speed:,.0f} tokens/s  {progress.seconds:,.0f} s{best}"
+                f"epoch {progress.epoch:>3}/{config.epochs}  train {train_nll:.2f}  "
+                f"validation {held_out.mean_nll:.2f}  top-1 {held_out.top1:.3f}  "
+                f"{speed:,.0f} tokens/s  {progress.seconds:,.0f} s{best}"
             )
     return progress
 
@@ -156,7 +159,10 @@ def _epoch(
     model.train()
     total, seen, tokens = torch.zeros((), device=device), 0, 0
     began = time.monotonic()
-    with torch.random.fork_rng(), tqdm(total=int(corpus.positions.sum()), unit="tok", unit_scale=True, leave=False) as bar:
+    with (
+        torch.random.fork_rng(),
+        tqdm(total=int(corpus.positions.sum()), unit="tok", unit_scale=True, leave=False) as bar,
+    ):
         torch.manual_seed(int(rng.integers(2**63)))  # dropout draws from torch's global generator, restored afterwards
         bar.set_description(f"epoch {progress.epoch + 1}/{config.epochs}")
         for i, parts in enumerate(steps):
@@ -171,7 +177,7 @@ def _epoch(
                 with fast_forward(config.precision, device):
                     logits = model(batch.inputs)  # (B, T, V)
                 nll = token_nll(logits, batch.targets).sum()
-                (nll / (positions if config.loss == "token" else molecules_here)).backward()
+                (nll / (positions if config.loss == "token" else molecules_here)).backward()  # type: ignore[no-untyped-call]
                 total += nll.detach()
             if config.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
@@ -203,7 +209,7 @@ def _fresh_corpora(
     context: int,
     first: int,
 ) -> Iterator[Iterator[tuple[Corpus, int]]]:
-    """(corpus, molecules that stayed canonical though drawn) an epoch; made in the workers while the last one trains."""
+    """(corpus, molecules that stayed canonical though drawn) an epoch, made while the epoch before trains."""
 
     def make(epoch: int) -> tuple[Corpus, int]:
         share = config.randomized + (config.randomized_end - config.randomized) * epoch / max(1, config.epochs - 1)
@@ -222,7 +228,12 @@ def _fresh_corpora(
 
 
 def _randomized(
-    canonical: Sequence[str], share: float, tokenizer: SmilesTokenizer, pool: Workers, seed: list[int], context: int
+    canonical: Sequence[str],
+    share: float,
+    tokenizer: SmilesTokenizer,
+    pool: Workers,
+    seed: list[int],
+    context: int,
 ) -> tuple[Corpus, int]:
     """A corpus in which a random `share` of the molecules stands as a random SMILES.
 
@@ -233,7 +244,7 @@ def _randomized(
     waiting = np.flatnonzero(rng.random(len(canonical)) < share)
     for _ in range(_REDRAWS):
         seeds = rng.integers(1, 2**31, len(waiting))
-        drawn = pool.map("random_form", [[canonical[i], int(s)] for i, s in zip(waiting, seeds, strict=True)])
+        drawn = pool.map("random_form", [[canonical[int(i)], int(s)] for i, s in zip(waiting, seeds, strict=True)])
         missed = []
         for i, smiles in zip(waiting, drawn, strict=True):
             ids = tokenizer.encode(smiles) if smiles else None
@@ -255,14 +266,20 @@ def _known(smiles: Sequence[str], tokenizer: SmilesTokenizer) -> Corpus:
     """Held-out molecules whose tokens the vocabulary has; the others are said."""
     corpus = _encode(smiles, tokenizer)
     if len(corpus) < len(smiles):
-        _say(f"{len(smiles) - len(corpus)} of {len(smiles)} validation molecules have tokens that training lacks: left out")
+        left_out = len(smiles) - len(corpus)
+        _say(f"{left_out} of {len(smiles)} validation molecules have tokens that training lacks: left out")
     if not len(corpus):
         raise MolgenError("no validation molecule has only tokens known from training", "give more molecules")
     return corpus
 
 
 def _finish(
-    run: Run, model: Decoder, tokenizer: SmilesTokenizer, dataset: Dataset, progress: Progress, device: torch.device
+    run: Run,
+    model: Decoder,
+    tokenizer: SmilesTokenizer,
+    dataset: Dataset,
+    progress: Progress,
+    device: torch.device,
 ) -> None:
     """Writes report.json: the best weights' validation figures and what they rest on."""
     best = run.model(device)
@@ -298,8 +315,8 @@ def _finish(
         }
     )
     _say(
-        f"best validation NLL {held_out.mean_nll:.2f} ± {held_out.stderr:.2f} nats a molecule, top-1 {held_out.top1:.3f} "
-        f"(epoch {progress.best_epoch}, n = {len(held_out.nll)}, {progress.seconds:,.0f} s)"
+        f"best validation NLL {held_out.mean_nll:.2f} ± {held_out.stderr:.2f} nats a molecule, "
+        f"top-1 {held_out.top1:.3f} (epoch {progress.best_epoch}, n = {len(held_out.nll)}, {progress.seconds:,.0f} s)"
     )
 
 

@@ -41,7 +41,9 @@ class DecodingState(NamedTuple):
 class PreNormBlock(nn.Module):
     """Layer norm before each part; the residual stream itself is never normalised (GPT-2)."""
 
-    def __init__(self, width: int, attention: CausalSelfAttention, feedforward: nn.Module, biases: bool, dropout: float) -> None:
+    def __init__(
+        self, width: int, attention: CausalSelfAttention, feedforward: nn.Module, biases: bool, dropout: float
+    ) -> None:
         super().__init__()
         self.attention_norm, self.attention = nn.LayerNorm(width, bias=biases), attention
         self.feedforward_norm, self.feedforward = nn.LayerNorm(width, bias=biases), feedforward
@@ -55,7 +57,9 @@ class PreNormBlock(nn.Module):
 class PostNormBlock(nn.Module):
     """Layer norm after each sum (Vaswani et al. 2017)."""
 
-    def __init__(self, width: int, attention: CausalSelfAttention, feedforward: nn.Module, biases: bool, dropout: float) -> None:
+    def __init__(
+        self, width: int, attention: CausalSelfAttention, feedforward: nn.Module, biases: bool, dropout: float
+    ) -> None:
         super().__init__()
         self.attention, self.attention_norm = attention, nn.LayerNorm(width, bias=biases)
         self.feedforward, self.feedforward_norm = feedforward, nn.LayerNorm(width, bias=biases)

@@ -1,4 +1,4 @@
-"""How a token knows its position: added to the embedding (learned, sinusoidal) or turned into queries and keys (rotary).
+"""How a token knows its position: added to its embedding (learned, sinusoidal) or turning queries and keys (rotary).
 
 Shapes: B molecules, T positions, D width, H heads, W head width. `start` is the position of the first of the T.
 """

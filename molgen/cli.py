@@ -1,0 +1,294 @@
+"""The command line: parse, one library call, print. Results go to stdout, everything else to stderr.
+
+Nothing heavy is imported at the top: `molgen --help` answers without torch, rdkit or deepchem.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
+
+import typer
+
+from molgen.errors import MolgenError
+
+if TYPE_CHECKING:
+    from molgen.evaluation import Evaluation
+    from molgen.generator import Sample
+
+app = typer.Typer(
+    help="Learn molecules as a language: train on SMILES, sample new ones, say honestly how good they are.",
+    epilog="First steps: molgen train moses-mini; molgen sample -n 2000; molgen eval",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Named datasets: list them, fetch one.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+
+class Device(StrEnum):
+    auto, cpu, cuda, mps = "auto", "cpu", "cuda", "mps"
+
+
+class Split(StrEnum):
+    test, validation = "test", "validation"
+
+
+Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
+DeviceOption = Annotated[Device, typer.Option(help="Where to compute.")]
+Column = Annotated[str | None, typer.Option("--smiles-column", help="The column that holds the SMILES.")]
+RunArgument = Annotated[
+    str | None, typer.Argument(help="A run directory; left out, the newest under runs/.", show_default=False)
+]
+
+
+@app.command()
+def train(
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            help="tox21, moses, moses-mini, or a .csv .tsv .smi .txt .sdf file (also .gz).",
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option(help="A recipe's name or a YAML file.", show_default="the dataset's recipe")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run directory.", show_default="runs/<recipe>-<time>")] = None,
+    seed: Annotated[int | None, typer.Option(help="Initial weights, order, dropout, random SMILES.")] = None,
+    device: Annotated[Device | None, typer.Option(help="Where to train.", show_default="auto")] = None,
+    smiles_column: Column = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with --out, else with the newest unfinished run.")
+    ] = False,
+    force: Force = False,
+) -> None:
+    """Train on a dataset or a file (default: Tox21) into a run directory."""
+    from molgen.config import load_config, recipes
+
+    recipe = config or (data if data in recipes() else "tox21" if data is None else None)
+    options = {
+        "data.source": data,
+        "data.smiles_column": smiles_column,
+        "training.seed": seed,
+        "training.device": device.value if device else None,
+    }
+    resolved = load_config(recipe, settings or [], options)
+    if out is None:
+        name = Path(recipe or resolved.data.source).name.split(".")[0] or "stdin"
+        out = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    from molgen import runs
+    from molgen.training import train as run_training
+
+    if resume and not (out / runs.CONFIG).exists():
+        out = runs.newest_unfinished()
+    try:
+        run_training(resolved, out, resume=resume, force=force)
+    except (KeyboardInterrupt, _TerminatedError):
+        if (out / runs.STATE).exists():
+            _say(f"stopped; `molgen train --resume --out {out}` goes on after the last whole epoch")
+        raise
+    _say(f"done: {out}; curves in {out / runs.CURVES}. Next: molgen sample -n 2000; molgen eval")
+
+
+@app.command()
+def sample(
+    run: RunArgument = None,
+    n: Annotated[int, typer.Option("-n", "--number", help="Molecules to write.")] = 100,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="A .smi or .csv file instead of stdout.")
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option(help="Below 1: safer and more alike; 0: always the most probable token.")
+    ] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Only the k most probable tokens.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Nucleus sampling: only the tokens that hold this probability.")
+    ] = None,
+    prompt: Annotated[str, typer.Option(help="Start of the SMILES: a prefix of tokens, not a substructure.")] = "",
+    seed: Annotated[int, typer.Option(help="Other seeds give other molecules.")] = 0,
+    valid: Annotated[bool, typer.Option("--valid", help="Draw until n are valid.")] = False,
+    unique: Annotated[bool, typer.Option("--unique", help="Draw until n are distinct.")] = False,
+    novel: Annotated[bool, typer.Option("--novel", help="Draw until n are valid and not in the training set.")] = False,
+    grid: Annotated[Path | None, typer.Option(help="Draw the first 30 valid ones into a .png or .svg file.")] = None,
+    device: DeviceOption = Device.auto,
+    batch_size: Annotated[int, typer.Option(help="Molecules drawn at a time.")] = 512,
+    force: Force = False,
+) -> None:
+    """Sample molecules: one SMILES a line on stdout, an invalid one as it is, an unfinished one as an empty line."""
+    for path in (output, grid):
+        _check_target(path, force)
+    if output is not None and output.suffix not in (".smi", ".csv"):
+        raise MolgenError(f"{output}: unknown kind of file", "use .smi or .csv")
+    from tqdm import tqdm
+
+    from molgen.evaluation import sample_summary
+    from molgen.generator import Keep, MoleculeGenerator, Tally
+    from molgen.molecules import draw_grid
+    from molgen.sampling import Filters
+    from molgen.workers import workers
+
+    with ExitStack() as stack:
+        pool = stack.enter_context(workers())
+        generator = MoleculeGenerator.load(run, device.value)
+        filters, keep, tally = Filters(temperature, top_k, top_p), Keep(valid, unique, novel), Tally()
+        stream = generator.stream(n, filters, keep, pool, tally, prompt=prompt, seed=seed, batch_size=batch_size)
+        first: list[Sample] | None = next(stream)  # a wrong option is said before a file is made
+        target = sys.stdout if output is None else stack.enter_context(output.open("w", encoding="utf-8"))
+        bar = stack.enter_context(tqdm(total=n, desc="sampling", unit="mol", delay=1, leave=False))
+        if output is not None and output.suffix == ".csv":
+            target.write("smiles,canonical,valid\n")
+        written: list[str | None] = []
+        drawn: list[str] = []
+        while first is not None:
+            for one in first:
+                _write_sample(target, one.smiles, one.canonical, output)
+            target.flush()
+            written += [one.canonical for one in first]
+            drawn += [one.smiles for one in first if one.canonical][: 30 - len(drawn)]
+            bar.update(len(first))
+            first = next(stream, None)
+        bar.close()
+        _say(sample_summary(written, tally, generator, pool))
+        if grid is not None:
+            _say(f"{draw_grid(drawn, grid)} molecules drawn into {grid}")
+        if tally.gave_up:
+            raise RuntimeError(f"fewer than 1 in 1,000 of the last 10,000 draws was kept: {tally.kept} of {n} written")
+
+
+@app.command(name="eval")
+def evaluate(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(help="Runs, files of samples, or - for stdin; left out, the newest run.", show_default=False),
+    ] = None,
+    n: Annotated[int, typer.Option("-n", "--number", help="Samples to draw from a run.")] = 10_000,
+    split: Annotated[Split, typer.Option(help="The held-out molecules that NLL and top-1 are of.")] = Split.test,
+    reference: Annotated[str | None, typer.Option(help="A dataset or file to compare with.")] = None,
+    train: Annotated[str | None, typer.Option(help="The dataset or file that novelty is against.")] = None,
+    smiles_column: Column = None,
+    json: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+    seed: Annotated[int, typer.Option(help="For the samples of a run.")] = 0,
+    device: DeviceOption = Device.auto,
+    force: Force = False,
+) -> None:
+    """Evaluate runs, or files whose lines are samples: NLL, top-1, validity, uniqueness, novelty."""
+    from json import dumps
+
+    _check_target(json, force)
+    from molgen.evaluation import evaluate_targets, table
+
+    evaluations: list[Evaluation] = evaluate_targets(
+        targets or [None], n, split.value, seed, device.value, train or reference, smiles_column
+    )
+    print(table(evaluations))
+    if json is not None:
+        values = [evaluation.to_json() for evaluation in evaluations]
+        json.write_text(dumps(values[0] if len(values) == 1 else values, indent=1) + "\n", encoding="utf-8")
+
+
+app.command(name="evaluate", hidden=True)(evaluate)
+
+
+@app.command()
+def score(
+    file: Annotated[str, typer.Argument(help="A file of molecules, or - for stdin.")],
+    run: RunArgument = None,
+    smiles_column: Column = None,
+    device: DeviceOption = Device.auto,
+) -> None:
+    """Score molecules: a CSV of log-likelihoods (nats) on stdout, one line for each of the file's molecules."""
+    import csv
+
+    from molgen.evaluation import SCORE_COLUMNS, score_rows
+
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    table.writerow(SCORE_COLUMNS)
+    table.writerows(score_rows(file, run, smiles_column, device.value))
+
+
+@data_app.command(name="list")
+def data_list() -> None:
+    """The named datasets and where they are."""
+    from molgen.datasets import NAMED, data_directory
+
+    for name, description in NAMED.items():
+        print(f"{name:<12}{description}")
+    _say(f"data directory: {data_directory()}")
+
+
+@data_app.command(name="get")
+def data_get(name: Annotated[str, typer.Argument(help="tox21, moses or moses-mini.")]) -> None:
+    """Fetch a named dataset and print where its files are."""
+    from molgen.datasets import fetch
+
+    for path in fetch(name):
+        print(path)
+
+
+class _TerminatedError(Exception):
+    """SIGTERM."""
+
+
+def _terminate(*_: Any) -> NoReturn:
+    raise _TerminatedError
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _check_target(path: Path | None, force: bool) -> None:
+    if path is None:
+        return
+    if path.exists() and not force:
+        raise MolgenError(f"{path}: exists", "choose another name, or overwrite it with --force")
+    if not path.parent.is_dir():
+        raise MolgenError(f"{path}: no directory {path.parent}", "create it first")
+
+
+def _write_sample(target: TextIO, smiles: str, canonical: str | None, output: Path | None) -> None:
+    if output is not None and output.suffix == ".csv":  # no SMILES holds a comma or a quote
+        target.write(f"{smiles},{canonical or ''},{'true' if canonical else 'false'}\n")
+    else:
+        target.write(smiles + "\n")
+
+
+def main(arguments: Iterable[str] | None = None) -> None:
+    """Runs a command and exits: 0 done, 2 wrong input, 1 a fault, 130 / 143 interrupted / terminated."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = app(list(arguments) if arguments is not None else None, standalone_mode=False)
+        sys.stdout.flush()
+    except typer.Exit as leaving:
+        code = leaving.exit_code
+    except MolgenError as error:
+        _say(f"molgen: {error}")
+        code = 2
+    except typer.Abort:
+        code = 130
+    except (KeyboardInterrupt, _TerminatedError) as signalled:
+        code = 130 if isinstance(signalled, KeyboardInterrupt) else 143
+    except BrokenPipeError:  # `| head` has read enough; nothing may be written at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except (OSError, RuntimeError, ArithmeticError) as fault:
+        _say(f"molgen: {' '.join(str(fault).split())}")
+        code = 1
+    except Exception as error:
+        show = getattr(error, "show", None)  # a usage error of the command line itself
+        if show is None:
+            raise
+        show()
+        code = 2
+    sys.exit(code)

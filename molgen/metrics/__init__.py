@@ -1,0 +1,1 @@
+"""Lists of molecules in, figures out. Metrics never see a model."""

@@ -1,0 +1,44 @@
+"""Validity, uniqueness and novelty of samples, as every paper on generative models of molecules reports them."""
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Figures:
+    """Figures by name. One that cannot be computed is None, with its reason."""
+
+    values: dict[str, float | int | None] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def missing(self, name: str, reason: str) -> None:
+        """Records why a figure is None."""
+        self.values[name] = None
+        self.reasons[name] = reason
+
+
+def basic_figures(canonical: Sequence[str | None], training: Set[str] | None) -> Figures:
+    """n_samples, n_valid, validity, uniqueness and novelty of all samples drawn.
+
+    `canonical` holds each sample's canonical SMILES, None for an invalid, empty or unfinished one. Validity is over
+    all samples; uniqueness is distinct over valid; novelty is the share of the distinct valid ones that are not in
+    `training`, canonical SMILES by the same RDKit.
+    """
+    valid = [smiles for smiles in canonical if smiles is not None]
+    distinct = set(valid)
+    figures = Figures({"n_samples": len(canonical), "n_valid": len(valid)})
+    if canonical:
+        figures.values["validity"] = len(valid) / len(canonical)
+    else:
+        figures.missing("validity", "no samples")
+    if valid:
+        figures.values["uniqueness"] = len(distinct) / len(valid)
+    else:
+        figures.missing("uniqueness", "no valid samples")
+    if training is None:
+        figures.missing("novelty", "no training set: name it with --train")
+    elif not valid:
+        figures.missing("novelty", "no valid samples")
+    else:
+        figures.values["novelty"] = len(distinct - training) / len(distinct)
+    return figures
