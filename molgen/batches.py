@@ -1,6 +1,7 @@
 """An encoded corpus in one flat array, and batches of it whose molecules have similar lengths."""
 
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -29,10 +30,11 @@ class Corpus:
         self.ids, self.offsets = ids, offsets
 
     @classmethod
-    def of(cls, encoded: Iterable[Sequence[int]], vocabulary: int) -> "Corpus":
-        """From lists of token ids without `<bos>` and `<eos>`."""
+    def of(cls, encoded: Sequence[Sequence[int]], vocabulary: int, starts: Iterable[int] | None = None) -> "Corpus":
+        """From lists of token ids without `<bos>` and `<eos>`; `starts` gives each an id to start with instead."""
         dtype = np.uint8 if vocabulary <= 2**8 else np.uint16
-        rows = [np.array([BOS, *tokens, EOS], dtype=dtype) for tokens in encoded]
+        starts = repeat(BOS, len(encoded)) if starts is None else starts
+        rows = [np.array([start, *ids, EOS], dtype=dtype) for start, ids in zip(starts, encoded, strict=True)]
         offsets = np.concatenate(([0], np.cumsum([len(row) for row in rows], dtype=np.int64)))
         return cls(np.concatenate(rows) if rows else np.empty(0, dtype), offsets)
 

@@ -269,9 +269,10 @@ def main(arguments: Iterable[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(list(arguments) if arguments is not None else None, standalone_mode=False)
-        sys.stdout.flush()
     except typer.Exit as leaving:
         code = leaving.exit_code
+    except SystemExit as leaving:  # typer's own way out when `| head` has read enough: that is no fault
+        code = 0 if isinstance(leaving.__context__, BrokenPipeError) else leaving.code
     except MolgenError as error:
         _say(f"molgen: {error}")
         code = 2
@@ -279,9 +280,6 @@ def main(arguments: Iterable[str] | None = None) -> None:
         code = 130
     except (KeyboardInterrupt, _TerminatedError) as signalled:
         code = 130 if isinstance(signalled, KeyboardInterrupt) else 143
-    except BrokenPipeError:  # `| head` has read enough; nothing may be written at exit either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except (OSError, RuntimeError, ArithmeticError) as fault:
         _say(f"molgen: {' '.join(str(fault).split())}")
         code = 1
@@ -291,4 +289,14 @@ def main(arguments: Iterable[str] | None = None) -> None:
             raise
         show()
         code = 2
+    if code == 0:
+        _close_stdout()
     sys.exit(code)
+
+
+def _close_stdout() -> None:
+    """What is left in a pipe that no one reads must not be complained about when the interpreter ends."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

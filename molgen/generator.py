@@ -122,7 +122,7 @@ class MoleculeGenerator:
         rejecting = any(keep)
         while tally.kept < n and not tally.gave_up:
             rows = batch_size if rejecting else min(batch_size, n - tally.kept)
-            ids = decode(self.model, start, rows, filters, random).cpu().numpy()
+            ids = decode(self.model, start, rows, filters, self.tokenizer.never_drawn, random).cpu().numpy()
             texts = self.tokenizer.decode(ids)
             tally.unfinished += sum(text is None for text in texts)
             samples = [text or "" for text in texts]

@@ -56,12 +56,8 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
 
 
 def draw(logits: Tensor, filters: Filters, generator: Generator) -> Tensor:
-    """Logits (B, V) -> ids (B,), by the Gumbel-max trick: argmax of logit plus Gumbel noise is an exact draw.
-
-    `<pad>` and `<bos>` are never drawn: they are never what follows.
-    """
+    """Logits (B, V) -> ids (B,), by the Gumbel-max trick: argmax of logit plus Gumbel noise is an exact draw."""
     logits = logits.float()
-    logits[:, [PAD, BOS]] = -math.inf
     if filters.temperature == 0:
         return logits.argmax(dim=-1)
     logits = logits / filters.temperature
@@ -74,8 +70,10 @@ def draw(logits: Tensor, filters: Filters, generator: Generator) -> Tensor:
 
 
 @torch.inference_mode()
-def decode(model: Decoder, prompt: list[int], rows: int, filters: Filters, generator: Generator) -> Tensor:
-    """`rows` continuations of a prompt (token ids without `<bos>`).
+def decode(
+    model: Decoder, prompt: list[int], rows: int, filters: Filters, never: list[int], generator: Generator
+) -> Tensor:
+    """`rows` continuations of a prompt (token ids without `<bos>`), in which the ids `never` are not drawn.
 
     Returns ids (rows, context + 1), the prompt included, in the order in which the rows were started. What follows
     a row's first `<eos>` means nothing; a row without one hit the context's end.
@@ -88,6 +86,7 @@ def decode(model: Decoder, prompt: list[int], rows: int, filters: Filters, gener
     row = torch.arange(rows, device=device)  # which sample each running row is
     done = torch.zeros(rows, dtype=torch.bool, device=device)
     for position in range(len(prompt), model.context + 1):
+        logits[:, never] = -math.inf
         new = draw(logits, filters, generator)
         ids[row, position] = new
         done |= new == EOS

@@ -17,6 +17,8 @@ from molgen.errors import MolgenError
 
 PAD, BOS, EOS = 0, 1, 2
 SPECIAL = ("<pad>", "<bos>", "<eos>")
+# Starts a randomised SMILES in place of <bos>, so that what follows <bos> is the canonical form alone.
+RANDOM = "<random>"
 # Random SMILES open more rings at a time than canonical ones.
 RING_LABELS = (*"123456789", *(f"%{n}" for n in range(10, 20)))
 _MOST_TOKENS = 60_000
@@ -63,31 +65,48 @@ class TokenPattern:
 
 
 class SmilesTokenizer:
-    """A token pattern and a vocabulary: ids 0 to 2 are `<pad>`, `<bos>`, `<eos>`, the rest sorted SMILES tokens."""
+    """A token pattern and a vocabulary: ids 0 to 2 are `<pad>`, `<bos>`, `<eos>`, then sorted SMILES tokens.
 
-    def __init__(self, pattern: str, tokens: Sequence[str], rdkit_version: str = "") -> None:
+    With `randomized`, id 3 is `<random>`, which starts randomised SMILES in place of `<bos>`.
+    """
+
+    def __init__(self, pattern: str, tokens: Sequence[str], randomized: bool, rdkit_version: str = "") -> None:
         self.splitter = TokenPattern(pattern)
-        self.vocabulary = (*SPECIAL, *tokens)
+        self.special = (*SPECIAL, RANDOM) if randomized else SPECIAL
+        self.tokens = tuple(tokens)
         self.rdkit_version = rdkit_version
-        self._ids = {token: i for i, token in enumerate(self.vocabulary)}
-        self._texts = np.array(["", "", "", *tokens], dtype=object)
+        self._ids = {token: i for i, token in enumerate(tokens, len(self.special))}
+        self._texts = np.array([*([""] * len(self.special)), *tokens], dtype=object)
 
     @classmethod
     def of_corpus(
-        cls, smiles: Iterable[str], pattern: str, extra: Iterable[str] = (), rdkit_version: str = ""
+        cls, smiles: Iterable[str], pattern: str, randomized: bool = False, rdkit_version: str = ""
     ) -> "SmilesTokenizer":
-        """The vocabulary of a corpus and `extra` tokens. Raises MolgenError for a string that has no lossless split."""
+        """The vocabulary of a corpus, with ring labels up to %19 if randomised SMILES will be trained on too.
+
+        Raises MolgenError for a string that has no lossless split.
+        """
         splitter = TokenPattern(pattern)
-        seen = set(extra)
+        seen = set(RING_LABELS if randomized else ())
         for one in smiles:
             tokens = splitter.split(one)
             if tokens is None:
                 raise MolgenError(f"{one!r} is not losslessly tokenisable", "remove it from the corpus")
             seen.update(tokens)
-        return cls(pattern, sorted(seen), rdkit_version)
+        return cls(pattern, sorted(seen), randomized, rdkit_version)
 
     def __len__(self) -> int:
-        return len(self.vocabulary)
+        return len(self.special) + len(self.tokens)
+
+    @property
+    def random_start(self) -> int:
+        """The id that starts a randomised SMILES. Raises ValueError for a tokenizer without it."""
+        return self.special.index(RANDOM)
+
+    @property
+    def never_drawn(self) -> list[int]:
+        """Ids that never follow another: all special ones but `<eos>`."""
+        return [i for i in range(len(self.special)) if i != EOS]
 
     def unknown(self, smiles: str) -> list[str]:
         """The tokens that the vocabulary lacks. Raises MolgenError for a string that has no lossless split."""
@@ -119,7 +138,7 @@ class SmilesTokenizer:
     @property
     def fingerprint(self) -> str:
         """Changes with the pattern and the vocabulary."""
-        return hashlib.sha256("\n".join((self.splitter.pattern, *self.vocabulary)).encode()).hexdigest()[:16]
+        return hashlib.sha256("\n".join((self.splitter.pattern, *self.special, *self.tokens)).encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
         """The file's content: pattern, special tokens, vocabulary in order of their ids, RDKit version."""
@@ -127,8 +146,8 @@ class SmilesTokenizer:
             {
                 "format": 1,
                 "pattern": self.splitter.pattern,
-                "special": list(SPECIAL),
-                "vocabulary": list(self.vocabulary[len(SPECIAL) :]),
+                "special": list(self.special),
+                "vocabulary": list(self.tokens),
                 "rdkit": self.rdkit_version,
             },
             indent=1,
@@ -139,17 +158,17 @@ class SmilesTokenizer:
         """Reads what `to_json` gave. Raises MolgenError for anything else."""
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            tokens, pattern = values["vocabulary"], values["pattern"]
+            tokens, pattern, special = values["vocabulary"], values["pattern"], tuple(values["special"])
             sound = (
-                values["special"] == list(SPECIAL)
+                special in (SPECIAL, (*SPECIAL, RANDOM))
                 and isinstance(pattern, str)
                 and isinstance(tokens, list)
                 and len(tokens) <= _MOST_TOKENS
                 and all(isinstance(token, str) and token for token in tokens)
-                and len({*SPECIAL, *tokens}) == len(SPECIAL) + len(tokens)
+                and len({*special, *tokens}) == len(special) + len(tokens)
             )
             if not sound:
                 raise ValueError("fields of the wrong kind, or a token twice")
-            return cls(pattern, tokens, str(values.get("rdkit", "")))
+            return cls(pattern, tokens, special != SPECIAL, str(values.get("rdkit", "")))
         except (OSError, ValueError, KeyError, TypeError, re.error, RecursionError) as error:
             raise MolgenError(f"{path}: not a tokenizer file: {error}", "train again, or restore the file") from None

@@ -27,7 +27,7 @@ from molgen.model.decoder import Decoder
 from molgen.optim import build_optimizer, choose_device, fast_forward, hardware, learning_rate
 from molgen.plots import draw_curves
 from molgen.runs import CURVES, REPORT, STATE, Run, create_run
-from molgen.tokenizer import RING_LABELS, SmilesTokenizer, deepchem_pattern
+from molgen.tokenizer import BOS, SmilesTokenizer, deepchem_pattern
 from molgen.workers import Workers, workers
 
 _REDRAWS = 4
@@ -84,7 +84,7 @@ def build_tokenizer(config: Config, dataset: Dataset, pattern: str) -> SmilesTok
     """The vocabulary of the training split or of all molecules; ring labels too where random SMILES are trained on."""
     corpus = [m.smiles for m in dataset.molecules if m.split == "train" or config.data.vocabulary == "all"]
     randomized = max(config.training.randomized, config.training.randomized_end) > 0
-    return SmilesTokenizer.of_corpus(corpus, pattern, RING_LABELS if randomized else (), molecules.RDKIT_VERSION)
+    return SmilesTokenizer.of_corpus(corpus, pattern, randomized, molecules.RDKIT_VERSION)
 
 
 def _loop(
@@ -240,7 +240,8 @@ def _randomized(
     One is used only if it parses back to the same molecule, has known tokens and fits; else it is redrawn.
     """
     rng = np.random.default_rng(seed)
-    encoded = [tokenizer.encode(smiles) for smiles in canonical]
+    encoded = [tokenizer.encode(smiles) or [] for smiles in canonical]
+    starts = [BOS] * len(encoded)
     waiting = np.flatnonzero(rng.random(len(canonical)) < share)
     for _ in range(_REDRAWS):
         seeds = rng.integers(1, 2**31, len(waiting))
@@ -249,13 +250,13 @@ def _randomized(
         for i, smiles in zip(waiting, drawn, strict=True):
             ids = tokenizer.encode(smiles) if smiles else None
             if ids is not None and len(ids) <= context:
-                encoded[i] = ids
+                encoded[i], starts[i] = ids, tokenizer.random_start
             else:
                 missed.append(i)
         waiting = np.array(missed, dtype=np.int64)
         if not missed:
             break
-    return Corpus.of([ids for ids in encoded if ids is not None], len(tokenizer)), len(waiting)
+    return Corpus.of(encoded, len(tokenizer), starts), len(waiting)
 
 
 def _encode(smiles: Sequence[str], tokenizer: SmilesTokenizer) -> Corpus:
