@@ -145,7 +145,7 @@ def sample(
         stream = generator.stream(n, filters, keep, pool, tally, prompt=prompt, seed=seed, batch_size=batch_size)
         first: list[Sample] | None = next(stream)  # a wrong option is said before a file is made
         target = sys.stdout if output is None else stack.enter_context(output.open("w", encoding="utf-8"))
-        bar = stack.enter_context(tqdm(total=n, desc="sampling", unit="mol", delay=1, leave=False))
+        bar = stack.enter_context(tqdm(total=n, desc="sampling", unit="mol", delay=1, leave=False, disable=None))
         if output is not None and output.suffix == ".csv":
             target.write("smiles,canonical,valid\n")
         written: list[str | None] = []

@@ -279,7 +279,7 @@ def _download_tox21(path: Path) -> None:
             tempfile.NamedTemporaryFile(delete=False) as file,
         ):
             total = int(answer.headers.get("Content-Length", 0)) or None
-            with tqdm(total=total, desc="tox21", unit="B", unit_scale=True, delay=1) as bar:
+            with tqdm(total=total, desc="tox21", unit="B", unit_scale=True, delay=1, disable=None) as bar:
                 while block := answer.read(2**16):
                     file.write(block)
                     bar.update(len(block))

@@ -125,7 +125,7 @@ def evaluate_run(
     elif has_molecules:
         known = generator.training_set(pool)
     tally = Tally()
-    with tqdm(total=n, desc="sampling", unit="mol", delay=1, leave=False) as bar:
+    with tqdm(total=n, desc="sampling", unit="mol", delay=1, leave=False, disable=None) as bar:
         canonical: list[str | None] = []
         for batch in generator.stream(n, Filters(), Keep(), pool, tally, seed=seed):
             canonical += [sample.canonical for sample in batch]

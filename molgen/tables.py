@@ -87,9 +87,8 @@ def read_samples(source: str, smiles_column: str | None = None) -> list[str]:
         return [row.smiles for row in read_rows(source, smiles_column)]
     with _open(source) as stream:
         fields = [line.split()[0] if line.strip() else "" for _, line in _lines(stream, source)]
-    if fields and _is_header(fields[0]):
-        del fields[0]
-    return fields
+    # an invalid sample on the first line must count, so only a known column name is taken for a heading
+    return fields[1:] if fields and _plain(fields[0]) in _SMILES_NAMES else fields
 
 
 def _open(source: str) -> BinaryIO:

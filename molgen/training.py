@@ -31,6 +31,7 @@ from molgen.tokenizer import BOS, SmilesTokenizer, deepchem_pattern
 from molgen.workers import Workers, workers
 
 _REDRAWS = 4
+_SECONDS_BETWEEN_CURVES = 15.0
 
 
 @dataclass
@@ -108,7 +109,7 @@ def _loop(
     canonical = dataset.split("train")
     fixed = _encode(canonical, tokenizer)
     validation = _known(dataset.split("validation"), tokenizer)
-    began = time.monotonic() - progress.seconds
+    began, drawn = time.monotonic() - progress.seconds, -math.inf
     with _fresh_corpora(canonical, fixed, tokenizer, pool, config, model.context, progress.epoch) as corpora:
         while progress.epoch < config.epochs and not _out_of_patience(progress, config):
             corpus, replaced = next(corpora)
@@ -134,13 +135,16 @@ def _loop(
             )
             run.write_log(log)
             save_state(run.path / STATE, model, optimizer, vars(progress))
-            draw_curves(log, run.path / CURVES, run.path.name)
+            if time.monotonic() - drawn > _SECONDS_BETWEEN_CURVES:
+                draw_curves(log, run.path / CURVES, run.path.name)
+                drawn = time.monotonic()
             best = "  best" if progress.best_epoch == progress.epoch else ""
             _say(
                 f"epoch {progress.epoch:>3}/{config.epochs}  train {train_nll:.2f}  "
                 f"validation {held_out.mean_nll:.2f}  top-1 {held_out.top1:.3f}  "
                 f"{speed:,.0f} tokens/s  {progress.seconds:,.0f} s{best}"
             )
+    draw_curves(log, run.path / CURVES, run.path.name)
     return progress
 
 
@@ -161,7 +165,7 @@ def _epoch(
     began = time.monotonic()
     with (
         torch.random.fork_rng(),
-        tqdm(total=int(corpus.positions.sum()), unit="tok", unit_scale=True, leave=False) as bar,
+        tqdm(total=int(corpus.positions.sum()), unit="tok", unit_scale=True, leave=False, disable=None) as bar,
     ):
         torch.manual_seed(int(rng.integers(2**63)))  # dropout draws from torch's global generator, restored afterwards
         bar.set_description(f"epoch {progress.epoch + 1}/{config.epochs}")

@@ -94,7 +94,8 @@ class Workers:
                 self._idle.put(worker)
 
         results: list[Any] = []
-        with tqdm(total=len(items), desc=description, unit="mol", delay=1, disable=not description, leave=False) as bar:
+        disable = None if description else True  # None: only where a person looks at stderr
+        with tqdm(total=len(items), desc=description, unit="mol", delay=1, disable=disable, leave=False) as bar:
             for part in self._threads.map(one, chunks):
                 results += part
                 bar.update(len(part))

@@ -1,0 +1,92 @@
+"""Shared pieces: the command line in this process, a small trained run, and real data where it is present."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from molgen.cli import main
+from molgen.config import load_config
+from molgen.datasets import reference_smiles
+from molgen.runs import Run
+from molgen.tokenizer import deepchem_pattern
+from molgen.training import train
+from molgen.workers import Workers, workers
+
+SHARED = Path(__file__).parents[2] / "shared"
+SMALL = [
+    "model.width=32",
+    "model.blocks=2",
+    "model.heads=2",
+    "model.head_width=16",
+    "model.feedforward=64",
+]
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Done]
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Runs a command in an empty directory: `cli("sample", "-n", 3)` -> (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Done:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as leaving:
+            main([str(argument) for argument in arguments])
+        return Done(int(leaving.value.code or 0), *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def pattern() -> str:
+    return deepchem_pattern()
+
+
+@pytest.fixture(scope="session")
+def pool() -> Iterator[Workers]:
+    with workers(1) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def moses_mini() -> list[str]:
+    return reference_smiles("moses-mini", "train")
+
+
+@pytest.fixture(scope="session")
+def small_file(tmp_path_factory: pytest.TempPathFactory, moses_mini: list[str]) -> Path:
+    """200 real molecules, one a line."""
+    path = tmp_path_factory.mktemp("data") / "small.smi"
+    path.write_text("\n".join(moses_mini[:200]) + "\n")
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory, small_file: Path) -> Run:
+    """A model of 20,000 weights trained for seconds: its molecules are poor, its files are real."""
+    overrides = [*SMALL, "training.epochs=12", "training.learning_rate=1e-2", "training.batch_size=16"]
+    config = load_config(None, overrides, {"data.source": str(small_file)})
+    return train(config, tmp_path_factory.mktemp("runs") / "small")
+
+
+@pytest.fixture
+def tox21(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The real Tox21 table; the test is skipped where it is absent."""
+    path = SHARED / "data" / "tox21.csv.gz"
+    if not path.exists():
+        path = Path(os.environ.get("MOLGEN_DATA", "data")) / "tox21.csv.gz"
+    if not path.exists():
+        pytest.skip("needs tox21.csv.gz in ../shared/data or $MOLGEN_DATA")
+    monkeypatch.setenv("MOLGEN_DATA", str(path.parent))
+    return path

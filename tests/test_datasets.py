@@ -1,0 +1,190 @@
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from molgen import cleaning
+from molgen.config import DataConfig, load_config
+from molgen.datasets import Dataset, fetch, load_dataset, reference_smiles
+from molgen.errors import MolgenError
+from molgen.molecules import canonical, parent
+from molgen.workers import Workers
+
+
+def load(pattern: str, pool: Workers, path: Path, lines: list[str], **settings: object) -> Dataset:
+    path.write_text("\n".join(lines) + "\n")
+    return load_dataset(DataConfig(source=str(path), **settings), 128, pattern, pool)
+
+
+GOOD = ["CCO", "CCN", "CCC", "CCCC", "CCCl", "CCBr", "CCF", "CCS"]
+
+
+def test_each_drop_is_counted_under_its_reason(pattern: str, pool: Workers, tmp_path: Path) -> None:
+    bad = ["C(", "SiC", "С", "CC–C", "C1C1", "C" * 129, "OCC", "CCO"]
+    dataset = load(pattern, pool, tmp_path / "a.smi", GOOD + bad)
+    assert dataset.reasons == {
+        cleaning.NOT_TOKENISABLE: 3,
+        cleaning.UNPARSABLE: 2,
+        cleaning.TOO_LONG: 1,
+        cleaning.DUPLICATE: 2,
+    }
+    assert dataset.rows == len(GOOD) + len(bad)
+    assert sorted(m.smiles for m in dataset.molecules) == sorted(map(canonical, GOOD))
+    assert {d.row for d in dataset.dropped} == set(range(len(GOOD) + 1, len(GOOD) + len(bad) + 1))
+
+
+def test_a_cxsmiles_extension_is_cut_and_counted_but_the_molecule_stays(
+    pattern: str, pool: Workers, tmp_path: Path
+) -> None:
+    dataset = load(pattern, pool, tmp_path / "a.smi", [*GOOD, "CC(O)N |o1:1| x"])
+    assert dataset.reasons == {cleaning.EXTENSION_CUT: 1}
+    assert ("CC(N)O", "x") in {(m.smiles, m.name) for m in dataset.molecules}
+
+
+def test_canonical_forms_are_the_default_and_strings_as_written_an_option(
+    pattern: str, pool: Workers, tmp_path: Path
+) -> None:
+    lines = ["OCC", "NCC", "C(C)C", "OCC"]
+    assert load(pattern, pool, tmp_path / "a.smi", lines).molecules[0].smiles == "CCO"
+    kept = load(pattern, pool, tmp_path / "a.smi", lines, form="as-written", duplicates="keep")
+    assert [m.smiles for m in kept.molecules] == lines
+
+
+def test_length_is_counted_in_tokens_of_the_chosen_form(pattern: str, pool: Workers, tmp_path: Path) -> None:
+    lines = ["[H]C([H])([H])C", "CCCC", "CCCCC", "CCCCCC", "ClCCBr"]
+    dataset = load(pattern, pool, tmp_path / "a.smi", lines, min_tokens=3, max_tokens=5)
+    assert dataset.reasons == {cleaning.TOO_SHORT: 1, cleaning.TOO_LONG: 1}
+
+
+def test_related_molecules_never_stand_on_two_sides(pattern: str, pool: Workers, tmp_path: Path) -> None:
+    lines = []
+    for n in range(1, 41):
+        chain = "C" * n
+        lines += [f"{chain}C(N)C(=O)O", f"{chain}[C@H](N)C(=O)O", f"{chain}[C@@H](N)C(=O)[O-].[Na+]"]
+    dataset = load(pattern, pool, tmp_path / "a.smi", lines)
+    sides: dict[str | None, set[str]] = {}
+    for molecule in dataset.molecules:
+        sides.setdefault(parent(molecule.smiles), set()).add(molecule.split)
+    assert len(sides) == 40
+    assert all(len(found) == 1 for found in sides.values())
+    assert set(dataset.sizes) == {"train", "validation", "test"}
+
+
+def test_the_parent_has_no_salt_charge_or_stereo() -> None:
+    assert parent("C[C@H](N)C(=O)[O-].[Na+]") == "CC(N)C(=O)O"
+    assert parent("F/C=C/F") == "FC=CF"
+    assert parent("C(") is None
+
+
+def test_the_split_depends_on_its_own_seed_only(
+    pattern: str, pool: Workers, tmp_path: Path, moses_mini: list[str]
+) -> None:
+    a, b, c = (load(pattern, pool, tmp_path / "a.smi", moses_mini[:200], split_seed=seed) for seed in (0, 0, 1))
+    assert a == b
+    assert a.sha256 == b.sha256 != c.sha256
+    assert a.sizes == {"train": 160, "validation": 20, "test": 20}
+
+
+def test_the_split_does_not_depend_on_the_order_of_the_rows(
+    pattern: str, pool: Workers, tmp_path: Path, moses_mini: list[str]
+) -> None:
+    a = load(pattern, pool, tmp_path / "a.smi", moses_mini[:100])
+    b = load(pattern, pool, tmp_path / "b.smi", moses_mini[99::-1])
+    assert {(m.smiles, m.split) for m in a.molecules} == {(m.smiles, m.split) for m in b.molecules}
+
+
+def test_a_split_column_is_followed_and_validation_taken_from_its_training_part(
+    pattern: str, pool: Workers, tmp_path: Path
+) -> None:
+    rows = [f"{'C' * n},{'test' if n % 4 == 0 else 'train'}" for n in range(1, 41)]
+    dataset = load(pattern, pool, tmp_path / "a.csv", ["smiles,split", *rows])
+    assert dataset.sizes == {"train": 29, "validation": 1, "test": 10}
+    assert all(len(m.smiles) % 4 == 0 for m in dataset.molecules if m.split == "test")
+
+
+def test_an_unknown_split_is_refused_with_its_line(pattern: str, pool: Workers, tmp_path: Path) -> None:
+    with pytest.raises(MolgenError, match="line 3: split 'holdout'"):
+        load(pattern, pool, tmp_path / "a.csv", ["smiles,split", "CC,train", "CCC,holdout"])
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([], "no molecules in it"),
+        (["smiles"], "no molecules in it"),
+        (["C(", "C1", "cc1"], "3 not parsed by RDKit"),
+        (["CC", "CCC"], "cannot be split"),
+        (["CC", "CCC", "CCCC", "C(", "C(", "C(", "C(", "C("], "more than half"),
+    ],
+)
+def test_a_file_that_cannot_be_trained_on_is_refused_with_counts(
+    pattern: str, pool: Workers, tmp_path: Path, lines: list[str], said: str
+) -> None:
+    with pytest.raises(MolgenError, match=said):
+        load(pattern, pool, tmp_path / "a.smi", lines)
+
+
+def test_sizes_that_exceed_the_file_are_refused(pattern: str, pool: Workers, tmp_path: Path) -> None:
+    with pytest.raises(MolgenError, match="train_size"):
+        load(pattern, pool, tmp_path / "a.smi", GOOD, train_size=100)
+
+
+def test_a_name_that_is_neither_dataset_nor_file_is_refused() -> None:
+    with pytest.raises(MolgenError, match="tox21, moses, moses-mini"):
+        reference = DataConfig(source="tox22")
+        load_dataset(reference, 100, "", None)  # type: ignore[arg-type]
+
+
+def test_the_bundled_moses_mini_has_its_sizes_and_no_molecule_twice() -> None:
+    splits = {split: reference_smiles("moses-mini", split) for split in ("train", "test", "test_scaffolds")}
+    assert {name: len(smiles) for name, smiles in splits.items()} == {
+        "train": 20_000,
+        "test": 1_000,
+        "test_scaffolds": 1_000,
+    }
+    assert len(set().union(*splits.values())) == 22_000
+
+
+@pytest.mark.usefixtures("tox21")
+def test_tox21_splits_into_the_sizes_of_the_definition(pattern: str, pool: Workers) -> None:
+    config = load_config("tox21")
+    dataset = load_dataset(config.data, config.model.context, pattern, pool)
+    assert dataset.rows == 8_014
+    assert dataset.sizes["train"] == 6_200
+    assert dataset.sizes["validation"] == 400
+    assert 640 <= dataset.sizes["test"] <= 660
+    assert dataset.reasons[cleaning.UNPARSABLE] == 8
+
+
+@pytest.mark.usefixtures("tox21")
+def test_the_source_texts_tox21_has_7422_molecules(pattern: str, pool: Workers) -> None:
+    config = load_config("tomczak")
+    dataset = load_dataset(config.data, config.model.context, pattern, pool)
+    assert dataset.sizes == {"train": 6_600, "validation": 400, "test": 422}
+    assert Counter(m.smiles for m in dataset.molecules).most_common(1)[0][1] > 1
+
+
+def test_tox21_without_a_network_says_where_to_put_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("Name or service not known")
+
+    monkeypatch.setenv("MOLGEN_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr("urllib.request.urlopen", unreachable)
+    with pytest.raises(MolgenError) as error:
+        fetch("tox21")
+    assert str(tmp_path / "data" / "tox21.csv.gz") in str(error.value)
+    assert "moses-mini" in str(error.value)
+
+
+def test_a_moses_wheel_with_another_hash_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import subprocess
+
+    def fake_pip(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        (Path(command[command.index("--dest") + 1]) / "molsets-0.3.1-py3-none-any.whl").write_bytes(b"not it")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setenv("MOLGEN_DATA", str(tmp_path))
+    monkeypatch.setattr("subprocess.run", fake_pip)
+    with pytest.raises(MolgenError, match="sha256"):
+        fetch("moses")
+    assert not list(tmp_path.rglob("*.csv*"))

@@ -1,0 +1,130 @@
+"""The decoder against its definition: weights, causality, gradients, and the cache against the parallel forward."""
+
+from itertools import product
+
+import pytest
+import torch
+
+from molgen.config import ModelConfig, load_config
+from molgen.model.build import build_model
+from molgen.model.decoder import Decoder
+
+COMBINATIONS = [
+    {"positions": positions, "norm": norm, "tied_head": tied, "biases": biases, "final_norm": final}
+    for positions, norm, tied, biases, final in product(
+        ("learned", "sinusoidal", "rotary"), ("before", "after"), (True, False), (True, False), (True, False)
+    )
+]
+ids = ["-".join(str(value) for value in c.values()) for c in COMBINATIONS]
+
+
+def small(**changes: object) -> Decoder:
+    numbers = {"context": 12, "width": 16, "blocks": 2, "heads": 3, "head_width": 8, "feedforward": 24}
+    return build_model(ModelConfig(**{**numbers, "initialization": "pytorch", **changes}), 20)
+
+
+def some_ids(rows: int = 3, length: int = 10) -> torch.Tensor:
+    return torch.randint(0, 20, (rows, length), generator=torch.Generator().manual_seed(1))
+
+
+def test_tomczaks_network_has_the_weights_of_the_source_text() -> None:
+    config = load_config("tomczak").model
+    assert config.context + 1 == 101
+    assert build_model(config, 112).weights == 1_018_032
+
+
+@pytest.mark.parametrize("name", ["tox21", "moses-mini"])
+def test_small_recipes_stay_under_their_limit_of_weights(name: str) -> None:
+    assert build_model(load_config(name).model, 120).weights <= 1_100_000
+
+
+def test_the_moses_recipe_is_in_molgpts_size_class() -> None:
+    assert 6e6 <= build_model(load_config("moses").model, 30).weights <= 7e6
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS, ids=ids)
+def test_decoding_step_by_step_equals_the_parallel_forward(combination: dict) -> None:
+    model = small(**combination).eval()
+    tokens = some_ids()
+    with torch.no_grad():
+        parallel = model(tokens)
+        logits, state = model.step(tokens[:, :4], model.empty_state(3, 6))  # a prompt, then one at a time
+        steps = [logits]
+        for position in range(4, 10):
+            if state.length == state.room:
+                state = state.widened(12)
+            logits, state = model.step(tokens[:, position : position + 1], state)
+            steps.append(logits)
+    torch.testing.assert_close(torch.stack(steps, dim=1), parallel[:, 3:], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS, ids=ids)
+def test_no_position_sees_what_comes_after_it(combination: dict) -> None:
+    model = small(**combination).eval()
+    tokens = some_ids()
+    changed = tokens.clone()
+    changed[:, 6:] = (changed[:, 6:] + 1) % 20
+    with torch.no_grad():
+        before, after = model(tokens), model(changed)
+    torch.testing.assert_close(before[:, :6], after[:, :6])
+    assert not torch.allclose(before[:, 6:], after[:, 6:])
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS, ids=ids)
+def test_every_parameter_gets_a_gradient(combination: dict) -> None:
+    model = small(**combination)
+    model(some_ids(8, 13)).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        if name == "positions.table.weight" or name == "embedding.weight":
+            assert parameter.grad.abs().sum() > 0  # rows of ids that did not occur may stay at zero
+        elif "inputs.bias" in name:
+            assert (parameter.grad != 0).any()  # a bias of the keys alone moves nothing in a softmax
+        else:
+            assert (parameter.grad != 0).float().mean() > 0.9, name
+
+
+@pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rotary"])
+def test_the_order_of_earlier_tokens_matters(positions: str) -> None:
+    model = small(positions=positions, blocks=1).eval()
+    with torch.no_grad():
+        a, b = model(torch.tensor([[3, 4, 5]])), model(torch.tensor([[4, 3, 5]]))
+    assert not torch.allclose(a[0, -1], b[0, -1])
+
+
+def test_rotary_attention_depends_on_distances_only() -> None:
+    model = small(positions="rotary").eval()
+    rotation = model.blocks[0].attention.rotation
+    q, k = torch.randn(2, 1, 1, 1, 8, generator=torch.Generator().manual_seed(0))
+    near = (rotation(q, 3) * rotation(k, 1)).sum()
+    far = (rotation(q, 9) * rotation(k, 7)).sum()
+    torch.testing.assert_close(near, far)
+
+
+def test_a_tied_head_shares_the_embedding_and_an_untied_one_does_not() -> None:
+    tied, untied = small(tied_head=True), small(tied_head=False)
+    assert untied.weights - tied.weights == 20 * 16
+
+
+def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_generator_alone() -> None:
+    config = ModelConfig(width=16, blocks=1, heads=1, head_width=8, feedforward=16)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    a, b, c = (build_model(config, 20, seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(a.embedding.weight, b.embedding.weight)
+    assert not torch.equal(a.embedding.weight, c.embedding.weight)
+
+
+def test_a_fresh_model_predicts_almost_uniformly() -> None:
+    model = build_model(load_config("tox21").model, 100)
+    logits = model(torch.randint(0, 100, (4, 30), generator=torch.Generator().manual_seed(0)))
+    assert logits.float().log_softmax(-1).std() < 0.5
+
+
+def test_dropout_acts_in_training_only() -> None:
+    model = small(dropout=0.5, embedding_dropout=0.5)
+    tokens = some_ids()
+    assert not torch.equal(model(tokens), model(tokens))
+    model.eval()
+    assert torch.equal(model(tokens), model(tokens))

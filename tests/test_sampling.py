@@ -1,0 +1,215 @@
+"""Logit filters by hand; draws against the model's own probabilities."""
+
+import math
+
+import pytest
+import torch
+
+from molgen.config import ModelConfig
+from molgen.errors import MolgenError
+from molgen.generator import MoleculeGenerator
+from molgen.model.build import build_model
+from molgen.runs import Run
+from molgen.sampling import Filters, decode, draw, keep_top_k, keep_top_p
+from molgen.tokenizer import BOS, EOS, PAD
+from molgen.workers import Workers
+
+LOGITS = torch.tensor([[0.5, 0.25, 0.15, 0.1]]).log()
+
+
+def kept(logits: torch.Tensor) -> list[int]:
+    return logits[0].isfinite().nonzero().squeeze(1).tolist()
+
+
+def random(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_top_k_keeps_the_k_most_probable() -> None:
+    assert kept(keep_top_k(LOGITS, 2)) == [0, 1]
+    assert kept(keep_top_k(LOGITS, 4)) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("p", "expected"), [(0.4, [0]), (0.5, [0]), (0.51, [0, 1]), (0.76, [0, 1, 2]), (1.0, [0, 1, 2, 3])]
+)
+def test_top_p_keeps_the_smallest_set_that_holds_the_probability(p: float, expected: list[int]) -> None:
+    assert kept(keep_top_p(LOGITS, p)) == expected
+
+
+def test_draws_have_the_frequencies_of_the_softmax() -> None:
+    # 40,000 draws: each share has a standard error below 0.0025, so five of them is 0.0125
+    drawn = draw(LOGITS.expand(40_000, -1), Filters(), random())
+    shares = torch.bincount(drawn, minlength=4) / 40_000
+    torch.testing.assert_close(shares, LOGITS[0].exp(), atol=0.0125, rtol=0)
+
+
+def test_temperature_sharpens_and_zero_is_greedy() -> None:
+    drawn = draw(LOGITS.expand(40_000, -1), Filters(temperature=0.5), random())
+    squares = torch.tensor([0.5, 0.25, 0.15, 0.1]) ** 2  # p^(1/T), normalised
+    shares = torch.bincount(drawn, minlength=4) / 40_000
+    torch.testing.assert_close(shares, squares / squares.sum(), atol=0.0125, rtol=0)
+    assert draw(LOGITS.expand(50, -1), Filters(temperature=0), random()).eq(0).all()
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        Filters(temperature=-1),
+        Filters(temperature=math.nan),
+        Filters(temperature=math.inf),
+        Filters(top_k=0),
+        Filters(top_k=5),
+        Filters(top_p=0),
+        Filters(top_p=1.1),
+        Filters(top_p=math.nan),
+    ],
+)
+def test_filters_out_of_range_are_refused(filters: Filters) -> None:
+    with pytest.raises(MolgenError, match="out of range"):
+        filters.checked(4)
+
+
+def tiny(context: int = 3) -> torch.nn.Module:
+    config = ModelConfig(
+        context=context, width=8, blocks=1, heads=1, head_width=8, feedforward=8, initialization="pytorch"
+    )
+    return build_model(config, 5, seed=3).eval()
+
+
+def exact(model: torch.nn.Module, prefix: tuple[int, ...] = ()) -> dict[tuple[int, ...], float]:
+    """Probability of every string of the ids 3 and 4 that ends, by the uncached forward; of every one that does not."""
+    logits = model(torch.tensor([[BOS, *prefix]]))[0, -1]
+    logits[[PAD, BOS]] = -math.inf
+    probabilities = logits.softmax(-1).tolist()
+    found = {(*prefix, EOS): probabilities[EOS]}
+    for token in (3, 4):
+        if len(prefix) == model.context:
+            found[*prefix, token] = probabilities[token]
+        else:
+            deeper = exact(model, (*prefix, token))
+            found |= {string: probabilities[token] * p for string, p in deeper.items()}
+    return found
+
+
+@torch.no_grad()
+def test_cached_sampling_draws_exactly_from_the_uncached_models_distribution() -> None:
+    model = tiny()
+    expected = exact(model)
+    assert sum(expected.values()) == pytest.approx(1, abs=1e-5)
+    n = 60_000
+    rows = decode(model, [], n, Filters(), [PAD, BOS], random()).tolist()
+    counts: dict[tuple[int, ...], int] = {}
+    for row in rows:
+        string = tuple(row[: row.index(EOS) + 1] if EOS in row else row)
+        counts[string] = counts.get(string, 0) + 1
+    assert set(counts) <= set(expected)
+    # Pearson's chi-squared over strings; 31 cells, so above 70 happens once in 20,000 times
+    statistic = sum((counts.get(s, 0) - n * p) ** 2 / (n * p) for s, p in expected.items())
+    assert statistic < 70
+
+
+@torch.no_grad()
+def test_rows_that_finish_early_do_not_disturb_the_others() -> None:
+    model = tiny(context=40)
+    ids = decode(model, [], 400, Filters(), [PAD, BOS], random())
+    lengths = [row.index(EOS) if EOS in row else 41 for row in ids.tolist()]
+    assert min(lengths) < 3 < 12 < max(lengths)  # so compaction and widening both happened
+    half = len(lengths) // 2
+    assert abs(sum(lengths[:half]) - sum(lengths[half:])) / sum(lengths) < 0.2  # and order of start is kept
+
+
+@torch.no_grad()
+def test_greedy_decoding_follows_the_most_probable_tokens_of_the_uncached_model() -> None:
+    model = tiny(context=40)
+    row = decode(model, [3], 2, Filters(temperature=0), [PAD, BOS], random())[0].tolist()
+    prefix = [BOS, 3]
+    for token in row[1:]:
+        logits = model(torch.tensor([prefix]))[0, -1]
+        logits[[PAD, BOS]] = -math.inf
+        assert token == int(logits.argmax())
+        if token == EOS:
+            break
+        prefix.append(token)
+
+
+@pytest.fixture(scope="module")
+def generator(small_run: Run) -> MoleculeGenerator:
+    return MoleculeGenerator.load(small_run.path, "cpu")
+
+
+def test_the_same_seed_gives_the_same_molecules_and_another_seed_others(generator: MoleculeGenerator) -> None:
+    assert generator.sample(50, seed=1) == generator.sample(50, seed=1) != generator.sample(50, seed=2)
+
+
+def test_every_sample_starts_with_the_prompt(generator: MoleculeGenerator) -> None:
+    drawn = [s for s in generator.sample(50, prompt="CC(") if s]
+    assert drawn
+    assert all(smiles.startswith("CC(") for smiles in drawn)
+
+
+def test_a_prompt_with_an_unknown_token_names_it(generator: MoleculeGenerator) -> None:
+    with pytest.raises(MolgenError, match=r"\[Xe\]"):
+        generator.sample(1, prompt="CC[Xe]")
+    with pytest.raises(MolgenError, match="losslessly"):
+        generator.sample(1, prompt="CC€")
+    with pytest.raises(MolgenError, match="context"):
+        generator.sample(1, prompt="C" * 200)
+
+
+def test_rejection_keeps_drawing_until_n_satisfy_it(generator: MoleculeGenerator, pool: Workers) -> None:
+    from molgen.generator import Keep, Tally
+
+    tally = Tally()
+    stream = generator.stream(40, Filters(temperature=0.7), Keep(valid=True, unique=True, novel=True), pool, tally)
+    canonical = [sample.canonical for batch in stream for sample in batch]
+    assert len(set(canonical)) == len(canonical) == 40 == tally.kept
+    assert None not in canonical
+    assert not set(canonical) & generator.training_set(pool)
+    assert tally.draws > 40
+
+
+def test_rejection_without_hope_stops_with_what_it_has(small_run: Run, pool: Workers) -> None:
+    from molgen.generator import Keep, Tally
+
+    generator = MoleculeGenerator.load(small_run.path, "cpu")
+    tally = Tally()
+    # greedy draws are all the same molecule: of distinct ones there is one
+    stream = generator.stream(5, Filters(temperature=0), Keep(unique=True), pool, tally, batch_size=2_048)
+    assert sum(len(batch) for batch in stream) == 1
+    assert tally.gave_up
+
+
+def test_a_model_that_never_ends_is_capped_and_counted(small_run: Run, pool: Workers) -> None:
+    from molgen.generator import Keep, Tally
+
+    generator = MoleculeGenerator.load(small_run.path, "cpu")
+    with torch.no_grad():
+        generator.model.embedding.weight[EOS] = 0  # a tied head then gives the end a small constant logit
+        generator.model.norm.weight.mul_(20)
+    tally = Tally()
+    drawn = [s for batch in generator.stream(20, Filters(), Keep(), pool, tally) for s in batch]
+    assert tally.unfinished > 10
+    assert sum(s.smiles == "" for s in drawn) >= tally.unfinished
+
+
+def test_log_likelihood_is_minus_the_nll_and_nan_for_what_the_run_cannot_score(generator: MoleculeGenerator) -> None:
+    values = generator.log_likelihood(["CCO", "CC[Xe]", "C" * 200, ""])
+    assert values[0] < 0
+    assert math.isnan(values[1])
+    assert math.isnan(values[2])
+    uncached = 0.0
+    prefix = [BOS]
+    for token in [*(generator.tokenizer.encode("CCO") or []), EOS]:
+        with torch.no_grad():
+            uncached += float(generator.model(torch.tensor([prefix]))[0, -1].log_softmax(-1)[token])
+        prefix.append(token)
+    assert values[0] == pytest.approx(uncached, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"n": 0}, {"n": -1}, {"seed": -1}, {"seed": 2**64}, {"batch_size": 0}, {"top_k": 10**6}]
+)
+def test_numbers_out_of_range_are_refused(generator: MoleculeGenerator, arguments: dict) -> None:
+    with pytest.raises(MolgenError, match="out of range"):
+        generator.sample(**{"n": 1, **arguments})
