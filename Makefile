@@ -1,0 +1,41 @@
+# One command each, from nothing: `make demo`, `make test`. Both set up .venv first.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.PHONY: demo test quick setup lint clean
+
+setup: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+# The whole job on the bundled data: train, sample, evaluate, draw. No network after the set-up.
+demo: setup
+	@rm -rf runs/demo
+	$(BIN)/molgen train moses-mini --out runs/demo
+	$(BIN)/molgen sample runs/demo -n 2000 -o runs/demo/samples.smi --grid runs/demo/samples.png
+	$(BIN)/molgen eval runs/demo -n 2000 --json runs/demo/eval.json
+	@echo
+	@echo "the run            runs/demo"
+	@echo "2,000 molecules    runs/demo/samples.smi"
+	@echo "a picture of 30    runs/demo/samples.png"
+	@echo "learning curves    runs/demo/curves.png"
+	@echo "figures            runs/demo/eval.json"
+
+test: setup lint
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+# Without the tests that train for more than a few seconds.
+quick: setup
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv build dist .*_cache molgen_lm.egg-info
