@@ -1,0 +1,102 @@
+"""What the documents say is true: every recipe trains, every command of the README runs, the tree is complete."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import SHARED, SMALL, Cli
+
+from molgen.config import recipes
+from molgen.runs import Run
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+# What makes a training short: the command's own options stay, the model and the epochs shrink.
+SHORT = [*SMALL, "training.epochs=1", "model.context=128"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", recipes())
+def test_every_shipped_recipe_trains_and_samples(name: str, cli: Cli, moses_mini: list[str]) -> None:
+    Path("some.smi").write_text("\n".join(moses_mini[:120]) + "\n")
+    sizes = ["data.train_size=90", "data.validation_size=15", "training.epochs=1", "model.blocks=2", "model.width=32"]
+    settings = [part for setting in sizes for part in ("--set", setting)]
+    trained = cli("train", "some.smi", "--config", name, "--out", "run", *settings)
+    assert trained.code == 0, trained.err
+    sampled = cli("sample", "run", "-n", "5")
+    assert len(sampled.out.splitlines()) == 5
+
+
+def commands(text: str) -> list[str]:
+    """The lines of the ```sh blocks, without comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.S)
+    lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+def shortened(command: str) -> str:
+    """The same command on a model of toy size; `make`, `pip` and `git` lines are what set-up and CI run."""
+    if command.startswith("molgen train"):
+        command += "".join(f" --set {shlex.quote(setting)}" for setting in SHORT)
+    command = re.sub(r"-n [0-9]+", "-n 20", command)
+    if command.startswith("molgen eval") and "-n" not in command:
+        command += " -n 20"
+    return re.sub(r"^molgen", f"{shlex.quote(sys.executable)} -m molgen", command)
+
+
+@pytest.mark.slow
+def test_every_command_of_the_readme_runs_in_order(tmp_path: Path, moses_mini: list[str]) -> None:
+    lines = [line for line in commands(README) if line.startswith("molgen")]
+    assert len(lines) >= 10
+    assert {line.split()[1] for line in lines} == {"train", "sample", "eval", "score", "data"}
+    molecules = [f"{i},{smiles},{i % 7}" for i, smiles in enumerate(moses_mini[:150])]
+    (tmp_path / "mine.csv").write_text("\n".join(["id,smiles,activity", *molecules]) + "\n")
+    data = SHARED / "data" if (SHARED / "data" / "tox21.csv.gz").exists() else ROOT / "data"
+    environment = {**os.environ, "MOLGEN_DATA": str(data)}
+    for line in lines:
+        if "tox21" in line and not (data / "tox21.csv.gz").exists():
+            continue
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", shortened(line)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_python_example_of_the_readme_runs(small_run: Run, tmp_path: Path) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    example = re.sub(r"sample\(\d+", "sample(20", example).replace("runs/demo", str(small_run.path))
+    (tmp_path / "example.py").write_text(example)
+    done = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_names_every_module_once_and_no_module_that_is_gone() -> None:
+    (tree,) = re.findall(r"```text\n(molgen/.*?)```", README, flags=re.S)
+    named = re.findall(r"(\w+\.py)", tree)
+    there = [
+        path.name
+        for path in (ROOT / "molgen").rglob("*.py")
+        if path.parent.name not in ("model", "metrics") or path.name != "__init__.py"
+    ]
+    assert sorted(named) == sorted(there)
+
+
+def test_every_file_that_the_readme_links_exists() -> None:
+    for target in re.findall(r"\]\(((?!http)[^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    assert "make test" in commands(README)
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
