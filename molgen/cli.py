@@ -210,11 +210,19 @@ def score(
     """Score molecules: a CSV of log-likelihoods (nats) on stdout, one line for each of the file's molecules."""
     import csv
 
-    from molgen.evaluation import SCORE_COLUMNS, score_rows
+    from molgen.generator import MoleculeGenerator
+    from molgen.scoring import Score, score_file
+    from molgen.workers import workers
 
+    with workers() as pool:
+        rows = score_file(file, MoleculeGenerator.load(run, device.value), pool, smiles_column)
     table = csv.writer(sys.stdout, lineterminator="\n")
-    table.writerow(SCORE_COLUMNS)
-    table.writerows(score_rows(file, run, smiles_column, device.value))
+    table.writerow(Score._fields)
+    for row in rows:
+        table.writerow(f"{cell:.4f}" if isinstance(cell, float) else cell for cell in row)
+    missing = sum(row.log_likelihood is None for row in rows)
+    if missing:
+        _say(f"{missing} of {len(rows)} not scored: invalid, with an unseen token, or too long")
 
 
 @data_app.command(name="list")

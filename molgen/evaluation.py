@@ -1,7 +1,6 @@
 """A run, a file or a list of samples → Evaluation: figures with their reasons and sizes."""
 
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,43 +9,35 @@ import numpy as np
 from tqdm import tqdm
 
 from molgen.batches import Corpus
-from molgen.cleaning import cut_extension
 from molgen.config import Device, load_config, recipes
 from molgen.datasets import NAMED, load_dataset, reference_smiles
 from molgen.errors import MolgenError
 from molgen.generator import Keep, MoleculeGenerator, Tally
 from molgen.likelihood import Likelihood, likelihood, paired_difference
 from molgen.metrics.basic import Figures, basic_figures
-from molgen.runs import CONFIG, FOLDER
+from molgen.runs import FOLDER, Run
 from molgen.sampling import Filters
-from molgen.tables import read_rows, read_samples
+from molgen.tables import read_samples
 from molgen.tokenizer import deepchem_pattern
 from molgen.workers import Workers, workers
 
-# nll_train is of a random part of the training split of at most this size.
-_MOST_TRAINING = 10_000
-Split = Literal["test", "validation"]
-SCORE_COLUMNS = (
-    "smiles",
-    "canonical",
-    "log_likelihood",
-    "tokens",
-    "log_likelihood_per_token",
-    "unseen_token",
-)
-# How the table for people shows each figure.
+# nll_train is of evenly spaced training molecules, less than twice this many.
+_TRAINING_MOLECULES = 10_000
+# How the table for people names and shows each figure.
 _ROWS = (
-    ("nll", "NLL, nats a molecule"),
-    ("nll_train", "  of training molecules"),
-    ("nll_per_token", "NLL, nats a token"),
-    ("perplexity", "perplexity"),
-    ("top1", "top-1 reconstruction"),
-    ("top1_padded", "  with padding to 100"),
-    ("n_samples", "samples"),
-    ("validity", "validity"),
-    ("uniqueness", "uniqueness"),
-    ("novelty", "novelty"),
+    ("nll", "NLL, nats a molecule", ".2f"),
+    ("nll_train", "  of training molecules", ".2f"),
+    ("nll_per_token", "NLL, nats a token", ".3f"),
+    ("perplexity", "perplexity", ".3f"),
+    ("top1", "top-1 reconstruction", ".3f"),
+    ("top1_padded", "  with padding to 100", ".3f"),
+    ("n_samples", "samples", ","),
+    ("validity", "validity", ".3f"),
+    ("uniqueness", "uniqueness", ".3f"),
+    ("novelty", "novelty", ".3f"),
 )
+
+Split = Literal["test", "validation"]
 
 
 @dataclass
@@ -56,8 +47,8 @@ class Evaluation:
     name: str
     figures: Figures
     notes: list[str] = field(default_factory=list)
-    test: dict[str, float] = field(default_factory=dict)
-    """NLL of each held-out molecule by its SMILES, for paired differences."""
+    held_out_nll: dict[str, float] = field(default_factory=dict)
+    """NLL of each held-out molecule by its SMILES: two runs are compared by their paired difference."""
 
     def to_json(self) -> dict[str, Any]:
         """Figures by name, with `name`, `reasons` for what is null, and `notes`."""
@@ -83,11 +74,10 @@ def evaluate(
     if pool is None:
         with workers() as own:
             return evaluate(samples, training=training, name=name, pool=own)
-    known = None
-    if training is not None:
-        known = {s for s in pool.map("canonical", list(training), "training set") if s is not None}
-    evaluation = Evaluation(name, basic_figures(pool.map("canonical", list(samples), "samples"), known))
-    _note_filtered(evaluation)
+    canonical = pool.map("canonical", list(samples), "samples")
+    evaluation = Evaluation(name, basic_figures(canonical, _canonical_set(training, pool)))
+    if evaluation.figures.values.get("validity") == 1:
+        evaluation.notes.append("validity not meaningful: filtered before")
     return evaluation
 
 
@@ -101,58 +91,28 @@ def evaluate_run(
 ) -> Evaluation:
     """Likelihood of the held-out split and of training molecules, and the basic figures of `n` fresh samples.
 
-    Samples are drawn at temperature 1 without any filter.
+    Samples are drawn at temperature 1 without any filter. Novelty is against `training`, else the run's own.
     """
     run = generator.run
     assert run is not None
-    figures = Figures()
-    evaluation = Evaluation(str(run.path), figures)
-    has_molecules = (run.path / "molecules.csv.gz").exists() or run.config.data.source == "moses"
-    if has_molecules:
-        held_out = _likelihood_figures(generator, split, evaluation)
-        train = run.split("train")
-        step = max(1, len(train) // _MOST_TRAINING)
-        on_train, _ = _likelihood(generator, train[::step])
-        figures.values["nll_train"] = on_train.mean_nll if on_train else None
-        if held_out is None:
-            figures.missing("nll", f"no {split} molecule whose tokens the run knows")
+    evaluation = Evaluation(str(run.path), Figures())
+    if run.has_molecules:
+        _likelihood_figures(generator, run, split, evaluation)
+        known: frozenset[str] | None = (
+            generator.training_set(pool) if training is None else _canonical_set(training, pool)
+        )
     else:
-        for name in ("nll", "nll_stderr", "nll_train", "nll_per_token", "perplexity", "top1", "top1_padded"):
-            figures.missing(name, "the run carries no molecules")
-    known: frozenset[str] | None = None
-    if training is not None:
-        known = frozenset(s for s in pool.map("canonical", list(training), "training set") if s is not None)
-    elif has_molecules:
-        known = generator.training_set(pool)
+        evaluation.figures.missing("nll", "the run carries no molecules")
+        known = _canonical_set(training, pool)
     tally = Tally()
+    canonical: list[str | None] = []
     with tqdm(total=n, desc="sampling", unit="mol", delay=1, leave=False, disable=None) as bar:
-        canonical: list[str | None] = []
         for batch in generator.stream(n, Filters(), Keep(), pool, tally, seed=seed):
             canonical += [sample.canonical for sample in batch]
             bar.update(len(batch))
-    basic = basic_figures(canonical, known)
-    figures.values.update(basic.values)
-    figures.reasons.update(basic.reasons)
+    evaluation.figures.add(basic_figures(canonical, known))
     evaluation.notes.append(f"samples: n = {n:,}, temperature 1, no filter, seed {seed}, {tally.unfinished} unfinished")
     return evaluation
-
-
-def paired(evaluation: Evaluation, other: Evaluation) -> tuple[float, float, int] | None:
-    """Mean NLL of `evaluation` minus that of `other` over the held-out molecules both know, its standard error, n."""
-    common = [smiles for smiles in evaluation.test if smiles in other.test]
-    if len(common) < 2:
-        return None
-    sizes = np.zeros(len(common), dtype=np.int64)
-    a, b = (Likelihood(np.array([e.test[s] for s in common]), sizes, sizes) for e in (evaluation, other))
-    return *paired_difference(a, b), len(common)
-
-
-def training_smiles(source: str, pool: Workers) -> list[str]:
-    """What novelty is against: a named dataset's training split, or all of a file."""
-    if source not in NAMED or source in ("moses", "moses-mini"):
-        return reference_smiles(source, "train")
-    config = load_config(source if source in recipes() else None, options={"data.source": source})
-    return load_dataset(config.data, config.model.context, deepchem_pattern(), pool).split("train")
 
 
 def evaluate_targets(
@@ -169,7 +129,7 @@ def evaluate_targets(
     with workers() as pool:
         against = training_smiles(training, pool) if training is not None else None
         for target in targets:
-            if target is None or _is_run(target):
+            if target is None or Path(target).is_dir() or (FOLDER / target).is_dir():
                 generator = MoleculeGenerator.load(target, device)
                 evaluations.append(evaluate_run(generator, n, split, seed, pool, against))
             else:
@@ -179,21 +139,17 @@ def evaluate_targets(
                 evaluations.append(evaluate(samples, training=against, name=target, pool=pool))
     first = evaluations[0]
     for other in evaluations[1:]:
-        difference = paired(other, first)
-        if difference is not None:
-            mean, stderr, size = difference
-            other.figures.values |= {"nll_paired_difference": mean, "nll_paired_stderr": stderr}
-            other.notes.append(f"NLL minus that of {first.name}: {mean:+.2f} ± {stderr:.2f} (paired, n = {size:,})")
+        _compare(other, first)
     return evaluations
 
 
 def table(evaluations: Sequence[Evaluation]) -> str:
     """The figures for people: a line a figure, a column an evaluation, then notes and reasons."""
-    width = max(12, *(len(e.name) + 2 for e in evaluations))
+    width = max(14, *(len(e.name) + 2 for e in evaluations))
     lines = [" " * 26 + "".join(f"{e.name:>{width}}" for e in evaluations)]
-    for key, title in _ROWS:
+    for key, title, style in _ROWS:
         if any(key in e.figures.values for e in evaluations):
-            lines.append(f"{title:<26}" + "".join(f"{_shown(e.figures, key):>{width}}" for e in evaluations))
+            lines.append(f"{title:<26}" + "".join(f"{_shown(e.figures, key, style):>{width}}" for e in evaluations))
     for e in evaluations:
         lines += [f"{e.name}: {note}" for note in e.notes]
         lines += [f"{e.name}: no {name}: {reason}" for name, reason in e.figures.reasons.items()]
@@ -202,10 +158,7 @@ def table(evaluations: Sequence[Evaluation]) -> str:
 
 def sample_summary(canonical: Sequence[str | None], tally: Tally, generator: MoleculeGenerator, pool: Workers) -> str:
     """One line about samples just written: draws, validity, uniqueness, novelty."""
-    try:
-        known: frozenset[str] | None = generator.training_set(pool)
-    except MolgenError:
-        known = None
+    known = generator.training_set(pool) if generator.run and generator.run.has_molecules else None
     values = basic_figures(canonical, known).values
     shown = [
         f"{name} {values[name]:.3f}" for name in ("validity", "uniqueness", "novelty") if values.get(name) is not None
@@ -215,58 +168,22 @@ def sample_summary(canonical: Sequence[str | None], tally: Tally, generator: Mol
     return f"{tally.kept:,} molecules{draws}: {', '.join(shown)}{unfinished}"
 
 
-def score_rows(file: str, run: str | None, smiles_column: str | None, device: Device) -> Iterator[tuple[str, ...]]:
-    """Rows of SCORE_COLUMNS, one for each molecule of a file.
-
-    The string scored is the canonical SMILES, or the string as written for a run trained on those.
-    """
-    generator = MoleculeGenerator.load(run, device)
-    assert generator.run is not None
-    as_written = generator.run.config.data.form == "as-written"
-    given = [cut_extension(row.smiles)[0] for row in read_rows(file, smiles_column)]
-    if not given:
-        raise MolgenError(f"{file}: no molecules in it", "give a file with one molecule a line")
-    with workers() as pool:
-        canonical: list[str | None] = pool.map("canonical", given, "reading")
-    scored = given if as_written else [smiles or "" for smiles in canonical]
-    log_likelihood = generator.log_likelihood(scored)
-    unscored = 0
-    for smiles, form, string, value in zip(given, canonical, scored, log_likelihood, strict=True):
-        tokens = generator.tokenizer.splitter.split(string)
-        unseen = generator.tokenizer.unknown(string) if tokens else []
-        unscored += bool(np.isnan(value))
-        figures = ("", "") if np.isnan(value) else (f"{value:.4f}", f"{value / (len(tokens or ()) + 1):.4f}")
-        yield smiles, form or "", figures[0], str(len(tokens or ())), figures[1], " ".join(unseen)
-    if unscored:
-        print(
-            f"{unscored} of {len(given)} not scored: invalid, with an unseen token, or too long",
-            file=sys.stderr,
-        )
+def training_smiles(source: str, pool: Workers) -> list[str]:
+    """What novelty is against: a named dataset's training split, or all of a file."""
+    if source not in NAMED or source in ("moses", "moses-mini"):
+        return reference_smiles(source, "train")
+    config = load_config(source if source in recipes() else None, options={"data.source": source})
+    return load_dataset(config.data, config.model.context, deepchem_pattern(), pool).split("train")
 
 
-def _shown(figures: Figures, key: str) -> str:
-    value = figures.values.get(key)
-    if value is None:
-        return "–"
-    if key == "nll":
-        return f"{value:.2f} ± {figures.values['nll_stderr']:.2f}"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.2f}" if key == "nll_train" else f"{value:.3f}"
-
-
-def _is_run(target: str) -> bool:
-    return any((folder / CONFIG).is_file() for folder in (Path(target), FOLDER / target)) or Path(target).is_dir()
-
-
-def _likelihood_figures(generator: MoleculeGenerator, split: Split, evaluation: Evaluation) -> Likelihood | None:
-    assert generator.run is not None
-    smiles = generator.run.split(split)
-    held_out, known = _likelihood(generator, smiles)
+def _likelihood_figures(generator: MoleculeGenerator, run: Run, split: Split, evaluation: Evaluation) -> None:
     figures = evaluation.figures
-    figures.values["n_held_out"] = len(known)
-    figures.values["n_unknown_tokens"] = len(smiles) - len(known)
+    smiles = run.split(split)
+    known, held_out = _likelihood(generator, smiles)
+    figures.values |= {"n_held_out": len(known), "n_unknown_tokens": len(smiles) - len(known)}
     if held_out is None:
-        return None
-    evaluation.test = dict(zip(known, held_out.nll.tolist(), strict=True))
+        figures.missing("nll", f"no {split} molecule has only tokens that the run knows")
+        return
     figures.values |= {
         "nll": held_out.mean_nll,
         "nll_stderr": held_out.stderr,
@@ -275,20 +192,44 @@ def _likelihood_figures(generator: MoleculeGenerator, split: Split, evaluation: 
         "top1": held_out.top1,
         "top1_padded": held_out.top1_padded,
     }
-    evaluation.notes.append(
-        f"{split} split: n = {len(known):,}, {len(smiles) - len(known)} more with tokens that training lacks, left out"
-    )
-    return held_out
+    evaluation.held_out_nll = dict(zip(known, held_out.nll.tolist(), strict=True))
+    unknown = len(smiles) - len(known)
+    evaluation.notes.append(f"{split} split: n = {len(known):,}; {unknown} more have tokens that training lacks")
+    train = run.split("train")
+    _, on_train = _likelihood(generator, train[:: max(1, len(train) // _TRAINING_MOLECULES)])
+    if on_train is not None:
+        figures.values["nll_train"] = on_train.mean_nll
 
 
-def _likelihood(generator: MoleculeGenerator, smiles: Sequence[str]) -> tuple[Likelihood | None, list[str]]:
-    encoded = [(s, ids) for s in smiles if (ids := generator.tokenizer.encode(s)) is not None]
+def _likelihood(generator: MoleculeGenerator, smiles: Sequence[str]) -> tuple[list[str], Likelihood | None]:
+    """The strings that the vocabulary can write, and their likelihood."""
+    encoded = {i: ids for i, s in enumerate(smiles) if (ids := generator.tokenizer.encode(s)) is not None}
     if not encoded:
-        return None, []
-    corpus = Corpus.of([ids for _, ids in encoded], len(generator.tokenizer))
-    return likelihood(generator.model, corpus, generator.device), [s for s, _ in encoded]
+        return [], None
+    corpus = Corpus.of(list(encoded.values()), len(generator.tokenizer))
+    return [smiles[i] for i in encoded], likelihood(generator.model, corpus, generator.device)
 
 
-def _note_filtered(evaluation: Evaluation) -> None:
-    if evaluation.figures.values.get("validity") == 1:
-        evaluation.notes.append("validity not meaningful: filtered before")
+def _compare(evaluation: Evaluation, first: Evaluation) -> None:
+    """Adds the paired NLL difference over the held-out molecules that both runs can write."""
+    common = [smiles for smiles in evaluation.held_out_nll if smiles in first.held_out_nll]
+    if len(common) < 2:
+        return
+    ours, theirs = (np.array([e.held_out_nll[s] for s in common]) for e in (evaluation, first))
+    mean, stderr = paired_difference(ours, theirs)
+    evaluation.figures.values |= {"nll_paired_difference": mean, "nll_paired_stderr": stderr}
+    evaluation.notes.append(f"NLL minus that of {first.name}: {mean:+.2f} ± {stderr:.2f} (paired, n = {len(common):,})")
+
+
+def _canonical_set(smiles: Sequence[str] | None, pool: Workers) -> frozenset[str] | None:
+    if smiles is None:
+        return None
+    return frozenset(s for s in pool.map("canonical", list(smiles), "training set") if s is not None)
+
+
+def _shown(figures: Figures, key: str, style: str) -> str:
+    value = figures.values.get(key)
+    if value is None:
+        return "–"
+    stderr = figures.values.get(f"{key}_stderr")
+    return f"{value:{style}}" + (f" ± {stderr:{style}}" if stderr is not None else "")

@@ -84,7 +84,7 @@ def likelihood(model: nn.Module, corpus: Corpus, device: torch.device, batch_tok
         rows = order[start:stop]
         batch: Batch = corpus.batch(rows, device)
         logits = model(batch.inputs)
-        nll[rows] = token_nll(logits, batch.targets).double().sum(dim=1).cpu().numpy()
+        nll[rows] = token_nll(logits, batch.targets).cpu().double().sum(dim=1).numpy()
         hits = (logits.argmax(dim=-1) == batch.targets) & (batch.targets != PAD)
         correct[rows] = hits.sum(dim=1).cpu().numpy()
         start = stop
@@ -92,7 +92,7 @@ def likelihood(model: nn.Module, corpus: Corpus, device: torch.device, batch_tok
     return Likelihood(nll, corpus.positions, correct)
 
 
-def paired_difference(a: Likelihood, b: Likelihood) -> tuple[float, float]:
-    """Mean of a − b over the same molecules in nats, and its standard error."""
-    difference = a.nll - b.nll
+def paired_difference(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Mean of a − b, two NLLs (N,) of the same molecules, and its standard error."""
+    difference = a - b
     return float(difference.mean()), float(difference.std(ddof=1) / math.sqrt(len(difference)))

@@ -72,6 +72,11 @@ class Run:
         except (OSError, ValueError) as error:
             raise MolgenError(f"{path}: cannot be read: {error}", "restore the file, or train again") from None
 
+    @property
+    def has_molecules(self) -> bool:
+        """Whether its training and held-out molecules can be had: in the run, or in the big dataset that it names."""
+        return (self.path / MOLECULES).exists() or self.config.data.source == "moses"
+
     @cached_property
     def molecules(self) -> list[Molecule]:
         """The cleaned molecules with their splits. Raises MolgenError for a run that carries none."""

@@ -28,7 +28,7 @@ LAYERS = [
     {"datasets", "likelihood", "sampling"},
     {"runs"},
     {"training", "generator"},
-    {"evaluation"},
+    {"evaluation", "scoring"},
     {"cli"},
     {"__main__"},
 ]

@@ -49,9 +49,7 @@ def test_the_standard_error_is_that_of_a_mean() -> None:
 
 
 def test_a_paired_difference_cancels_what_the_molecules_share() -> None:
-    ones = np.ones(3, int)
-    a = Likelihood(np.array([11.0, 22.0, 33.0]), ones, ones)
-    b = Likelihood(np.array([10.0, 20.0, 30.0]), ones, ones)
+    a, b = np.array([11.0, 22.0, 33.0]), np.array([10.0, 20.0, 30.0])
     assert paired_difference(a, b) == pytest.approx((2.0, 1 / math.sqrt(3)))
 
 

@@ -16,6 +16,11 @@ class Figures:
         self.values[name] = None
         self.reasons[name] = reason
 
+    def add(self, other: "Figures") -> None:
+        """Takes over another set's figures and reasons."""
+        self.values |= other.values
+        self.reasons |= other.reasons
+
 
 def basic_figures(canonical: Sequence[str | None], training: Set[str] | None) -> Figures:
     """n_samples, n_valid, validity, uniqueness and novelty of all samples drawn.
