@@ -130,6 +130,8 @@ def workers(processes: int | None = None) -> Iterator[Workers]:
 
 
 def _serve() -> None:
+    if hasattr(os, "nice"):
+        os.nice(5)  # the threads of a training wait for each other: a worker must not hold one of them up
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever C++ prints must not end up among the answers
     for line in sys.stdin:
