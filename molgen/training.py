@@ -67,6 +67,7 @@ def train(config: Config, out: Path, resume: bool = False, force: bool = False) 
             tokenizer = run.tokenizer
             dataset = Dataset(config.data.source, tuple(run.molecules), (), len(run.molecules))
         else:
+            _say(f"{config.data.source}: reading")
             pattern = deepchem_pattern()
             dataset = load_dataset(config.data, config.model.context, pattern, pool)
             tokenizer = build_tokenizer(config, dataset, pattern)
