@@ -84,14 +84,14 @@ def train(
         "training.device": device.value if device else None,
     }
     resolved = load_config(recipe, settings or [], options)
-    if out is None:
-        name = Path(recipe or resolved.data.source).name.split(".")[0] or "stdin"
-        out = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     from molgen import runs
     from molgen.training import train as run_training
 
-    if resume and not (out / runs.CONFIG).exists():
+    if out is None and resume:
         out = runs.newest_unfinished()
+    elif out is None:
+        name = Path(recipe or resolved.data.source).name.split(".")[0] or "stdin"
+        out = runs.FOLDER / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
         run_training(resolved, out, resume=resume, force=force)
     except (KeyboardInterrupt, _TerminatedError):

@@ -74,7 +74,11 @@ class Dataset:
     name: str
     molecules: tuple[Molecule, ...]
     dropped: tuple[Dropped, ...]
-    rows: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of the source: a dropped one is not among the molecules, an altered one is."""
+        return len(self.molecules) + sum(d.reason not in cleaning.ALTERED for d in self.dropped)
 
     def split(self, name: str) -> list[str]:
         """The SMILES of one split, in the order of the file."""
@@ -121,7 +125,7 @@ def load_dataset(config: DataConfig, longest: int, pattern: str, pool: Workers) 
             "is it the right column (--smiles-column), are data.max_tokens and model.context large enough?",
         )
     molecules = _split(kept, config)
-    return Dataset(config.source, tuple(molecules), tuple(dropped), len(rows))
+    return Dataset(config.source, tuple(molecules), tuple(dropped))
 
 
 def reference_smiles(source: str, split: str) -> list[str]:

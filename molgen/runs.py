@@ -13,7 +13,7 @@ import torch
 
 from molgen.checkpoint import load_weights, save_weights, write_atomically
 from molgen.config import Config, parse_yaml, to_yaml, validate
-from molgen.datasets import Dataset, Molecule, reference_smiles
+from molgen.datasets import Dataset, Dropped, Molecule, reference_smiles
 from molgen.errors import MolgenError
 from molgen.model.build import build_model
 from molgen.model.decoder import Decoder
@@ -80,23 +80,28 @@ class Run:
     @cached_property
     def molecules(self) -> list[Molecule]:
         """The cleaned molecules with their splits. Raises MolgenError for a run that carries none."""
-        path = self.path / MOLECULES
-        if not path.exists():
+        if not (self.path / MOLECULES).exists():
             raise MolgenError(f"{self.path}: carries no {MOLECULES}", "name its training set with --train")
-        try:
-            with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
-                return [
-                    Molecule(r["smiles"], r["name"], int(r["row"]), r["split"])
-                    for r in csv.DictReader(file, strict=True)
-                ]
-        except (OSError, ValueError, KeyError, TypeError, EOFError, csv.Error) as error:
-            raise MolgenError(f"{path}: cannot be read: {error}", "restore the file, or train again") from None
+        return [Molecule(r["smiles"], r["name"], int(r["row"]), r["split"]) for r in self._table(MOLECULES)]
+
+    @cached_property
+    def dropped(self) -> list[Dropped]:
+        """The account of every row that was dropped or altered."""
+        return [Dropped(int(r["row"]), r["name"], r["smiles"], r["reason"]) for r in self._table(DROPPED)]
 
     def split(self, name: str) -> list[str]:
         """The SMILES of one split, from the run or, for a big named dataset, from the dataset."""
         if not (self.path / MOLECULES).exists() and self.config.data.source == "moses" and name != "validation":
             return reference_smiles("moses", name)
         return [m.smiles for m in self.molecules if m.split == name]
+
+    def _table(self, name: str) -> list[dict[str, str]]:
+        path = self.path / name
+        try:
+            with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+                return list(csv.DictReader(file, strict=True))
+        except (OSError, UnicodeDecodeError, EOFError, csv.Error) as error:
+            raise MolgenError(f"{path}: cannot be read: {error}", "restore the file, or train again") from None
 
     def log(self) -> list[dict[str, float]]:
         """The rows of log.csv, one an epoch."""
@@ -125,7 +130,7 @@ def create_run(path: Path, config: Config, tokenizer: SmilesTokenizer, dataset: 
     write_atomically(path / TOKENIZER, tokenizer.to_json().encode())
     if len(dataset.molecules) <= _MOST_COPIED:
         _write_table(path / MOLECULES, Molecule._fields, dataset.molecules)
-    _write_table(path / DROPPED, ("row", "name", "smiles", "reason"), dataset.dropped)
+    _write_table(path / DROPPED, Dropped._fields, dataset.dropped)
     write_atomically(path / CONFIG, to_yaml(config).encode())
     return Run(path)
 

@@ -65,8 +65,8 @@ def draw(logits: Tensor, filters: Filters, generator: Generator) -> Tensor:
         logits = keep_top_k(logits, filters.top_k)
     if filters.top_p is not None:
         logits = keep_top_p(logits, filters.top_p)
-    noise = torch.empty_like(logits).exponential_(generator=generator)  # −ln of it is Gumbel noise
-    return (logits - noise.log()).argmax(dim=-1)
+    noise = torch.empty_like(logits).exponential_(generator=generator).clamp_min_(1e-10)  # ln 0 would make NaN of -inf
+    return (logits - noise.log()).argmax(dim=-1)  # −ln of exponential noise is Gumbel noise
 
 
 @torch.inference_mode()

@@ -26,7 +26,7 @@ from molgen.model.build import build_model
 from molgen.model.decoder import Decoder
 from molgen.optim import build_optimizer, choose_device, fast_forward, hardware, learning_rate
 from molgen.plots import draw_curves
-from molgen.runs import CURVES, REPORT, STATE, Run, create_run
+from molgen.runs import CURVES, MOLECULES, REPORT, STATE, Run, create_run
 from molgen.tokenizer import BOS, SmilesTokenizer, deepchem_pattern
 from molgen.workers import Workers, workers
 
@@ -63,17 +63,18 @@ def train(config: Config, out: Path, resume: bool = False, force: bool = False) 
         )
     device = choose_device(config.training.device)
     with workers() as pool:
-        if resume:
+        if resume and (out / MOLECULES).exists():
+            dataset = Dataset(config.data.source, tuple(run.molecules), tuple(run.dropped))
             tokenizer = run.tokenizer
-            dataset = Dataset(config.data.source, tuple(run.molecules), (), len(run.molecules))
         else:
             _say(f"{config.data.source}: reading")
             pattern = deepchem_pattern()
             dataset = load_dataset(config.data, config.model.context, pattern, pool)
-            tokenizer = build_tokenizer(config, dataset, pattern)
-            _say(f"{dataset.name}: {dataset.rows:,} rows; " + ", ".join(f"{k} {v:,}" for k, v in dataset.sizes.items()))
-            if dataset.reasons:
-                _say("dropped or altered: " + ", ".join(f"{v:,} {k}" for k, v in dataset.reasons.items()))
+            tokenizer = run.tokenizer if resume else build_tokenizer(config, dataset, pattern)
+        _say(f"{dataset.name}: {dataset.rows:,} rows; " + ", ".join(f"{k} {v:,}" for k, v in dataset.sizes.items()))
+        if dataset.reasons:
+            _say("dropped or altered: " + ", ".join(f"{v:,} {k}" for k, v in dataset.reasons.items()))
+        if not resume:
             run = create_run(out, config, tokenizer, dataset)
         model = build_model(config.model, len(tokenizer), config.training.seed).to(device)
         _say(f"{model.weights:,} weights, {len(tokenizer)} tokens, {device.type}, into {out}")
