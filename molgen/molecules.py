@@ -95,7 +95,7 @@ def from_sdf(stream: BinaryIO) -> Iterator[tuple[str, str]]:
                 yield Chem.MolToSmiles(molecule), title
 
 
-def draw_grid(smiles: Sequence[str], path: Path, columns: int = 5) -> int:
+def draw_grid(smiles: Sequence[str], path: Path, columns: int = 6) -> int:
     """Draws the valid molecules among `smiles` into a .png or .svg file; gives back how many.
 
     Raises MolgenError for another suffix or when no molecule is valid.
@@ -108,6 +108,7 @@ def draw_grid(smiles: Sequence[str], path: Path, columns: int = 5) -> int:
     svg = path.suffix.lower() == ".svg"
     options: Any = rdMolDraw2D.MolDrawOptions()
     options.padding = 0.08
+    options.drawMolsSameScale = False  # one long chain would make all the others tiny
     with quiet():
         picture: Any = _draw.MolsToGridImage(
             molecules,
