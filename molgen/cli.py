@@ -8,10 +8,9 @@ import signal
 import sys
 import time
 from collections.abc import Iterable
-from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -19,7 +18,6 @@ from molgen.errors import MolgenError
 
 if TYPE_CHECKING:
     from molgen.evaluation import Evaluation
-    from molgen.generator import Sample
 
 app = typer.Typer(
     help="Learn molecules as a language: train on SMILES, sample new ones, say honestly how good they are.",
@@ -128,42 +126,18 @@ def sample(
     """Sample molecules: one SMILES a line on stdout, an invalid one as it is, an unfinished one as an empty line."""
     for path in (output, grid):
         _check_target(path, force)
-    if output is not None and output.suffix not in (".smi", ".csv"):
-        raise MolgenError(f"{output}: unknown kind of file", "use .smi or .csv")
-    from tqdm import tqdm
-
-    from molgen.evaluation import sample_summary
     from molgen.generator import Keep, MoleculeGenerator, Tally
-    from molgen.molecules import draw_grid
     from molgen.sampling import Filters
     from molgen.workers import workers
+    from molgen.writing import check_targets, summary, write_samples
 
-    with ExitStack() as stack:
-        pool = stack.enter_context(workers())
+    check_targets(output, grid)
+    with workers() as pool:
         generator = MoleculeGenerator.load(run, device.value)
         filters, keep, tally = Filters(temperature, top_k, top_p), Keep(valid, unique, novel), Tally()
         stream = generator.stream(n, filters, keep, pool, tally, prompt=prompt, seed=seed, batch_size=batch_size)
-        first: list[Sample] | None = next(stream)  # a wrong option is said before a file is made
-        target = sys.stdout if output is None else stack.enter_context(output.open("w", encoding="utf-8"))
-        bar = stack.enter_context(tqdm(total=n, desc="sampling", unit="mol", delay=1, leave=False, disable=None))
-        if output is not None and output.suffix == ".csv":
-            target.write("smiles,canonical,valid\n")
-        written: list[str | None] = []
-        drawn: list[str] = []
-        while first is not None:
-            for one in first:
-                _write_sample(target, one.smiles, one.canonical, output)
-            target.flush()
-            written += [one.canonical for one in first]
-            drawn += [one.smiles for one in first if one.canonical][: 30 - len(drawn)]
-            bar.update(len(first))
-            first = next(stream, None)
-        bar.close()
-        _say(sample_summary(written, tally, generator, pool))
-        if grid is not None:
-            _say(f"{draw_grid(drawn, grid)} molecules drawn into {grid}")
-        if tally.gave_up:
-            raise RuntimeError(f"fewer than 1 in 1,000 of the last 10,000 draws was kept: {tally.kept} of {n} written")
+        samples = write_samples(stream, n, tally, output, grid)
+        _say(summary(samples, tally, generator, pool))
 
 
 @app.command(name="eval")
@@ -263,13 +237,6 @@ def _check_target(path: Path | None, force: bool) -> None:
         raise MolgenError(f"{path}: exists", "choose another name, or overwrite it with --force")
     if not path.parent.is_dir():
         raise MolgenError(f"{path}: no directory {path.parent}", "create it first")
-
-
-def _write_sample(target: TextIO, smiles: str, canonical: str | None, output: Path | None) -> None:
-    if output is not None and output.suffix == ".csv":  # no SMILES holds a comma or a quote
-        target.write(f"{smiles},{canonical or ''},{'true' if canonical else 'false'}\n")
-    else:
-        target.write(smiles + "\n")
 
 
 def main(arguments: Iterable[str] | None = None) -> None:

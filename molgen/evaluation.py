@@ -156,18 +156,6 @@ def table(evaluations: Sequence[Evaluation]) -> str:
     return "\n".join(lines)
 
 
-def sample_summary(canonical: Sequence[str | None], tally: Tally, generator: MoleculeGenerator, pool: Workers) -> str:
-    """One line about samples just written: draws, validity, uniqueness, novelty."""
-    known = generator.training_set(pool) if generator.run and generator.run.has_molecules else None
-    values = basic_figures(canonical, known).values
-    shown = [
-        f"{name} {values[name]:.3f}" for name in ("validity", "uniqueness", "novelty") if values.get(name) is not None
-    ]
-    draws = f" of {tally.draws:,} draws" if tally.draws != tally.kept else ""
-    unfinished = f", {tally.unfinished} unfinished" if tally.unfinished else ""
-    return f"{tally.kept:,} molecules{draws}: {', '.join(shown)}{unfinished}"
-
-
 def training_smiles(source: str, pool: Workers) -> list[str]:
     """What novelty is against: a named dataset's training split, or all of a file."""
     if source not in NAMED or source in ("moses", "moses-mini"):

@@ -23,6 +23,7 @@ _draw: Any = Draw  # has no type hints
 
 # RDKit's parser recurses: thousands of nested branches would end the process, not raise an error.
 _MOST_CHARACTERS = 10_000
+DRAWINGS = (".png", ".svg")
 
 
 @contextmanager
@@ -98,14 +99,12 @@ def from_sdf(stream: BinaryIO) -> Iterator[tuple[str, str]]:
 def draw_grid(smiles: Sequence[str], path: Path, columns: int = 6) -> int:
     """Draws the valid molecules among `smiles` into a .png or .svg file; gives back how many.
 
-    Raises MolgenError for another suffix or when no molecule is valid.
+    Raises MolgenError when no molecule is valid.
     """
-    if path.suffix.lower() not in (".png", ".svg"):
-        raise MolgenError(f"{path}: cannot draw into this format", "use a file ending in .png or .svg")
     molecules = [m for m in map(parse, smiles) if m is not None]
     if not molecules:
         raise MolgenError(f"{path}: no valid molecule to draw", "sample more, or train longer")
-    svg = path.suffix.lower() == ".svg"
+    svg = path.suffix == ".svg"
     options: Any = rdMolDraw2D.MolDrawOptions()
     options.padding = 0.08
     options.drawMolsSameScale = False  # one long chain would make all the others tiny

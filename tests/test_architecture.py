@@ -28,7 +28,7 @@ LAYERS = [
     {"datasets", "likelihood", "sampling"},
     {"runs"},
     {"training", "generator"},
-    {"evaluation", "scoring"},
+    {"evaluation", "scoring", "writing"},
     {"cli"},
     {"__main__"},
 ]

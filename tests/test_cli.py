@@ -176,6 +176,7 @@ def test_wrong_settings_are_refused_in_one_line(cli: Cli, small_run: Run) -> Non
     refused(cli("sample", small_run.path, "--prompt", "CC[Xe]"), "[Xe]")
     refused(cli("sample", small_run.path, "-o", "x.pdf"), ".smi or .csv")
     refused(cli("sample", small_run.path, "--grid", "none/x.png"), "no directory none")
+    refused(cli("sample", small_run.path, "--grid", "x.pdf"), ".png or .svg")
     refused(cli("sample", "nowhere"), "not a run directory")
 
 
