@@ -101,16 +101,21 @@ class Dataset:
         return hashlib.sha256("\n".join(f"{m.smiles} {m.split}" for m in self.molecules).encode()).hexdigest()
 
 
-def load_dataset(config: DataConfig, longest: int, pattern: str, pool: Workers) -> Dataset:
-    """Reads, cleans and splits what `config` names.
-
-    Raises MolgenError for a source that cannot be read, of which nothing stays, or of which more than half is dropped.
-    """
+def read_source(config: DataConfig) -> list[Row]:
+    """The rows of what `config` names, as they are. Raises MolgenError for a source that cannot be read or is empty."""
     rows = list(_rows(config))
     if not rows:
         raise MolgenError(
             f"{config.source}: no molecules in it", "give a file with one molecule a line below its header"
         )
+    return rows
+
+
+def build_dataset(rows: Sequence[Row], config: DataConfig, longest: int, pattern: str, pool: Workers) -> Dataset:
+    """Cleans and splits rows; `longest` is the context, in tokens.
+
+    Raises MolgenError for rows of which nothing stays or of which more than half is dropped.
+    """
     kept, dropped = _clean(rows, config, longest, pattern, pool)
     lost = Counter(d.reason for d in dropped if d.reason not in (*cleaning.ALTERED, cleaning.DUPLICATE))
     account = ", ".join(f"{count} {reason}" for reason, count in lost.most_common())

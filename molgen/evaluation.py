@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from molgen.batches import Corpus
 from molgen.config import Device, load_config, recipes
-from molgen.datasets import NAMED, load_dataset, reference_smiles
+from molgen.datasets import NAMED, build_dataset, read_source, reference_smiles
 from molgen.errors import MolgenError
 from molgen.generator import Keep, MoleculeGenerator, Tally
 from molgen.likelihood import Likelihood, likelihood, paired_difference
@@ -161,7 +161,8 @@ def training_smiles(source: str, pool: Workers) -> list[str]:
     if source not in NAMED or source in ("moses", "moses-mini"):
         return reference_smiles(source, "train")
     config = load_config(source if source in recipes() else None, options={"data.source": source})
-    return load_dataset(config.data, config.model.context, deepchem_pattern(), pool).split("train")
+    rows = read_source(config.data)
+    return build_dataset(rows, config.data, config.model.context, deepchem_pattern(), pool).split("train")
 
 
 def _likelihood_figures(generator: MoleculeGenerator, run: Run, split: Split, evaluation: Evaluation) -> None:

@@ -19,7 +19,7 @@ from molgen import __version__, molecules
 from molgen.batches import Corpus, bucketed_batches, random_batches
 from molgen.checkpoint import load_state, save_state
 from molgen.config import Config, TrainingConfig
-from molgen.datasets import Dataset, load_dataset
+from molgen.datasets import Dataset, build_dataset, read_source
 from molgen.errors import MolgenError
 from molgen.likelihood import likelihood, token_nll
 from molgen.model.build import build_model
@@ -67,11 +67,12 @@ def train(config: Config, out: Path, resume: bool = False, force: bool = False) 
             dataset = Dataset(config.data.source, tuple(run.molecules), tuple(run.dropped))
             tokenizer = run.tokenizer
         else:
-            _say(f"{config.data.source}: reading")
+            rows = read_source(config.data)
+            _say(f"{config.data.source}: {len(rows):,} rows; loading DeepChem's tokenizer, cleaning, splitting")
             pattern = deepchem_pattern()
-            dataset = load_dataset(config.data, config.model.context, pattern, pool)
+            dataset = build_dataset(rows, config.data, config.model.context, pattern, pool)
             tokenizer = run.tokenizer if resume else build_tokenizer(config, dataset, pattern)
-        _say(f"{dataset.name}: {dataset.rows:,} rows; " + ", ".join(f"{k} {v:,}" for k, v in dataset.sizes.items()))
+        _say(", ".join(f"{name} {size:,}" for name, size in dataset.sizes.items()))
         if dataset.reasons:
             _say("dropped or altered: " + ", ".join(f"{v:,} {k}" for k, v in dataset.reasons.items()))
         if not resume:

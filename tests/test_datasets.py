@@ -5,15 +5,19 @@ import pytest
 
 from molgen import cleaning
 from molgen.config import DataConfig, load_config
-from molgen.datasets import Dataset, fetch, load_dataset, reference_smiles
+from molgen.datasets import Dataset, build_dataset, fetch, read_source, reference_smiles
 from molgen.errors import MolgenError
 from molgen.molecules import canonical, parent
 from molgen.workers import Workers
 
 
+def build(config: DataConfig, longest: int, pattern: str, pool: Workers) -> Dataset:
+    return build_dataset(read_source(config), config, longest, pattern, pool)
+
+
 def load(pattern: str, pool: Workers, path: Path, lines: list[str], **settings: object) -> Dataset:
     path.write_text("\n".join(lines) + "\n")
-    return load_dataset(DataConfig(source=str(path), **settings), 128, pattern, pool)
+    return build(DataConfig(source=str(path), **settings), 128, pattern, pool)
 
 
 GOOD = ["CCO", "CCN", "CCC", "CCCC", "CCCl", "CCBr", "CCF", "CCS"]
@@ -131,8 +135,7 @@ def test_sizes_that_exceed_the_file_are_refused(pattern: str, pool: Workers, tmp
 
 def test_a_name_that_is_neither_dataset_nor_file_is_refused() -> None:
     with pytest.raises(MolgenError, match="tox21, moses, moses-mini"):
-        reference = DataConfig(source="tox22")
-        load_dataset(reference, 100, "", None)  # type: ignore[arg-type]
+        read_source(DataConfig(source="tox22"))
 
 
 def test_the_bundled_moses_mini_has_its_sizes_and_no_molecule_twice() -> None:
@@ -148,7 +151,7 @@ def test_the_bundled_moses_mini_has_its_sizes_and_no_molecule_twice() -> None:
 @pytest.mark.usefixtures("tox21")
 def test_tox21_splits_into_the_sizes_of_the_definition(pattern: str, pool: Workers) -> None:
     config = load_config("tox21")
-    dataset = load_dataset(config.data, config.model.context, pattern, pool)
+    dataset = build(config.data, config.model.context, pattern, pool)
     assert dataset.rows == 8_014
     assert dataset.sizes["train"] == 6_200
     assert dataset.sizes["validation"] == 400
@@ -159,7 +162,7 @@ def test_tox21_splits_into_the_sizes_of_the_definition(pattern: str, pool: Worke
 @pytest.mark.usefixtures("tox21")
 def test_the_source_texts_tox21_has_7422_molecules(pattern: str, pool: Workers) -> None:
     config = load_config("tomczak")
-    dataset = load_dataset(config.data, config.model.context, pattern, pool)
+    dataset = build(config.data, config.model.context, pattern, pool)
     assert dataset.sizes == {"train": 6_600, "validation": 400, "test": 422}
     assert Counter(m.smiles for m in dataset.molecules).most_common(1)[0][1] > 1
 
