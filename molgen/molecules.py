@@ -15,8 +15,6 @@ from rdkit.Chem import Draw
 from rdkit.Chem.Draw import rdMolDraw2D
 from rdkit.Chem.MolStandardize import rdMolStandardize
 
-from molgen.errors import MolgenError
-
 RDKIT_VERSION: str = rdkit.__version__
 
 _draw: Any = Draw  # has no type hints
@@ -99,11 +97,11 @@ def from_sdf(stream: BinaryIO) -> Iterator[tuple[str, str]]:
 def draw_grid(smiles: Sequence[str], path: Path, columns: int = 6) -> int:
     """Draws the valid molecules among `smiles` into a .png or .svg file; gives back how many.
 
-    Raises MolgenError when no molecule is valid.
+    Raises RuntimeError when no molecule is valid.
     """
     molecules = [m for m in map(parse, smiles) if m is not None]
     if not molecules:
-        raise MolgenError(f"{path}: no valid molecule to draw", "sample more, or train longer")
+        raise RuntimeError(f"{path}: no valid molecule to draw; sample more, or train longer")
     svg = path.suffix == ".svg"
     options: Any = rdMolDraw2D.MolDrawOptions()
     options.padding = 0.08

@@ -39,11 +39,11 @@ def shortened(line: str) -> str:
     """The same command with a model of toy size, enough epochs on little data, and 20 samples."""
     if line.startswith("molgen train"):
         little = "mine.csv" in line
-        settings = [*SMALL, "model.context=128", f"training.epochs={12 if little else 1}", "training.batch_size=16"]
+        settings = [*SMALL, "model.context=128", f"training.epochs={40 if little else 1}", "training.batch_size=16"]
         settings += ["training.learning_rate=1e-2"] if little else []
         settings += [] if little or "moses" in line else ["data.train_size=600", "data.validation_size=100"]
         line += "".join(f" --set {setting}" for setting in settings)
-    line = re.sub(r"-n [0-9]+", "-n 20", line)
+    line = re.sub(r"-n [0-9]+", "-n 40", line)
     return line + " -n 20" if line == "molgen eval" else line
 
 
@@ -75,6 +75,7 @@ def test_every_command_of_the_readme_runs_in_order(
 @pytest.mark.slow
 def test_the_python_example_of_the_readme_runs(small_run: Run, tmp_path: Path) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    example = example.replace('["training.epochs=1"]', repr([*SMALL, "training.epochs=1"]))
     example = re.sub(r"sample\(\d+", "sample(20", example).replace("runs/demo", str(small_run.path))
     (tmp_path / "example.py").write_text(example)
     done = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
