@@ -173,14 +173,7 @@ def _likelihood_figures(generator: MoleculeGenerator, run: Run, split: Split, ev
     if held_out is None:
         figures.missing("nll", f"no {split} molecule has only tokens that the run knows")
         return
-    figures.values |= {
-        "nll": held_out.mean_nll,
-        "nll_stderr": held_out.stderr,
-        "nll_per_token": held_out.nll_per_token,
-        "perplexity": held_out.perplexity,
-        "top1": held_out.top1,
-        "top1_padded": held_out.top1_padded,
-    }
+    figures.values |= held_out.figures()
     evaluation.held_out_nll = dict(zip(known, held_out.nll.tolist(), strict=True))
     unknown = len(smiles) - len(known)
     evaluation.notes.append(f"{split} split: n = {len(known):,}; {unknown} more have tokens that training lacks")

@@ -61,6 +61,17 @@ class Likelihood:
         padded = np.maximum(self.positions, _PADDED_POSITIONS)
         return float(((self.correct + padded - self.positions) / padded).mean())
 
+    def figures(self) -> dict[str, float]:
+        """The figures by the names that report.json and `molgen eval --json` use."""
+        return {
+            "nll": self.mean_nll,
+            "nll_stderr": self.stderr,
+            "nll_per_token": self.nll_per_token,
+            "perplexity": self.perplexity,
+            "top1": self.top1,
+            "top1_padded": self.top1_padded,
+        }
+
 
 def token_nll(logits: Tensor, targets: Tensor) -> Tensor:
     """Logits (B, T, V) and targets (B, T) -> −ln p of each target, (B, T) float32, 0 at padding."""

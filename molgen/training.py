@@ -311,12 +311,7 @@ def _finish(
             "validation": {
                 "n": len(held_out.nll),
                 "unknown_tokens": len(smiles) - len(held_out.nll),
-                "nll": held_out.mean_nll,
-                "nll_stderr": held_out.stderr,
-                "nll_per_token": held_out.nll_per_token,
-                "perplexity": held_out.perplexity,
-                "top1": held_out.top1,
-                "top1_padded": held_out.top1_padded,
+                **held_out.figures(),
             },
             "hardware": hardware(device),
             "versions": {name: version(name) for name in ("torch", "rdkit", "numpy", "deepchem")},
