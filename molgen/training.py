@@ -1,9 +1,11 @@
 """The training loop."""
 
 import math
+import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,11 +115,14 @@ def _loop(
     fixed = _encode(canonical, tokenizer)
     validation = _known(dataset.split("validation"), tokenizer)
     began, drawn = time.monotonic() - progress.seconds, -math.inf
-    with _fresh_corpora(canonical, fixed, tokenizer, pool, config, model.context, progress.epoch) as corpora:
+    with (
+        _signals_held() as let_signals_act,
+        _fresh_corpora(canonical, fixed, tokenizer, pool, config, model.context, progress.epoch) as corpora,
+    ):
         while progress.epoch < config.epochs and not _out_of_patience(progress, config):
             corpus, replaced = next(corpora)
             progress.canonical_instead += replaced
-            train_nll, speed = _epoch(model, optimizer, corpus, config, progress, device)
+            train_nll, speed = _epoch(model, optimizer, corpus, config, progress, device, let_signals_act)
             held_out = likelihood(model, validation, device)
             progress.epoch += 1
             progress.seconds = time.monotonic() - began
@@ -158,6 +163,7 @@ def _epoch(
     config: TrainingConfig,
     progress: Progress,
     device: torch.device,
+    after_step: Callable[[], None],
 ) -> tuple[float, float]:
     """One pass over a corpus; gives back its mean NLL a molecule and the tokens a second (padding not counted)."""
     rng = np.random.default_rng([config.seed, progress.epoch])
@@ -193,6 +199,7 @@ def _epoch(
             bar.update(positions)
             if i % 10 == 9:
                 bar.set_postfix_str(f"NLL {float(total) / seen:.2f}", refresh=False)
+            after_step()
     mean = float(total) / seen
     if not math.isfinite(mean):
         raise FloatingPointError(
@@ -200,6 +207,36 @@ def _epoch(
             "Try a lower training.learning_rate"
         )
     return mean, tokens / (time.monotonic() - began)
+
+
+@contextmanager
+def _signals_held() -> Iterator[Callable[[], None]]:
+    """Holds SIGINT and SIGTERM back until the function it gives is called; a second signal acts at once.
+
+    An exception out of a signal handler can strike where Python swallows it. Between two steps it cannot.
+    """
+    received: list[int] = []
+    before: dict[int, Any] = {}
+
+    def act() -> None:
+        if received:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            signal.raise_signal(received[0])
+
+    def hold(number: int, _: object) -> None:
+        received.append(number)
+        if len(received) > 1:
+            act()
+
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield act
+        act()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _out_of_patience(progress: Progress, config: TrainingConfig) -> bool:
