@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from molgen.errors import MolgenError
 
 _DTYPES = {"F32", "BF16", "F16"}
-Metadata = dict[str, str]
 
 
 def write_atomically(path: Path, content: bytes) -> None:

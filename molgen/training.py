@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from molgen import __version__, molecules
+from molgen.augmentation import fresh_corpora
 from molgen.batches import Corpus, bucketed_batches, random_batches
 from molgen.checkpoint import load_state, save_state
 from molgen.config import Config, TrainingConfig
@@ -29,10 +29,9 @@ from molgen.model.decoder import Decoder
 from molgen.optim import build_optimizer, choose_device, fast_forward, hardware, learning_rate
 from molgen.plots import draw_curves
 from molgen.runs import CURVES, MOLECULES, REPORT, STATE, Run, create_run
-from molgen.tokenizer import BOS, SmilesTokenizer, deepchem_pattern
+from molgen.tokenizer import SmilesTokenizer, deepchem_pattern
 from molgen.workers import Workers, workers
 
-_REDRAWS = 4
 _SECONDS_BETWEEN_CURVES = 15.0
 
 
@@ -117,7 +116,7 @@ def _loop(
     began, drawn = time.monotonic() - progress.seconds, -math.inf
     with (
         _signals_held() as let_signals_act,
-        _fresh_corpora(canonical, fixed, tokenizer, pool, config, model.context, progress.epoch) as corpora,
+        fresh_corpora(canonical, fixed, tokenizer, pool, config, model.context, progress.epoch) as corpora,
     ):
         while progress.epoch < config.epochs and not _out_of_patience(progress, config):
             corpus, replaced = next(corpora)
@@ -241,66 +240,6 @@ def _signals_held() -> Iterator[Callable[[], None]]:
 
 def _out_of_patience(progress: Progress, config: TrainingConfig) -> bool:
     return config.patience is not None and progress.epoch - progress.best_epoch > config.patience
-
-
-@contextmanager
-def _fresh_corpora(
-    canonical: Sequence[str],
-    fixed: Corpus,
-    tokenizer: SmilesTokenizer,
-    pool: Workers,
-    config: TrainingConfig,
-    context: int,
-    first: int,
-) -> Iterator[Iterator[tuple[Corpus, int]]]:
-    """(corpus, molecules that stayed canonical though drawn) an epoch, made while the epoch before trains."""
-
-    def make(epoch: int) -> tuple[Corpus, int]:
-        share = config.randomized + (config.randomized_end - config.randomized) * epoch / max(1, config.epochs - 1)
-        return _randomized(canonical, share, tokenizer, pool, [config.seed, epoch, 1], context) if share else (fixed, 0)
-
-    def corpora() -> Iterator[tuple[Corpus, int]]:
-        ahead: Future[tuple[Corpus, int]] = thread.submit(make, first)
-        for epoch in range(first + 1, config.epochs + 1):
-            ready = ahead.result()
-            if epoch < config.epochs:
-                ahead = thread.submit(make, epoch)
-            yield ready
-
-    with ThreadPoolExecutor(1) as thread:
-        yield corpora()
-
-
-def _randomized(
-    canonical: Sequence[str],
-    share: float,
-    tokenizer: SmilesTokenizer,
-    pool: Workers,
-    seed: list[int],
-    context: int,
-) -> tuple[Corpus, int]:
-    """A corpus in which a random `share` of the molecules stands as a random SMILES.
-
-    One is used only if it parses back to the same molecule, has known tokens and fits; else it is redrawn.
-    """
-    rng = np.random.default_rng(seed)
-    encoded = [tokenizer.encode(smiles) or [] for smiles in canonical]
-    starts = [BOS] * len(encoded)
-    waiting = np.flatnonzero(rng.random(len(canonical)) < share)
-    for _ in range(_REDRAWS):
-        seeds = rng.integers(1, 2**31, len(waiting))
-        drawn = pool.map("random_form", [[canonical[int(i)], int(s)] for i, s in zip(waiting, seeds, strict=True)])
-        missed = []
-        for i, smiles in zip(waiting, drawn, strict=True):
-            ids = tokenizer.encode(smiles) if smiles else None
-            if ids is not None and len(ids) <= context:
-                encoded[i], starts[i] = ids, tokenizer.random_start
-            else:
-                missed.append(i)
-        waiting = np.array(missed, dtype=np.int64)
-        if not missed:
-            break
-    return Corpus.of(encoded, len(tokenizer), starts), len(waiting)
 
 
 def _encode(smiles: Sequence[str], tokenizer: SmilesTokenizer) -> Corpus:

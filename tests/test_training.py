@@ -179,12 +179,12 @@ def test_random_forms_are_the_same_molecule_written_otherwise(moses_mini: list[s
 def test_randomised_strings_start_with_their_own_token_and_keep_the_molecule(
     pattern, pool, moses_mini: list[str]
 ) -> None:
+    from molgen.augmentation import randomized_corpus
     from molgen.tokenizer import BOS, SmilesTokenizer
-    from molgen.training import _randomized
 
     smiles = [str(canonical(s)) for s in moses_mini[:200]]
     tokenizer = SmilesTokenizer.of_corpus(smiles, pattern, randomized=True)
-    corpus, _ = _randomized(smiles, 0.5, tokenizer, pool, [0, 0], 128)
+    corpus, _ = randomized_corpus(smiles, 0.5, tokenizer, pool, [0, 0], 128)
     rows = np.split(corpus.ids, corpus.offsets[1:-1])
     strings = tokenizer.decode(np.array([np.pad(row[1:], (0, 130 - len(row))) for row in rows]))
     assert [canonical(string or "") for string in strings] == smiles
