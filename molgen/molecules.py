@@ -20,7 +20,7 @@ RDKIT_VERSION: str = rdkit.__version__
 _draw: Any = Draw  # has no type hints
 
 # RDKit's parser recurses: thousands of nested branches would end the process, not raise an error.
-_MOST_CHARACTERS = 10_000
+MOST_CHARACTERS = 10_000
 DRAWINGS = (".png", ".svg")
 
 
@@ -39,7 +39,7 @@ def parse(smiles: str) -> Any | None:
 
     RDKit silently strips characters that are not ASCII, so it must not see them.
     """
-    if not smiles or len(smiles) > _MOST_CHARACTERS or not (smiles.isascii() and smiles.isprintable()):
+    if not smiles or len(smiles) > MOST_CHARACTERS or not (smiles.isascii() and smiles.isprintable()):
         return None
     with quiet():
         molecule = Chem.MolFromSmiles(smiles)
@@ -58,8 +58,11 @@ def parent(smiles: str) -> str | None:
     None where `parse` gives None. A molecule that cannot be uncharged is its own parent.
     """
     molecule = parse(smiles)
-    if molecule is None:
-        return None
+    return None if molecule is None else parent_of(molecule)
+
+
+def parent_of(molecule: Any) -> str:
+    """`parent` of a molecule that is parsed already."""
     with quiet():
         try:
             largest = _standardizers()[0].choose(molecule)

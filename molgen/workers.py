@@ -9,20 +9,23 @@ import os
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from queue import SimpleQueue
 from typing import Any
 
 from tqdm import tqdm
 
-from molgen import cleaning, molecules
+from molgen import cleaning, description, molecules
 
 TASKS: dict[str, Callable[..., Any]] = {
     "clean": cleaning.clean,
     "canonical": molecules.canonical,
     "random_form": molecules.random_form,
+    "describe": description.describe,
 }
 _CHUNK = 500
 _SECONDS, _SECONDS_AN_ITEM = 10.0, 0.1
@@ -84,7 +87,14 @@ class Workers:
 
         An item is a task's first argument, or a list of its arguments. With a description a bar shows after a second.
         """
-        chunks = [items[i : i + _CHUNK] for i in range(0, len(items), _CHUNK)]
+        return [result for part in self.stream(task, items, description, **settings) for result in part]
+
+    def stream(
+        self, task: str, items: Sequence[Any], description: str = "", **settings: Any
+    ) -> Iterator[list[Any]]:
+        """As `map`, some hundred results at a time, for results too large to be held all at once."""
+        chunks = (items[i : i + _CHUNK] for i in range(0, len(items), _CHUNK))
+        pending: deque[Future[list[Any]]] = deque()
 
         def one(chunk: Sequence[Any]) -> list[Any]:
             worker = self._idle.get()
@@ -93,13 +103,16 @@ class Workers:
             finally:
                 self._idle.put(worker)
 
-        results: list[Any] = []
         disable = None if description else True  # None: only where a person looks at stderr
         with tqdm(total=len(items), desc=description, unit="mol", delay=1, disable=disable, leave=False) as bar:
-            for part in self._threads.map(one, chunks):
-                results += part
+            while True:
+                for chunk in islice(chunks, 2 * self.processes - len(pending)):
+                    pending.append(self._threads.submit(one, chunk))
+                if not pending:
+                    return
+                part = pending.popleft().result()
                 bar.update(len(part))
-        return results
+                yield part
 
     def _isolating(self, worker: Worker, task: str, settings: dict[str, Any], items: Sequence[Any]) -> list[Any]:
         results = worker.run(task, settings, items)

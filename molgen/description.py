@@ -1,0 +1,254 @@
+"""One molecule → all that the metrics need of it, from a single parse. Runs in the worker processes.
+
+Strings in, JSON values out: `describe` computes the parts that are asked for. A fingerprint is packed and in base64.
+"""
+
+import csv
+import importlib.util
+import re
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from rdkit import Chem, DataStructs, RDConfig
+from rdkit.Chem import QED, Crippen, Descriptors, FilterCatalog, Fragments, rdFingerprintGenerator
+from rdkit.Chem.BRICS import BreakBRICSBonds
+from rdkit.Chem.Scaffolds import MurckoScaffold
+
+from molgen import molecules
+
+VERSION = "1"
+"""Goes up when a part changes its meaning, so that what was cached is computed anew."""
+GUACAMOL_DESCRIPTORS = (
+    "BertzCT",
+    "MolLogP",
+    "MolWt",
+    "TPSA",
+    "NumHAcceptors",
+    "NumHDonors",
+    "NumRotatableBonds",
+    "NumAliphaticRings",
+    "NumAromaticRings",
+)
+PROPERTIES = ("logP", "SA", "QED", "weight")
+_MOSES_ELEMENTS = frozenset(("C", "N", "S", "O", "F", "Cl", "Br", "H"))
+_ALERT_SETS = {"PAINS_A": "PAINS", "PAINS_B": "PAINS", "PAINS_C": "PAINS", "Brenk": "BRENK", "NIH": "NIH"}
+
+
+def describe(smiles: str, parts: Sequence[str], alert_folder: str = "") -> dict[str, Any]:
+    """The named parts of a valid molecule, or {"failure": cause} of an invalid one.
+
+    Every part is listed in `PARTS`. `alert_folder` holds mcf.csv and wehi_pains.csv of MOSES, for `filters`.
+    A cause is empty, syntax, kekulisation, valence or not ASCII.
+    """
+    molecule = molecules.parse(smiles)
+    if molecule is None:
+        return {"failure": failure(smiles)}
+    with molecules.quiet():
+        return {
+            part: moses_filters(molecule, alert_folder) if part == "filters" else PARTS[part](molecule)
+            for part in parts
+        }
+
+
+def failure(smiles: str) -> str:
+    """Why RDKit makes no molecule of a string: empty, not ASCII, syntax, kekulisation, valence or other."""
+    if not smiles:
+        return "empty"
+    if not (smiles.isascii() and smiles.isprintable()):
+        return "not ASCII"
+    with molecules.quiet():
+        molecule = Chem.MolFromSmiles(smiles[: molecules.MOST_CHARACTERS], sanitize=False)
+        if molecule is None or len(smiles) > molecules.MOST_CHARACTERS:
+            return "syntax"
+        problems = [problem.GetType() for problem in Chem.DetectChemistryProblems(molecule)]
+    if any("Valence" in problem for problem in problems):
+        return "valence"
+    return "kekulisation" if problems else "other"
+
+
+def flat(molecule: Any) -> str:
+    """Canonical SMILES without stereo."""
+    return str(Chem.MolToSmiles(molecule, isomericSmiles=False))
+
+
+def fingerprint(molecule: Any) -> str:
+    """Morgan fingerprint of radius 2 in 1,024 bits, as MOSES takes it."""
+    return _packed(_morgan(1024).GetFingerprint(molecule))
+
+
+def fingerprint_4096(molecule: Any) -> str:
+    """ECFP4 in 4,096 bits, as GuacaMol takes it."""
+    return _packed(_morgan(4096).GetFingerprint(molecule))
+
+
+def fragments(molecule: Any) -> list[str]:
+    """BRICS fragments (Degen et al. 2008) as MOSES counts them: the pieces' SMILES with their dummy atoms."""
+    return str(Chem.MolToSmiles(BreakBRICSBonds(molecule))).split(".")
+
+
+def scaffold(molecule: Any) -> list[Any]:
+    """[SMILES, rings] of the Bemis–Murcko scaffold as RDKit takes it; ["", 0] of an acyclic molecule."""
+    try:
+        core = MurckoScaffold.GetScaffoldForMol(molecule)
+    except (ValueError, RuntimeError):
+        return ["", 0]
+    return [str(Chem.MolToSmiles(core)), core.GetRingInfo().NumRings()]
+
+
+def properties(molecule: Any) -> list[float]:
+    """Crippen logP, synthetic accessibility (Ertl and Schuffenhauer 2009), QED, molecular weight in g/mol."""
+    return [
+        float(Crippen.MolLogP(molecule)),
+        float(_sa_scorer().calculateScore(molecule)),
+        float(QED.qed(molecule)),
+        float(Descriptors.MolWt(molecule)),
+    ]
+
+
+def guacamol_descriptors(molecule: Any) -> list[float]:
+    """The nine descriptors of GuacaMol's KL score in the order of GUACAMOL_DESCRIPTORS; 0 for one that is not finite."""
+    values = [float(getattr(Descriptors, name)(molecule)) for name in GUACAMOL_DESCRIPTORS]
+    return [value if abs(value) < float("inf") else 0.0 for value in values]
+
+
+def moses_filters(molecule: Any, alert_folder: str) -> list[str]:
+    """The causes for which MOSES' filter rejects a molecule; an empty list passes.
+
+    charge: an atom with a formal charge. element: other than C N S O F Cl Br H. ring: of eight or more atoms.
+    MCF, PAINS: one of the alerts that MOSES ships matches, hydrogens added. unstable: its flat SMILES does not parse.
+    Source: `mol_passes_filters` of MOSES' code, which is stricter than the paper's "MCF and PAINS".
+    """
+    causes = []
+    atoms = list(molecule.GetAtoms())
+    if any(atom.GetFormalCharge() for atom in atoms):
+        causes.append("charge")
+    if any(atom.GetSymbol() not in _MOSES_ELEMENTS for atom in atoms):
+        causes.append("element")
+    if any(len(ring) >= 8 for ring in molecule.GetRingInfo().AtomRings()):
+        causes.append("ring")
+    with_hydrogens = Chem.AddHs(molecule)
+    # A pattern matches only where its fingerprint is part of the molecule's: that spares 19 matches of 20.
+    absent = ~_bits(Chem.PatternFingerprint(with_hydrogens))
+    for name, alerts in _moses_alerts(alert_folder).items():
+        if any(not query & absent and with_hydrogens.HasSubstructMatch(pattern) for pattern, query in alerts):
+            causes.append(name)
+    if not causes and Chem.MolFromSmiles(flat(molecule)) is None:
+        causes.append("unstable")
+    return causes
+
+
+def flaws(molecule: Any) -> list[int]:
+    """[radical electrons, fragments, net charge]."""
+    radicals = sum(atom.GetNumRadicalElectrons() for atom in molecule.GetAtoms())
+    return [radicals, len(Chem.GetMolFrags(molecule)), Chem.GetFormalCharge(molecule)]
+
+
+def alerts(molecule: Any) -> list[str]:
+    """Names of the structural alerts of RDKit's filter catalogue that match, each as SET:name; SET is PAINS, BRENK, NIH."""
+    matches = _alert_catalog().GetMatches(molecule)
+    found = {f"{_ALERT_SETS[m.GetProp('FilterSet')]}:{_one_word(m.GetDescription())}" for m in matches}
+    return sorted(found)
+
+
+def ring_systems(molecule: Any) -> list[str]:
+    """Canonical SMILES of the ring systems: rings that share an atom, with the atoms doubly bonded to them."""
+    systems: list[set[int]] = []
+    for ring in molecule.GetRingInfo().AtomRings():
+        own = set(ring)
+        for other in [s for s in systems if s & own]:
+            own |= other
+            systems.remove(other)
+        systems.append(own)
+    found = set()
+    for system in systems:
+        outside = {
+            bond.GetOtherAtomIdx(i)
+            for i in system
+            for bond in molecule.GetAtomWithIdx(i).GetBonds()
+            if bond.GetBondType() == Chem.BondType.DOUBLE
+        }
+        found.add(str(Chem.MolFragmentToSmiles(molecule, sorted(system | outside), isomericSmiles=False)))
+    return sorted(found)
+
+
+def functional_groups(molecule: Any) -> list[str]:
+    """Names of RDKit's 85 fragment counts (`fr_*`) that are not zero, without the prefix."""
+    return [name for name, count in _group_counters() if count(molecule)]
+
+
+PARTS: dict[str, Callable[[Any], Any]] = {
+    "canonical": lambda molecule: str(Chem.MolToSmiles(molecule)),
+    "flat": flat,
+    "fingerprint": fingerprint,
+    "fingerprint_4096": fingerprint_4096,
+    "fragments": fragments,
+    "scaffold": scaffold,
+    "properties": properties,
+    "guacamol": guacamol_descriptors,
+    "parent": molecules.parent_of,
+    "flaws": flaws,
+    "alerts": alerts,
+    "ring_systems": ring_systems,
+    "functional_groups": functional_groups,
+}
+"""Each part by name; `filters` is one more, which needs MOSES' alert lists."""
+
+
+def _packed(bits: Any) -> str:
+    return b64encode(DataStructs.BitVectToBinaryText(bits)).decode("ascii")
+
+
+def _bits(fingerprint: Any) -> int:
+    return int.from_bytes(DataStructs.BitVectToBinaryText(fingerprint), "little")
+
+
+def _one_word(name: str) -> str:
+    return re.sub(r"[\s,;]+", "_", name.strip())
+
+
+@lru_cache
+def _morgan(bits: int) -> Any:
+    return rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=bits)
+
+
+@lru_cache(maxsize=1)
+def _sa_scorer() -> Any:
+    """RDKit ships the score outside of its package, as a script beside its table of fragment scores."""
+    path = Path(RDConfig.RDContribDir) / "SA_Score" / "sascorer.py"
+    specification = importlib.util.spec_from_file_location("sascorer", path)
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@lru_cache(maxsize=1)
+def _moses_alerts(folder: str) -> dict[str, list[tuple[Any, int]]]:
+    """(pattern, its fingerprint's bits) of the two alert lists, the often matching MCF first."""
+    with (Path(folder) / "mcf.csv").open(encoding="utf-8", newline="") as file:
+        mcf = [row["smarts"] for row in csv.DictReader(file)]
+    with (Path(folder) / "wehi_pains.csv").open(encoding="utf-8", newline="") as file:
+        pains = [row[0] for row in csv.reader(file)]
+    return {"MCF": _patterns(mcf), "PAINS": _patterns(pains)}
+
+
+def _patterns(smarts: Iterable[str]) -> list[tuple[Any, int]]:
+    patterns = [Chem.MolFromSmarts(text) for text in smarts]
+    return [(pattern, _bits(Chem.PatternFingerprint(pattern))) for pattern in patterns]
+
+
+@lru_cache(maxsize=1)
+def _alert_catalog() -> Any:
+    parameters: Any = FilterCatalog.FilterCatalogParams()
+    catalogs = parameters.FilterCatalogs
+    for name in (catalogs.PAINS_A, catalogs.PAINS_B, catalogs.PAINS_C, catalogs.BRENK, catalogs.NIH):
+        parameters.AddCatalog(name)
+    return FilterCatalog.FilterCatalog(parameters)
+
+
+@lru_cache(maxsize=1)
+def _group_counters() -> list[tuple[str, Any]]:
+    return [(name[3:], getattr(Fragments, name)) for name in sorted(dir(Fragments)) if name.startswith("fr_")]

@@ -1,0 +1,180 @@
+"""The MOSES benchmark (Polykovskiy et al. 2020, Front. Pharmacol. 11:565644), figure by figure as its code computes it.
+
+Where the paper and the code of molsets 0.3.1 differ, the code is the definition: IntDiv2 takes the root row by row;
+Filters are MCF and PAINS alerts, no formal charge, only C N S O F Cl Br H, no ring of eight or more; Scaf counts
+scaffolds of at least two rings; Wasserstein distances are to the test set. `Novelty` canonicalises both sides with
+the same RDKit; `Novelty/shipped` compares with the training strings as they are, as the code does.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import wasserstein_distance
+
+from molgen.description import PROPERTIES
+from molgen.metrics.basic import Figures
+from molgen.metrics.chemnet import Gaussian, frechet_distance, gaussian
+from molgen.metrics.profile import Profile
+from molgen.metrics.similarity import within
+
+PARTS = ("canonical", "fingerprint", "fragments", "scaffold", "properties", "filters")
+FEWEST_FOR_FCD = 5_000
+"""Below this many molecules FCD is mostly bias: it falls as 1/n."""
+PUBLISHED_N = 30_000
+# Table 2 and 3 of the paper and the repository's own README: means of three runs of 30,000 samples.
+PUBLISHED: dict[str, dict[str, float]] = {
+    "CharRNN (published)": {
+        "valid": 0.975,
+        "unique@10000": 0.9994,
+        "FCD/Test": 0.073,
+        "FCD/TestSF": 0.520,
+        "SNN/Test": 0.6015,
+        "Frag/Test": 0.9998,
+        "Scaf/Test": 0.924,
+        "Scaf/TestSF": 0.110,
+        "IntDiv": 0.856,
+        "IntDiv2": 0.850,
+        "Filters": 0.994,
+        "Novelty": 0.842,
+    },
+    "VAE (published)": {
+        "valid": 0.977,
+        "unique@10000": 0.9984,
+        "FCD/Test": 0.099,
+        "FCD/TestSF": 0.567,
+        "SNN/Test": 0.626,
+        "Frag/Test": 0.9994,
+        "Scaf/Test": 0.939,
+        "Scaf/TestSF": 0.059,
+        "IntDiv": 0.856,
+        "IntDiv2": 0.850,
+        "Filters": 0.997,
+        "Novelty": 0.695,
+    },
+    "JTN-VAE (published)": {
+        "valid": 1.0,
+        "unique@10000": 0.9996,
+        "FCD/Test": 0.395,
+        "FCD/TestSF": 0.938,
+        "SNN/Test": 0.548,
+        "Frag/Test": 0.9965,
+        "Scaf/Test": 0.896,
+        "Scaf/TestSF": 0.101,
+        "IntDiv": 0.855,
+        "IntDiv2": 0.849,
+        "Filters": 0.976,
+        "Novelty": 0.914,
+    },
+}
+
+
+class Statistics(NamedTuple):
+    """A reference set as the figures need it."""
+
+    gaussian: Gaussian
+    fingerprints: npt.NDArray[np.uint8]
+    fragments: Mapping[str, int]
+    scaffolds: Mapping[str, int]
+    properties: npt.NDArray[np.float64]
+    """(n, 4) in the order of PROPERTIES."""
+    digest: str
+    """Names its content."""
+
+
+def statistics(reference: Profile, digest: str) -> Statistics:
+    """Of a profile with PARTS and ChemNet's `activations`."""
+    return Statistics(
+        gaussian(reference.numbers("activations")),
+        reference.numbers("fingerprint"),
+        reference.counts("fragments"),
+        scaffold_counts(reference),
+        reference.numbers("properties"),
+        digest,
+    )
+
+
+def scaffold_counts(profile: Profile) -> Counter[str]:
+    """Bemis–Murcko scaffolds of at least two rings."""
+    rings = profile.numbers("scaffold_rings").tolist()
+    return Counter(s for s, n in zip(profile.strings("scaffold"), rings, strict=True) if s and n >= 2)
+
+
+def moses_figures(
+    samples: Profile,
+    references: Mapping[str, Statistics],
+    nearest: Callable[[Statistics], npt.NDArray[np.floating]],
+) -> Figures:
+    """All of MOSES' figures but novelty, of samples with PARTS and `activations`.
+
+    `references` holds the statistics of Test and, where there is one, TestSF. `nearest` gives the Tanimoto similarity
+    of each sample to its nearest molecule of a reference, (n,).
+    """
+    figures = Figures()
+    n, valid = samples.n_samples, len(samples)
+    _ratio(figures, "valid", valid, n, "no samples")
+    canonical = samples.strings("canonical")
+    for k in (1_000, 10_000):
+        first = canonical[:k]
+        _ratio(figures, f"unique@{k}", len(set(first)), len(first), "no valid samples")
+    own_fragments, own_scaffolds = samples.counts("fragments"), scaffold_counts(samples)
+    own_gaussian = gaussian(samples.numbers("activations")) if valid >= 2 else None
+    for name, reference in references.items():
+        if own_gaussian is None:
+            figures.missing(f"FCD/{name}", "fewer than two valid samples")
+        else:
+            figures.values[f"FCD/{name}"] = frechet_distance(own_gaussian, reference.gaussian)
+        if valid:
+            figures.values[f"SNN/{name}"] = float(nearest(reference).mean())
+        else:
+            figures.missing(f"SNN/{name}", "no valid samples")
+        _cosine(figures, f"Frag/{name}", reference.fragments, own_fragments, "no fragments")
+        _cosine(figures, f"Scaf/{name}", reference.scaffolds, own_scaffolds, "no scaffold of two or more rings")
+    if not valid:
+        for name in ("IntDiv", "IntDiv2", "Filters", *PROPERTIES):
+            figures.missing(name, "no valid samples")
+        return figures
+    similarity = within(samples.numbers("fingerprint"), "internal diversity")
+    figures.values["IntDiv"] = float(1 - similarity.mean.mean())
+    figures.values["IntDiv2"] = float(1 - np.sqrt(similarity.mean_square).mean())
+    if "filters" in samples.columns:
+        figures.values["Filters"] = samples.strings("filters").count("") / valid
+    else:
+        figures.missing("Filters", "MOSES' alert lists are not here: `molgen data get moses`")
+    for column, name in enumerate(PROPERTIES):
+        figures.values[name] = float(
+            wasserstein_distance(references["Test"].properties[:, column], samples.numbers("properties")[:, column])
+        )
+    return figures
+
+
+def _ratio(figures: Figures, name: str, part: int, whole: int, reason: str) -> None:
+    if whole:
+        figures.values[name] = part / whole
+    else:
+        figures.missing(name, reason)
+
+
+def _cosine(figures: Figures, name: str, reference: Mapping[str, int], own: Mapping[str, int], reason: str) -> None:
+    """Cosine similarity of two counts."""
+    norms = _norm(reference) * _norm(own)
+    if norms:
+        figures.values[name] = sum(count * reference.get(key, 0) for key, count in own.items()) / norms
+    else:
+        figures.missing(name, f"{reason} in the {'samples' if reference else 'reference'}")
+
+
+def _norm(counts: Mapping[str, int]) -> float:
+    return float(np.sqrt(sum(count * count for count in counts.values())))
+
+
+def notes(n_valid: int, n_samples: int) -> Sequence[str]:
+    """What a reader of the figures must know about their sample size."""
+    said = []
+    if n_valid < FEWEST_FOR_FCD:
+        said.append(f"FCD of {n_valid:,} molecules is biased upwards (at least {FEWEST_FOR_FCD:,} are needed)")
+    if n_valid < 10_000:
+        said.append(f"unique@10000 is of the {n_valid:,} valid samples that there are")
+    return said

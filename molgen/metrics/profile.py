@@ -1,0 +1,134 @@
+"""Samples → a table of their valid molecules: everything that the metrics compare, each molecule parsed once."""
+
+from base64 import b64decode
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from molgen.cache import Arrays, from_strings, to_strings
+from molgen.workers import Workers
+
+LOST = "RDKit hung or crashed"
+_PACKED = ("fingerprint", "fingerprint_4096")
+_NUMBERS = ("properties", "guacamol", "flaws")
+_LISTS = ("fragments", "filters", "alerts", "ring_systems", "functional_groups")
+
+Column = list[str] | npt.NDArray[Any]
+
+
+@dataclass
+class Profile:
+    """A row a valid molecule, in the order of the samples.
+
+    Columns bear the names of `description.PARTS`: strings as a list (several in one cell are joined by a space),
+    packed fingerprints as (n, bytes), numbers as (n, k). Metrics may add columns of their own.
+    """
+
+    columns: dict[str, Column]
+    rows: npt.NDArray[np.int64]
+    """Position of each valid molecule among the samples."""
+    n_samples: int
+    failures: dict[int, str] = field(default_factory=dict)
+    """Why each of the other samples is no molecule."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def strings(self, name: str) -> list[str]:
+        """A column of strings."""
+        column = self.columns[name]
+        assert isinstance(column, list)
+        return column
+
+    def numbers(self, name: str) -> npt.NDArray[Any]:
+        """A column of numbers or fingerprints."""
+        column = self.columns[name]
+        assert isinstance(column, np.ndarray)
+        return column
+
+    def counts(self, name: str) -> Counter[str]:
+        """How often each string occurs in a column whose cells are lists."""
+        return Counter(word for cell in self.strings(name) for word in cell.split())
+
+    def canonical(self) -> list[str | None]:
+        """Canonical SMILES of every sample, None for an invalid one."""
+        result: list[str | None] = [None] * self.n_samples
+        for row, smiles in zip(self.rows.tolist(), self.strings("canonical"), strict=True):
+            result[row] = smiles
+        return result
+
+    def take(self, rows: npt.NDArray[np.int64]) -> "Profile":
+        """Some molecules, with repetitions where a row is named twice, as if just these had been sampled."""
+        columns: dict[str, Column] = {
+            name: [column[i] for i in rows.tolist()] if isinstance(column, list) else column[rows]
+            for name, column in self.columns.items()
+        }
+        return Profile(columns, np.arange(len(rows)), len(rows))
+
+    def to_arrays(self) -> Arrays:
+        """For the cache."""
+        arrays: dict[str, npt.NDArray[Any]] = {
+            f"strings.{name}" if isinstance(column, list) else f"numbers.{name}": (
+                from_strings(column) if isinstance(column, list) else column
+            )
+            for name, column in self.columns.items()
+        }
+        failed = np.array(list(self.failures), np.int64)
+        return arrays | {
+            "rows": self.rows,
+            "n_samples": np.array(self.n_samples),
+            "failed": failed,
+            "failures": from_strings(self.failures.values()),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> "Profile":
+        """What `to_arrays` gave."""
+        columns: dict[str, Column] = {}
+        for key, array in arrays.items():
+            kind, _, name = key.partition(".")
+            if name:
+                columns[name] = to_strings(array) if kind == "strings" else array
+        failures = dict(zip(arrays["failed"].tolist(), to_strings(arrays["failures"]), strict=True))
+        return cls(columns, arrays["rows"], int(arrays["n_samples"]), failures)
+
+
+def profile(
+    smiles: Sequence[str], parts: Sequence[str], pool: Workers, description: str = "", alert_folder: str = ""
+) -> Profile:
+    """Describes samples in the worker processes; one on which RDKit hangs or dies is a failure like another."""
+    raw: dict[str, list[Any]] = {part: [] for part in parts}
+    rows: list[int] = []
+    failures: dict[int, str] = {}
+    position = 0
+    for chunk in pool.stream("describe", smiles, description, parts=list(parts), alert_folder=alert_folder):
+        for answer in chunk:
+            if answer is None or "failure" in answer:
+                failures[position] = LOST if answer is None else answer["failure"]
+            else:
+                rows.append(position)
+                for part in parts:
+                    raw[part].append(_cell(part, answer[part]))
+            position += 1
+    columns: dict[str, Column] = {}
+    for part, cells in raw.items():
+        if part == "scaffold":
+            columns["scaffold"] = [cell[0] for cell in cells]
+            columns["scaffold_rings"] = np.array([cell[1] for cell in cells], np.int64)
+        elif part in _PACKED:
+            columns[part] = np.frombuffer(b"".join(cells), np.uint8).reshape(len(cells), -1)
+        elif part in _NUMBERS:
+            columns[part] = np.array(cells, np.float64).reshape(len(cells), -1)
+        else:
+            columns[part] = cells
+    return Profile(columns, np.array(rows, np.int64), position, failures)
+
+
+def _cell(part: str, value: Any) -> Any:
+    if part in _PACKED:
+        return b64decode(value)
+    return " ".join(value) if part in _LISTS else value

@@ -1,0 +1,160 @@
+"""Runs MOSES' own metric code beside `molgen eval --metrics moses`: figures, differences, seconds, memory.
+
+    python scripts/compare_moses.py FILE... [--n N] [--environment DIR] [--jobs 2] [--rounds 1] [--json OUT]
+
+A FILE has one SMILES a line and no heading; the word `train` means N random lines of MOSES' training split. The first
+call makes the environment: MOSES' wheel with the numpy, scipy and pandas of its day; the rest, torch and RDKit among
+it, is the running interpreter's. MOSES' seconds leave its start-up out; molgen's are those of the whole command, its
+reference figures cached. Memory is the peak of the largest process of each side. For Linux.
+"""
+
+import argparse
+import gzip
+import hashlib
+import heapq
+import json
+import os
+import random
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import venv
+from collections.abc import Sequence
+from math import isnan, nan
+from pathlib import Path
+from statistics import median
+
+from molgen.datasets import MOSES_PACKAGE, MOSES_SHA256, fetch
+
+# Newer ones need shims (np.NaN, np.row_stack, DataFrame.append) and are no faster; numpy < 1.25 stops matplotlib.
+PINS = ("numpy==1.26.4", "scipy==1.11.4", "pandas==1.5.3", "pytz==2023.3", "fcd_torch==1.0.7")
+COSTS = ("seconds", "peak MiB")
+# What the environment's interpreter runs: input file, jobs, output file.
+DRIVER = """
+import json, sys, time, types
+six = types.ModuleType("rdkit.six")  # RDKit dropped it; MOSES' copy of the SA score imports it
+six.iteritems = lambda mapping: iter(mapping.items())
+sys.modules["rdkit.six"] = six
+from moses.metrics.metrics import get_all_metrics
+start = time.perf_counter()
+with open(sys.argv[1], encoding="utf-8") as file:
+    smiles = [(line.split() or [""])[0] for line in file]
+figures = get_all_metrics(smiles, n_jobs=int(sys.argv[2]))
+seconds = time.perf_counter() - start
+with open(sys.argv[3], "w") as file:
+    json.dump({name: float(value) for name, value in figures.items()} | {"own seconds": seconds}, file)
+"""
+Figures = dict[str, float]
+
+
+def environment(folder: Path) -> str:
+    """The interpreter of the environment in `folder`, made first if it is not there or not as it should be."""
+    python = str(folder / "bin" / "python")
+    link = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder)})) / "running_interpreter.pth"
+    content = f"# {MOSES_PACKAGE} {' '.join(PINS)}\n{sysconfig.get_path('purelib')}\n"
+    if link.exists() and link.read_text() == content:
+        return python
+    if folder.exists() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").exists():
+        raise SystemExit(f"{folder}: neither empty nor an environment; name another --environment")
+    print(f"making {folder}: {MOSES_PACKAGE}, {', '.join(PINS)}", file=sys.stderr)
+    link.unlink(missing_ok=True)  # else pip would take our packages for the environment's
+    venv.create(folder, symlinks=True)
+    (folder / ".gitignore").write_text("*\n")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    with tempfile.TemporaryDirectory() as temporary:
+        run([*pip, "download", "--no-deps", "--dest", temporary, MOSES_PACKAGE])
+        (wheel,) = Path(temporary).glob("molsets-*.whl")
+        if (digest := hashlib.sha256(wheel.read_bytes()).hexdigest()) != MOSES_SHA256:
+            raise SystemExit(f"{wheel.name} has sha256 {digest}, expected {MOSES_SHA256}")
+        run([*pip, "--python", python, "install", "--no-deps", "--only-binary", ":all:", *PINS, str(wheel)])
+    link.write_text(content)  # last, for it also says that all else is there
+    return python
+
+
+def run(command: Sequence[str], out: Path | None = None) -> Figures:
+    """What a command costs, and the figures it writes to `out`. Its output is shown only if it fails."""
+    with tempfile.TemporaryFile() as log:
+        start = time.perf_counter()
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        _, status, usage = os.wait4(child.pid, 0)  # RUSAGE_CHILDREN would mix this child with those before it
+        seconds = time.perf_counter() - start
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode:
+            log.seek(0)
+            raise SystemExit(
+                f"{log.read()[-4000:].decode(errors='replace')}\nexit code {child.returncode} of {command[:3]}..."
+            )
+    written = json.loads(out.read_text()) if out else {}
+    seconds = written.pop("own seconds", seconds)
+    figures = {name: value for name, value in written.items() if isinstance(value, int | float)}
+    return figures | dict(zip(COSTS, (seconds, usage.ru_maxrss / 1024), strict=True))
+
+
+def compare(sides: dict[str, list[Figures]]) -> dict[str, Figures]:
+    """By figure the medians of both sides and their absolute difference, by cost their ratio; no NaN, but a gap."""
+    rows = {}
+    for name in sides["moses"][0]:
+        row = {side: median(figures.get(name, nan) for figures in rounds) for side, rounds in sides.items()}
+        theirs, ours = row["moses"], row.get("molgen", nan)
+        row |= {"ratio": theirs / ours} if name in COSTS else {"difference": abs(theirs - ours)}
+        rows[name] = {key: value for key, value in row.items() if not isnan(value)}
+    return rows
+
+
+def table(rows: dict[str, Figures]) -> str:
+    """The comparison of one file for people."""
+    lines = [f"{'':<14}{'MOSES':>14}{'molgen':>14}{'difference':>14}{'ratio':>8}"]
+    for name, row in rows.items():
+        style = ".1f" if name in COSTS else ".6f"
+        columns = {"moses": f"14{style}", "molgen": f"14{style}", "difference": "14.1e", "ratio": "8.2f"}
+        cells = (format(row[k], c) if k in row else "-".rjust(int(c.split(".")[0])) for k, c in columns.items())
+        lines.append(f"{name:<14}" + "".join(cells))
+    return "\n".join(lines)
+
+
+def training_lines(n: int, target: Path) -> Path:
+    """Writes n random molecules of MOSES' training split, the same each time."""
+    draw = random.Random(0)
+    with gzip.open(fetch("moses")[0], "rt") as lines:
+        next(lines)  # the heading; the rest is never all in memory, for a child's peak starts at its parent's
+        target.write_text("".join(heapq.nsmallest(n, lines, key=lambda _: draw.random())))
+    return target
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("files", nargs="+", metavar="FILE", help="one SMILES a line; `train`: lines of MOSES' own")
+    parser.add_argument("--n", type=int, default=2000, help="lines that `train` draws")
+    parser.add_argument("--environment", type=Path, default=".venv-moses", help="where MOSES' code is put")
+    parser.add_argument("--jobs", type=int, default=2, help="processes that MOSES' code takes")
+    parser.add_argument("--rounds", type=int, default=1, help="alternations that medians are taken of")
+    parser.add_argument("--skip-molgen", action="store_true", help="run MOSES' own code only")
+    parser.add_argument("--json", type=Path, help="also write everything here")
+    args = parser.parse_args()
+    python = environment(args.environment.absolute())
+    results: dict[str, dict[str, Figures]] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        out = Path(temporary) / "out.json"
+        for name in args.files:
+            file = training_lines(args.n, Path(temporary) / "train.smi") if name == "train" else Path(name)
+            commands = {"moses": [python, "-I", "-c", DRIVER, str(file), str(args.jobs), str(out)]}
+            if not args.skip_molgen:
+                options = ["--metrics", "moses", "--train", "moses", "--json", str(out), "--force"]
+                commands["molgen"] = [sys.executable, "-m", "molgen", "eval", str(file), *options]
+                if not results:
+                    run(commands["molgen"])  # caches the reference figures
+            sides: dict[str, list[Figures]] = {side: [] for side in commands}
+            for _ in range(args.rounds):
+                for side, command in commands.items():
+                    sides[side].append(run(command, out))
+            results[name] = compare(sides)
+            print(f"{name}: {len(file.read_bytes().splitlines()):,} lines, {args.jobs} jobs, {args.rounds} round(s)")
+            print(table(results[name]), end="\n\n", flush=True)
+    if args.json:
+        args.json.write_text(json.dumps({"jobs": args.jobs, "rounds": args.rounds, "files": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
