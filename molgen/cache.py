@@ -1,7 +1,6 @@
 """Arrays that are computed once and kept, keyed by all that they depend on. Nothing in the files can execute code."""
 
 import hashlib
-import os
 import sys
 import tempfile
 import zipfile
@@ -37,8 +36,8 @@ def cached(folder: Path, name: str, depends_on: Iterable[str], build: Callable[[
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as file:
-            np.savez(file, **dict(arrays))
-        os.replace(file.name, path)
+            np.savez(file, allow_pickle=False, **dict(arrays))
+        Path(file.name).replace(path)
     except OSError as error:
         print(f"molgen: {path} cannot be kept for the next time: {error.strerror}", file=sys.stderr)
     return arrays

@@ -39,6 +39,10 @@ class Split(StrEnum):
     test, validation = "test", "validation"
 
 
+class Metric(StrEnum):
+    basic, chem, moses, guacamol = "basic", "chem", "moses", "guacamol"
+
+
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
 DeviceOption = Annotated[Device, typer.Option(help="Where to compute.")]
 Column = Annotated[str | None, typer.Option("--smiles-column", help="The column that holds the SMILES.")]
@@ -150,22 +154,33 @@ def evaluate(
     split: Annotated[Split, typer.Option(help="The held-out molecules that NLL and top-1 are of.")] = Split.test,
     reference: Annotated[str | None, typer.Option(help="A dataset or file to compare with.")] = None,
     train: Annotated[str | None, typer.Option(help="The dataset or file that novelty is against.")] = None,
+    metrics: Annotated[
+        list[Metric] | None, typer.Option(help="What to compute besides the basic figures; may be repeated.")
+    ] = None,
     smiles_column: Column = None,
     json: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Also write a page with pictures: FILE.html.")] = None,
     seed: Annotated[int, typer.Option(help="For the samples of a run.")] = 0,
     device: DeviceOption = Device.auto,
     force: Force = False,
 ) -> None:
-    """Evaluate runs, or files whose lines are samples: NLL, top-1, validity, uniqueness, novelty."""
+    """Evaluate runs, or files whose lines are samples: NLL, top-1, validity, uniqueness, novelty, benchmarks."""
     from json import dumps
 
     _check_target(json, force)
-    from molgen.evaluation import evaluate_targets, table
+    _check_target(report, force)
+    from molgen.evaluation import evaluate_targets
+    from molgen.presentation import table
 
+    chosen: list[Any] = [metric.value for metric in metrics or [Metric.basic]]
     evaluations: list[Evaluation] = evaluate_targets(
-        targets or [None], n, split.value, seed, device.value, train or reference, smiles_column
+        targets or [None], n, split.value, seed, device.value, chosen, train, reference, smiles_column
     )
     print(table(evaluations))
+    if report is not None:
+        from molgen.report import write_report
+
+        write_report(evaluations, report)
     if json is not None:
         values = [evaluation.to_json() for evaluation in evaluations]
         json.write_text(dumps(values[0] if len(values) == 1 else values, indent=1) + "\n", encoding="utf-8")

@@ -150,6 +150,11 @@ def data_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "molgen"
 
 
+def moses_file(name: str) -> Path:
+    """Where a file out of MOSES' package is, once it has been fetched."""
+    return data_directory() / "moses" / name
+
+
 def fetch(name: str) -> list[Path]:
     """The files of a named dataset, fetched first if they are not there. Raises MolgenError without a network."""
     if name == "moses-mini":
@@ -164,7 +169,7 @@ def fetch(name: str) -> list[Path]:
             _download_tox21(path)
         return [path]
     if name == "moses":
-        files = [folder / "moses" / target for target in MOSES_MEMBERS.values()]
+        files = [moses_file(target) for target in MOSES_MEMBERS.values()]
         if not all(file.exists() for file in files):
             _download_moses(folder / "moses")
         return files[:3]

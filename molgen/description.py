@@ -13,11 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from rdkit import Chem, DataStructs, RDConfig
-from rdkit.Chem import QED, Crippen, Descriptors, FilterCatalog, Fragments, rdFingerprintGenerator
-from rdkit.Chem.BRICS import BreakBRICSBonds
+from rdkit.Chem import BRICS, QED, Descriptors, FilterCatalog, Fragments, rdFingerprintGenerator
 from rdkit.Chem.Scaffolds import MurckoScaffold
 
 from molgen import molecules
+
+_brics: Any = BRICS  # these have no type hints
+_murcko: Any = MurckoScaffold
+_qed: Any = QED
+_descriptors: Any = Descriptors
 
 VERSION = "1"
 """Goes up when a part changes its meaning, so that what was cached is computed anew."""
@@ -86,13 +90,13 @@ def fingerprint_4096(molecule: Any) -> str:
 
 def fragments(molecule: Any) -> list[str]:
     """BRICS fragments (Degen et al. 2008) as MOSES counts them: the pieces' SMILES with their dummy atoms."""
-    return str(Chem.MolToSmiles(BreakBRICSBonds(molecule))).split(".")
+    return str(Chem.MolToSmiles(_brics.BreakBRICSBonds(molecule))).split(".")
 
 
 def scaffold(molecule: Any) -> list[Any]:
     """[SMILES, rings] of the Bemis–Murcko scaffold as RDKit takes it; ["", 0] of an acyclic molecule."""
     try:
-        core = MurckoScaffold.GetScaffoldForMol(molecule)
+        core = _murcko.GetScaffoldForMol(molecule)
     except (ValueError, RuntimeError):
         return ["", 0]
     return [str(Chem.MolToSmiles(core)), core.GetRingInfo().NumRings()]
@@ -101,16 +105,16 @@ def scaffold(molecule: Any) -> list[Any]:
 def properties(molecule: Any) -> list[float]:
     """Crippen logP, synthetic accessibility (Ertl and Schuffenhauer 2009), QED, molecular weight in g/mol."""
     return [
-        float(Crippen.MolLogP(molecule)),
+        float(_descriptors.MolLogP(molecule)),
         float(_sa_scorer().calculateScore(molecule)),
-        float(QED.qed(molecule)),
-        float(Descriptors.MolWt(molecule)),
+        float(_qed.qed(molecule)),
+        float(_descriptors.MolWt(molecule)),
     ]
 
 
 def guacamol_descriptors(molecule: Any) -> list[float]:
-    """The nine descriptors of GuacaMol's KL score in the order of GUACAMOL_DESCRIPTORS; 0 for one that is not finite."""
-    values = [float(getattr(Descriptors, name)(molecule)) for name in GUACAMOL_DESCRIPTORS]
+    """The nine descriptors of GuacaMol's KL score in their order; 0 for one that is not finite."""
+    values = [float(getattr(_descriptors, name)(molecule)) for name in GUACAMOL_DESCRIPTORS]
     return [value if abs(value) < float("inf") else 0.0 for value in values]
 
 
@@ -147,7 +151,7 @@ def flaws(molecule: Any) -> list[int]:
 
 
 def alerts(molecule: Any) -> list[str]:
-    """Names of the structural alerts of RDKit's filter catalogue that match, each as SET:name; SET is PAINS, BRENK, NIH."""
+    """The structural alerts of RDKit's filter catalogue that match, each as SET:name; SET is PAINS, BRENK or NIH."""
     matches = _alert_catalog().GetMatches(molecule)
     found = {f"{_ALERT_SETS[m.GetProp('FilterSet')]}:{_one_word(m.GetDescription())}" for m in matches}
     return sorted(found)

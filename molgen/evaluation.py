@@ -1,41 +1,37 @@
-"""A run, a file or a list of samples → Evaluation: figures with their reasons and sizes."""
+"""A run, a file or a list of samples → Evaluation: figures with their reasons, sizes and baselines."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from molgen.batches import Corpus
-from molgen.config import Device, load_config, recipes
-from molgen.datasets import NAMED, build_dataset, read_source, reference_smiles
+from molgen.benchmarks import Findings, Metric, Sets, parts, run_benchmarks
+from molgen.config import Device
+from molgen.datasets import data_directory
 from molgen.errors import MolgenError
-from molgen.generator import Keep, MoleculeGenerator, Tally
+from molgen.generator import Keep, MoleculeGenerator, Sample, Tally
+from molgen.library import Library, MoleculeSet, named_set
 from molgen.likelihood import Likelihood, likelihood, paired_difference
-from molgen.metrics.basic import Figures, basic_figures
+from molgen.metrics import guacamol
+from molgen.metrics.basic import Figures
+from molgen.metrics.profile import Profile
+from molgen.optim import choose_device
 from molgen.runs import FOLDER, Run
 from molgen.sampling import Filters
 from molgen.tables import read_samples
-from molgen.tokenizer import deepchem_pattern
 from molgen.workers import Workers, workers
+
+if TYPE_CHECKING:
+    import pandas
 
 # nll_train is of evenly spaced training molecules, less than twice this many.
 _TRAINING_MOLECULES = 10_000
-# How the table for people names and shows each figure.
-_ROWS = (
-    ("nll", "NLL, nats a molecule", ".2f"),
-    ("nll_train", "  of training molecules", ".2f"),
-    ("nll_per_token", "NLL, nats a token", ".3f"),
-    ("perplexity", "perplexity", ".3f"),
-    ("top1", "top-1 reconstruction", ".3f"),
-    ("top1_padded", "  with padding to 100", ".3f"),
-    ("n_samples", "samples", ","),
-    ("validity", "validity", ".3f"),
-    ("uniqueness", "uniqueness", ".3f"),
-    ("novelty", "novelty", ".3f"),
-)
+_BINS = 40
 
 Split = Literal["test", "validation"]
 
@@ -47,35 +43,77 @@ class Evaluation:
     name: str
     figures: Figures
     notes: list[str] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
+    """Baselines, and what a report shows beside the figures."""
+    samples: Sequence[str] = ()
+    profile: Profile | None = None
+    training: MoleculeSet | None = None
+    nll: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    """NLL in nats of each molecule of training, held-out split and samples, where there is a model."""
     held_out_nll: dict[str, float] = field(default_factory=dict)
     """NLL of each held-out molecule by its SMILES: two runs are compared by their paired difference."""
+    run: Run | None = None
+
+    @property
+    def baselines(self) -> dict[str, Figures]:
+        """`floor`, `copy`, `add-carbon` and `held-out`: the same figures of what the samples are compared with."""
+        return self.findings.baselines
 
     def to_json(self) -> dict[str, Any]:
-        """Figures by name, with `name`, `reasons` for what is null, and `notes`."""
+        """Figures by name, with `name`, `reasons` for what is null, `notes`, `baselines` and `histograms`."""
+        histograms = {"nll": histogram(self.nll), "nearest_training": histogram(self.findings.nearest, (0.0, 1.0))}
+        chemistry = self.findings.chemistry.get("samples")
         return {
             "name": self.name,
             **self.figures.values,
             "reasons": self.figures.reasons,
             "notes": self.notes,
+            **({"baselines": {k: v.values for k, v in self.baselines.items()}} if self.baselines else {}),
+            **({"histograms": {k: v for k, v in histograms.items() if v}} if any(histograms.values()) else {}),
+            **({"shares": chemistry.shares, "new_ring_systems": dict(chemistry.new_rings)} if chemistry else {}),
         }
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """A pandas DataFrame: a row a figure, the samples and each baseline a column."""
+        import pandas
+
+        columns = {self.name: self.figures.values} | {name: f.values for name, f in self.baselines.items()}
+        return pandas.DataFrame({name: pandas.Series(values, dtype=float) for name, values in columns.items()}).reindex(
+            list(self.figures.values)
+        )
 
 
 def evaluate(
-    samples: Sequence[str],
+    samples: Iterable[str],
     *,
-    training: Sequence[str] | None = None,
+    metrics: Sequence[Metric] = ("basic",),
+    training: Sequence[str] | MoleculeSet | None = None,
+    held_out: Sequence[str] | MoleculeSet | None = None,
+    reference: str | None = None,
     name: str = "samples",
-    pool: Workers | None = None,
+    library: Library | None = None,
 ) -> Evaluation:
-    """Validity, uniqueness and novelty of SMILES as drawn (an empty string is an invalid sample), nothing cleaned.
+    """Figures of SMILES as drawn (an empty string is an invalid sample), nothing cleaned.
 
-    `training` is the set that novelty is against. Both are canonicalised by the RDKit that is installed.
+    `training` is what novelty, GuacaMol and nearest neighbours are against, `held_out` what is to be rediscovered,
+    `reference` the dataset or file whose test split MOSES' figures are against (left out: MOSES' own test sets).
     """
-    if pool is None:
-        with workers() as own:
-            return evaluate(samples, training=training, name=name, pool=own)
-    canonical = pool.map("canonical", list(samples), "samples")
-    evaluation = Evaluation(name, basic_figures(canonical, _canonical_set(training, pool)))
+    if library is None:
+        with workers() as pool:
+            return evaluate(
+                samples,
+                metrics=metrics,
+                training=training,
+                held_out=held_out,
+                reference=reference,
+                name=name,
+                library=open_library(pool),
+            )
+    listed = list(samples)
+    sets = Sets(_as_set("training", training), _as_set("held-out", held_out), reference)
+    table = library.describe(listed, parts(metrics), name)
+    evaluation = Evaluation(name, Figures(), samples=listed, profile=table, training=sets.training)
+    _benchmark(evaluation, metrics, sets, library)
     if evaluation.figures.values.get("validity") == 1:
         evaluation.notes.append("validity not meaningful: filtered before")
     return evaluation
@@ -86,31 +124,37 @@ def evaluate_run(
     n: int,
     split: Split,
     seed: int,
-    pool: Workers,
-    training: Sequence[str] | None = None,
+    library: Library,
+    metrics: Sequence[Metric] = ("basic",),
+    training: MoleculeSet | None = None,
+    reference: str | None = None,
 ) -> Evaluation:
-    """Likelihood of the held-out split and of training molecules, and the basic figures of `n` fresh samples.
+    """Likelihood of the held-out split, of training molecules and of samples, and figures of `n` fresh samples.
 
-    Samples are drawn at temperature 1 without any filter. Novelty is against `training`, else the run's own.
+    Samples are drawn at temperature 1 without any filter. Training and held-out molecules are the run's own unless
+    `training` is given.
     """
     run = generator.run
     assert run is not None
-    evaluation = Evaluation(str(run.path), Figures())
+    evaluation = Evaluation(str(run.path), Figures(), run=run)
+    sets = Sets(training, None, reference)
     if run.has_molecules:
         _likelihood_figures(generator, run, split, evaluation)
-        known: frozenset[str] | None = (
-            generator.training_set(pool) if training is None else _canonical_set(training, pool)
-        )
+        sets.training = training or run_set(run, "train")
+        sets.held_out = run_set(run, split)
     else:
         evaluation.figures.missing("nll", "the run carries no molecules")
-        known = _canonical_set(training, pool)
     tally = Tally()
-    canonical: list[str | None] = []
-    with tqdm(total=n, desc="sampling", unit="mol", delay=1, leave=False, disable=None) as bar:
-        for batch in generator.stream(n, Filters(), Keep(), pool, tally, seed=seed):
-            canonical += [sample.canonical for sample in batch]
-            bar.update(len(batch))
-    evaluation.figures.add(basic_figures(canonical, known))
+    samples = _draw(generator, n, seed, library.pool, tally)
+    evaluation.samples, evaluation.training = [sample.smiles for sample in samples], sets.training
+    evaluation.profile = library.describe(evaluation.samples, parts(metrics), "samples")
+    more = None
+    if "guacamol" in metrics:
+        more = _more_draws(generator, evaluation.profile, min(n, guacamol.SIZE), seed, library)
+    _benchmark(evaluation, metrics, sets, library, more)
+    if evaluation.nll:
+        own = generator.log_likelihood([s for s in evaluation.samples if s])
+        evaluation.nll["samples"] = -own[~np.isnan(own)]
     evaluation.notes.append(f"samples: n = {n:,}, temperature 1, no filter, seed {seed}, {tally.unfinished} unfinished")
     return evaluation
 
@@ -121,48 +165,111 @@ def evaluate_targets(
     split: Split,
     seed: int,
     device: Device,
-    training: str | None,
-    smiles_column: str | None,
+    metrics: Sequence[Metric] = ("basic",),
+    training: str | None = None,
+    reference: str | None = None,
+    smiles_column: str | None = None,
 ) -> list[Evaluation]:
     """Runs (None: the newest) and files of samples, each evaluated; later runs are compared with the first, paired."""
     evaluations: list[Evaluation] = []
     with workers() as pool:
-        against = training_smiles(training, pool) if training is not None else None
+        library = open_library(pool, device)
+        named = training or reference
+        against = named_set(named, "train", pool) if named is not None else None
+        held_out = named_set(reference, "test", pool) if reference is not None and "chem" in metrics else None
         for target in targets:
             if target is None or Path(target).is_dir() or (FOLDER / target).is_dir():
                 generator = MoleculeGenerator.load(target, device)
-                evaluations.append(evaluate_run(generator, n, split, seed, pool, against))
+                evaluation = evaluate_run(generator, n, split, seed, library, metrics, against, reference)
             else:
                 samples = read_samples(target, smiles_column)
                 if not samples:
                     raise MolgenError(f"{target}: no samples in it", "give a file with one SMILES a line")
-                evaluations.append(evaluate(samples, training=against, name=target, pool=pool))
+                evaluation = evaluate(
+                    samples,
+                    metrics=metrics,
+                    training=against,
+                    held_out=held_out,
+                    reference=reference,
+                    name=target,
+                    library=library,
+                )
+            evaluations.append(evaluation)
     first = evaluations[0]
     for other in evaluations[1:]:
         _compare(other, first)
     return evaluations
 
 
-def table(evaluations: Sequence[Evaluation]) -> str:
-    """The figures for people: a line a figure, a column an evaluation, then notes and reasons."""
-    width = max(14, *(len(e.name) + 2 for e in evaluations))
-    lines = [" " * 26 + "".join(f"{e.name:>{width}}" for e in evaluations)]
-    for key, title, style in _ROWS:
-        if any(key in e.figures.values for e in evaluations):
-            lines.append(f"{title:<26}" + "".join(f"{_shown(e.figures, key, style):>{width}}" for e in evaluations))
-    for e in evaluations:
-        lines += [f"{e.name}: {note}" for note in e.notes]
-        lines += [f"{e.name}: no {name}: {reason}" for name, reason in e.figures.reasons.items()]
-    return "\n".join(lines)
+def open_library(pool: Workers, device: Device = "auto") -> Library:
+    """Reference sets with their cache in the data directory."""
+    return Library(pool, data_directory() / "cache", str(choose_device(device)))
 
 
-def training_smiles(source: str, pool: Workers) -> list[str]:
-    """What novelty is against: a named dataset's training split, or all of a file."""
-    if source not in NAMED or source in ("moses", "moses-mini"):
-        return reference_smiles(source, "train")
-    config = load_config(source if source in recipes() else None, options={"data.source": source})
-    rows = read_source(config.data)
-    return build_dataset(rows, config.data, config.model.context, deepchem_pattern(), pool).split("train")
+def run_set(run: Run, split: str) -> MoleculeSet:
+    """A split of a run as a reference set."""
+    if run.names_its_dataset and split != "validation":
+        return MoleculeSet.moses(split)
+    return MoleculeSet.of(f"{run.path.name} {split}", run.split(split))
+
+
+def histogram(
+    values: dict[str, npt.NDArray[Any]], span: tuple[float, float] | None = None, bins: int = _BINS
+) -> dict[str, list[float]]:
+    """`edges` and, for each set, the share of its values in each bin; outliers count in the last bins."""
+    filled = {name: array for name, array in values.items() if len(array)}
+    if not filled:
+        return {}
+    low, high = span or tuple(np.quantile(np.concatenate(list(filled.values())), [0.001, 0.999]).tolist())
+    edges = np.linspace(low, high if high > low else low + 1, bins + 1)
+    shares = {
+        name: (np.histogram(array.clip(edges[0], edges[-1]), edges)[0] / len(array)).tolist()
+        for name, array in filled.items()
+    }
+    return {"edges": edges.tolist(), **shares}
+
+
+def _benchmark(
+    evaluation: Evaluation, metrics: Sequence[Metric], sets: Sets, library: Library, more: Profile | None = None
+) -> None:
+    assert evaluation.profile is not None
+    evaluation.findings = run_benchmarks(evaluation.profile, metrics, sets, library, more)
+    evaluation.figures.add(evaluation.findings.figures)
+    evaluation.notes += evaluation.findings.notes
+
+
+def _as_set(name: str, smiles: Sequence[str] | MoleculeSet | None) -> MoleculeSet | None:
+    if smiles is None or isinstance(smiles, MoleculeSet):
+        return smiles
+    return MoleculeSet.of(name, list(smiles))
+
+
+def _draw(generator: MoleculeGenerator, n: int, seed: int, pool: Workers, tally: Tally) -> list[Sample]:
+    samples: list[Sample] = []
+    with tqdm(total=n, desc="sampling", unit="mol", delay=1, leave=False, disable=None) as bar:
+        for batch in generator.stream(n, Filters(), Keep(), pool, tally, seed=seed):
+            samples += batch
+            bar.update(len(batch))
+    return samples
+
+
+def _more_draws(
+    generator: MoleculeGenerator, drawn: Profile, wanted: int, seed: int, library: Library
+) -> Profile | None:
+    """Draws until there are `wanted` unique valid molecules, at most ten times as many in all, as GuacaMol does."""
+    seen = set(drawn.strings("canonical"))
+    more: list[str] = []
+    most = 10 * wanted - drawn.n_samples
+    if len(seen) >= wanted or most <= 0:
+        return None
+    # another stream of random numbers, so that the first n samples stay what they are without this benchmark
+    stream = generator.stream(most, Filters(), Keep(), library.pool, Tally(), seed=(seed + 2**63) % 2**64)
+    for batch in stream:
+        more += [sample.smiles for sample in batch]
+        seen |= {sample.canonical for sample in batch if sample.canonical is not None}
+        if len(seen) >= wanted:
+            break
+    return library.describe(more, parts(["guacamol"]), "further samples")
 
 
 def _likelihood_figures(generator: MoleculeGenerator, run: Run, split: Split, evaluation: Evaluation) -> None:
@@ -175,12 +282,15 @@ def _likelihood_figures(generator: MoleculeGenerator, run: Run, split: Split, ev
         return
     figures.values |= held_out.figures()
     evaluation.held_out_nll = dict(zip(known, held_out.nll.tolist(), strict=True))
+    evaluation.nll[split] = held_out.nll
     unknown = len(smiles) - len(known)
     evaluation.notes.append(f"{split} split: n = {len(known):,}; {unknown} more have tokens that training lacks")
     train = run.split("train")
     _, on_train = _likelihood(generator, train[:: max(1, len(train) // _TRAINING_MOLECULES)])
     if on_train is not None:
         figures.values["nll_train"] = on_train.mean_nll
+        figures.values["nll_gap"] = held_out.mean_nll - on_train.mean_nll
+        evaluation.nll["training"] = on_train.nll
 
 
 def _likelihood(generator: MoleculeGenerator, smiles: Sequence[str]) -> tuple[list[str], Likelihood | None]:
@@ -201,17 +311,3 @@ def _compare(evaluation: Evaluation, first: Evaluation) -> None:
     mean, stderr = paired_difference(ours, theirs)
     evaluation.figures.values |= {"nll_paired_difference": mean, "nll_paired_stderr": stderr}
     evaluation.notes.append(f"NLL minus that of {first.name}: {mean:+.2f} ± {stderr:.2f} (paired, n = {len(common):,})")
-
-
-def _canonical_set(smiles: Sequence[str] | None, pool: Workers) -> frozenset[str] | None:
-    if smiles is None:
-        return None
-    return frozenset(s for s in pool.map("canonical", list(smiles), "training set") if s is not None)
-
-
-def _shown(figures: Figures, key: str, style: str) -> str:
-    value = figures.values.get(key)
-    if value is None:
-        return "–"
-    stderr = figures.values.get(f"{key}_stderr")
-    return f"{value:{style}}" + (f" ± {stderr:{style}}" if stderr is not None else "")

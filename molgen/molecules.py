@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import rdkit
 from rdkit import Chem, rdBase
 from rdkit.Chem import Draw
@@ -84,6 +85,23 @@ def random_form(smiles: str, seed: int) -> str | None:
     with quiet():
         drawn = str(Chem.MolToRandomSmilesVect(molecule, 1, randomSeed=seed)[0])
     return drawn if canonical(drawn) == smiles else None
+
+
+def add_carbon(smiles: str, seed: int, most: int = 5) -> list[str]:
+    """Canonical SMILES of up to `most` molecules that arise when a `C` is put somewhere into a string.
+
+    The AddCarbon generator of Renz et al. (2019, Drug Discov. Today Technol. 32:55), which shows how little a
+    validity, uniqueness and novelty near 1 say.
+    """
+    places = np.random.default_rng(seed).permutation(len(smiles) + 1).tolist()
+    found: list[str] = []
+    for place in places:
+        changed = canonical(f"{smiles[:place]}C{smiles[place:]}")
+        if changed is not None and changed not in found:
+            found.append(changed)
+            if len(found) == most:
+                break
+    return found
 
 
 def from_sdf(stream: BinaryIO) -> Iterator[tuple[str, str]]:

@@ -75,7 +75,12 @@ class Run:
     @property
     def has_molecules(self) -> bool:
         """Whether its training and held-out molecules can be had: in the run, or in the big dataset that it names."""
-        return (self.path / MOLECULES).exists() or self.config.data.source == "moses"
+        return (self.path / MOLECULES).exists() or self.names_its_dataset
+
+    @property
+    def names_its_dataset(self) -> bool:
+        """Whether it was trained on a dataset too big to be copied into the run: what it carries is the name."""
+        return not (self.path / MOLECULES).exists() and self.config.data.source == "moses"
 
     @cached_property
     def molecules(self) -> list[Molecule]:
@@ -91,7 +96,7 @@ class Run:
 
     def split(self, name: str) -> list[str]:
         """The SMILES of one split, from the run or, for a big named dataset, from the dataset."""
-        if not (self.path / MOLECULES).exists() and self.config.data.source == "moses" and name != "validation":
+        if self.names_its_dataset and name != "validation":
             return reference_smiles("moses", name)
         return [m.smiles for m in self.molecules if m.split == name]
 

@@ -25,6 +25,7 @@ TASKS: dict[str, Callable[..., Any]] = {
     "clean": cleaning.clean,
     "canonical": molecules.canonical,
     "random_form": molecules.random_form,
+    "add_carbon": molecules.add_carbon,
     "describe": description.describe,
 }
 _CHUNK = 500
@@ -89,9 +90,7 @@ class Workers:
         """
         return [result for part in self.stream(task, items, description, **settings) for result in part]
 
-    def stream(
-        self, task: str, items: Sequence[Any], description: str = "", **settings: Any
-    ) -> Iterator[list[Any]]:
+    def stream(self, task: str, items: Sequence[Any], description: str = "", **settings: Any) -> Iterator[list[Any]]:
         """As `map`, some hundred results at a time, for results too large to be held all at once."""
         chunks = (items[i : i + _CHUNK] for i in range(0, len(items), _CHUNK))
         pending: deque[Future[list[Any]]] = deque()

@@ -21,7 +21,6 @@ import sysconfig
 import tempfile
 import time
 import venv
-from collections.abc import Sequence
 from math import isnan, nan
 from pathlib import Path
 from statistics import median
@@ -73,7 +72,7 @@ def environment(folder: Path) -> str:
     return python
 
 
-def run(command: Sequence[str], out: Path | None = None) -> Figures:
+def run(command: list[str], out: Path | None = None) -> Figures:
     """What a command costs, and the figures it writes to `out`. Its output is shown only if it fails."""
     with tempfile.TemporaryFile() as log:
         start = time.perf_counter()

@@ -3,6 +3,8 @@
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
+from molgen.metrics.known import Known
+
 
 @dataclass
 class Figures:
@@ -22,7 +24,7 @@ class Figures:
         self.reasons |= other.reasons
 
 
-def basic_figures(canonical: Sequence[str | None], training: Set[str] | None) -> Figures:
+def basic_figures(canonical: Sequence[str | None], training: Set[str] | Known | None) -> Figures:
     """n_samples, n_valid, validity, uniqueness and novelty of all samples drawn.
 
     `canonical` holds each sample's canonical SMILES, None for an invalid, empty or unfinished one. Validity is over
@@ -45,5 +47,6 @@ def basic_figures(canonical: Sequence[str | None], training: Set[str] | None) ->
     elif not valid:
         figures.missing("novelty", "no valid samples")
     else:
-        figures.values["novelty"] = len(distinct - training) / len(distinct)
+        new = training.missing("canonical", distinct) if isinstance(training, Known) else distinct - training
+        figures.values["novelty"] = len(new) / len(distinct)
     return figures

@@ -120,10 +120,8 @@ class _Network:
 
     def __init__(self, layers: Sequence[Any], device: str) -> None:
         self.device = device
-        (self.first, self.second), (backward, forward) = (
-            [layer.to(device) for layer in layers if isinstance(layer, kind)]
-            for kind in (torch.nn.Conv1d, torch.nn.LSTM)
-        )
+        self.kernels = [layer.to(device).weight for layer in layers if isinstance(layer, torch.nn.Conv1d)]
+        backward, forward = (layer.to(device) for layer in layers if isinstance(layer, torch.nn.LSTM))
         self.backward, self.forward_lstm = _Lstm.of(backward), _Lstm.of(forward)
         self.steps = ((_POSITIONS // 2) + 1) // 2
         # The backward LSTM over zeros, from the far end: rest[k] is its state after k steps.
@@ -142,8 +140,8 @@ class _Network:
         # The outputs of both convolutions that see anything but zeros; neither has a bias, so the others are zero.
         filled = min(((longest // 2 + 1) + 1) // 2 + 1, self.steps)
         width = min(4 * filled + 4, _POSITIONS)
-        x = functional.selu(functional.conv1d(functional.pad(one_hot[:, :, :width], (1, 1)), self.first.weight, stride=2))
-        x = functional.selu(functional.conv1d(functional.pad(x, (1, 2)), self.second.weight, stride=2))
+        x = functional.selu(functional.conv1d(functional.pad(one_hot[:, :, :width], (1, 1)), self.kernels[0], stride=2))
+        x = functional.selu(functional.conv1d(functional.pad(x, (1, 2)), self.kernels[1], stride=2))
         steps = x.permute(2, 1, 0).contiguous()  # (steps, 32, molecules)
         n = len(encoded)
         state, cell = (s.expand(-1, n).contiguous() for s in self.rest[self.steps - filled])

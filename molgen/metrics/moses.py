@@ -7,7 +7,7 @@ the same RDKit; `Novelty/shipped` compares with the training strings as they are
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from scipy.stats import wasserstein_distance
 from molgen.description import PROPERTIES
 from molgen.metrics.basic import Figures
 from molgen.metrics.chemnet import Gaussian, frechet_distance, gaussian
+from molgen.metrics.known import Known
 from molgen.metrics.profile import Profile
 from molgen.metrics.similarity import within
 
@@ -102,15 +103,11 @@ def scaffold_counts(profile: Profile) -> Counter[str]:
     return Counter(s for s, n in zip(profile.strings("scaffold"), rings, strict=True) if s and n >= 2)
 
 
-def moses_figures(
-    samples: Profile,
-    references: Mapping[str, Statistics],
-    nearest: Callable[[Statistics], npt.NDArray[np.floating]],
-) -> Figures:
-    """All of MOSES' figures but novelty, of samples with PARTS and `activations`.
+def moses_figures(samples: Profile, references: Mapping[str, Statistics], training: Known | None) -> Figures:
+    """All of MOSES' figures, of samples with PARTS, `activations` and a column `nearest/NAME` for each reference.
 
-    `references` holds the statistics of Test and, where there is one, TestSF. `nearest` gives the Tanimoto similarity
-    of each sample to its nearest molecule of a reference, (n,).
+    `references` holds the statistics of Test and, where there is one, TestSF; `nearest/Test` is the Tanimoto
+    similarity of each sample to its nearest molecule of Test.
     """
     figures = Figures()
     n, valid = samples.n_samples, len(samples)
@@ -121,21 +118,30 @@ def moses_figures(
         _ratio(figures, f"unique@{k}", len(set(first)), len(first), "no valid samples")
     own_fragments, own_scaffolds = samples.counts("fragments"), scaffold_counts(samples)
     own_gaussian = gaussian(samples.numbers("activations")) if valid >= 2 else None
+    if "TestSF" not in references:
+        for name in ("FCD", "SNN", "Frag", "Scaf"):
+            figures.missing(f"{name}/TestSF", "the reference has no test_scaffolds split")
     for name, reference in references.items():
         if own_gaussian is None:
             figures.missing(f"FCD/{name}", "fewer than two valid samples")
         else:
             figures.values[f"FCD/{name}"] = frechet_distance(own_gaussian, reference.gaussian)
         if valid:
-            figures.values[f"SNN/{name}"] = float(nearest(reference).mean())
+            figures.values[f"SNN/{name}"] = float(samples.numbers(f"nearest/{name}").mean())
         else:
             figures.missing(f"SNN/{name}", "no valid samples")
         _cosine(figures, f"Frag/{name}", reference.fragments, own_fragments, "no fragments")
         _cosine(figures, f"Scaf/{name}", reference.scaffolds, own_scaffolds, "no scaffold of two or more rings")
     if not valid:
-        for name in ("IntDiv", "IntDiv2", "Filters", *PROPERTIES):
+        for name in ("IntDiv", "IntDiv2", "Filters", *PROPERTIES, "Novelty"):
             figures.missing(name, "no valid samples")
         return figures
+    if training is not None:
+        distinct = set(canonical)
+        figures.values["Novelty"] = len(training.missing("canonical", distinct)) / len(distinct)
+        figures.values["Novelty/shipped"] = len(training.missing("shipped", distinct)) / len(distinct)
+    else:
+        figures.missing("Novelty", "no training set: name it with --train")
     similarity = within(samples.numbers("fingerprint"), "internal diversity")
     figures.values["IntDiv"] = float(1 - similarity.mean.mean())
     figures.values["IntDiv2"] = float(1 - np.sqrt(similarity.mean_square).mean())
@@ -170,7 +176,7 @@ def _norm(counts: Mapping[str, int]) -> float:
     return float(np.sqrt(sum(count * count for count in counts.values())))
 
 
-def notes(n_valid: int, n_samples: int) -> Sequence[str]:
+def notes(n_valid: int) -> list[str]:
     """What a reader of the figures must know about their sample size."""
     said = []
     if n_valid < FEWEST_FOR_FCD:

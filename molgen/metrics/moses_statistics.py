@@ -41,7 +41,7 @@ _NAMES: dict[str, Callable[..., Any]] = {
     "numpy.core.multiarray _reconstruct": lambda *_: _Array(),
     "numpy ndarray": _Array,
     "numpy dtype": _Type,
-    "_codecs encode": lambda text, encoding: text.encode("latin-1"),
+    "_codecs encode": lambda text, _: text.encode("latin-1"),
     "collections Counter": lambda counts: dict(counts),
 }
 _LITERALS = {"NONE": None, "NEWFALSE": False, "NEWTRUE": True}
@@ -50,7 +50,7 @@ _LITERALS = {"NONE": None, "NEWFALSE": False, "NEWTRUE": True}
 def read_object(instructions: bytes) -> Any:
     """The plain data that a pickle describes. Raises ValueError for anything but plain data."""
     stack: list[Any] = []
-    memory: dict[int, Any] = {}
+    memory: dict[Any, Any] = {}
 
     def since_mark() -> list[Any]:
         at = max(i for i, item in enumerate(stack) if item is _MARK)

@@ -13,8 +13,9 @@ from molgen.cache import Arrays, from_strings, to_strings
 from molgen.workers import Workers
 
 LOST = "RDKit hung or crashed"
-_PACKED = ("fingerprint", "fingerprint_4096")
-_NUMBERS = ("properties", "guacamol", "flaws")
+# numbers or bytes in a row of each array
+_PACKED = {"fingerprint": 128, "fingerprint_4096": 512}
+_NUMBERS = {"properties": 4, "guacamol": 9, "flaws": 3}
 _LISTS = ("fragments", "filters", "alerts", "ring_systems", "functional_groups")
 
 Column = list[str] | npt.NDArray[Any]
@@ -69,6 +70,19 @@ class Profile:
         }
         return Profile(columns, np.arange(len(rows)), len(rows))
 
+    def joined(self, other: "Profile") -> "Profile":
+        """These samples and then the others; only columns that both have."""
+        columns: dict[str, Column] = {}
+        for name in self.columns.keys() & other.columns.keys():
+            ours, theirs = self.columns[name], other.columns[name]
+            if isinstance(ours, list):
+                columns[name] = ours + other.strings(name)
+            else:
+                columns[name] = np.concatenate([ours, np.asarray(theirs)])
+        moved = {self.n_samples + row: cause for row, cause in other.failures.items()}
+        rows = np.concatenate([self.rows, other.rows + self.n_samples])
+        return Profile(columns, rows, self.n_samples + other.n_samples, self.failures | moved)
+
     def to_arrays(self) -> Arrays:
         """For the cache."""
         arrays: dict[str, npt.NDArray[Any]] = {
@@ -120,9 +134,9 @@ def profile(
             columns["scaffold"] = [cell[0] for cell in cells]
             columns["scaffold_rings"] = np.array([cell[1] for cell in cells], np.int64)
         elif part in _PACKED:
-            columns[part] = np.frombuffer(b"".join(cells), np.uint8).reshape(len(cells), -1)
+            columns[part] = np.frombuffer(b"".join(cells), np.uint8).reshape(-1, _PACKED[part])
         elif part in _NUMBERS:
-            columns[part] = np.array(cells, np.float64).reshape(len(cells), -1)
+            columns[part] = np.array(cells, np.float64).reshape(-1, _NUMBERS[part])
         else:
             columns[part] = cells
     return Profile(columns, np.array(rows, np.int64), position, failures)

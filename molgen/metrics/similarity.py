@@ -154,7 +154,8 @@ def _tanimoto(bag: _Bag, columns: torch.Tensor, theirs: torch.Tensor) -> torch.T
 
 
 def _ones(packed: Packed) -> npt.NDArray[np.int64]:
-    return np.bitwise_count(packed).sum(1, dtype=np.int64)
+    counts: npt.NDArray[np.int64] = np.bitwise_count(packed).sum(1, dtype=np.int64)
+    return counts
 
 
 def _by_bits(packed: Packed) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

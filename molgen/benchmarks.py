@@ -1,0 +1,162 @@
+"""The set-level benchmarks of one set of samples, each beside what it must be compared with.
+
+Baselines are computed at the samples' own number of molecules: `floor`, a random part of the training set, is what a
+perfect generator would get at this n; `copy`, the training set resampled, and `add-carbon`, training molecules with a
+carbon put somewhere, are what any honest generator must beat.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from molgen.library import Library, MoleculeSet, named_set, nearest_of, resampled, similarity_to
+from molgen.metrics import chem, chemnet, guacamol, moses
+from molgen.metrics.basic import Figures, basic_figures
+from molgen.metrics.chem import Chemistry, chem_figures
+from molgen.metrics.profile import Profile
+
+Metric = Literal["basic", "chem", "moses", "guacamol"]
+METRICS: tuple[Metric, ...] = ("basic", "chem", "moses", "guacamol")
+_PARTS: dict[Metric, tuple[str, ...]] = {
+    "basic": ("canonical",),
+    "chem": chem.PARTS,
+    "moses": (*moses.PARTS, "activations"),
+    "guacamol": (*guacamol.PARTS, "activations"),
+}
+
+
+@dataclass
+class Sets:
+    """What samples are compared with; None where there is no such set."""
+
+    training: MoleculeSet | None = None
+    held_out: MoleculeSet | None = None
+    reference: str | None = None
+    """DATA whose test split MOSES' figures are against; left out, MOSES' own."""
+
+
+@dataclass
+class Findings:
+    """Figures of the samples and of the baselines by name, and what a report shows beside them."""
+
+    figures: Figures = field(default_factory=Figures)
+    baselines: dict[str, Figures] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    chemistry: dict[str, Chemistry] = field(default_factory=dict)
+    properties: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    """logP, SA, QED and weight of samples and of what they are compared with, (n, 4) each."""
+    nearest: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    """Tanimoto similarity to the nearest training molecule, of samples and of held-out molecules."""
+
+    def baseline(self, name: str) -> Figures:
+        """The figures of a baseline, made when first asked for."""
+        return self.baselines.setdefault(name, Figures())
+
+
+def parts(metrics: Iterable[Metric]) -> list[str]:
+    """What a profile must hold for some metrics."""
+    return list(dict.fromkeys(part for metric in metrics for part in _PARTS[metric]))
+
+
+def run_benchmarks(
+    samples: Profile, metrics: Sequence[Metric], sets: Sets, library: Library, more: Profile | None = None
+) -> Findings:
+    """All figures of samples described with `parts(metrics)`; `more` are further draws, which GuacaMol may use."""
+    findings = Findings()
+    _basic(findings, samples, sets, library)
+    if "moses" in metrics:
+        _moses(findings, samples, sets, library)
+    if "guacamol" in metrics:
+        _guacamol(findings, samples if more is None else samples.joined(more), sets, library)
+    if "chem" in metrics:
+        _chem(findings, samples, sets, library)
+    if {"moses", "guacamol"} & set(metrics):
+        cut = sum(chemnet.truncated(smiles) for smiles in samples.strings("canonical"))
+        if cut:
+            findings.notes.append(
+                f"ChemNet stops at the first '.' and after 349 tokens: it saw a part of {cut:,} molecules"
+            )
+    return findings
+
+
+def _basic(findings: Findings, samples: Profile, sets: Sets, library: Library) -> None:
+    known = None if sets.training is None else library.known(sets.training, ("canonical",), False)
+    findings.figures.add(basic_figures(samples.canonical(), known))
+
+
+def _moses(findings: Findings, samples: Profile, sets: Sets, library: Library) -> None:
+    references = reference_statistics(sets.reference, library)
+    training = sets.training
+    if training is None and sets.reference in (None, "moses"):
+        training = MoleculeSet.moses("train")
+    known = None if training is None else library.known(training, ("canonical",), False)
+    similarity_to(samples, references)
+    findings.figures.add(moses.moses_figures(samples, references, known))
+    findings.notes += moses.notes(len(samples))
+    findings.properties |= {"samples": samples.numbers("properties"), "test": references["Test"].properties}
+    n = len(samples)
+    if training is None or known is None or not n:
+        findings.notes.append("no floor and no baselines: no training set (--train)")
+        return
+    floor = library.with_nearest(training, n, "random", _PARTS["moses"], references)
+    carbon = library.with_nearest(training, n, "add-carbon", _PARTS["moses"], references)
+    findings.properties["training"] = floor.numbers("properties")
+    for name, table in (("floor", floor), ("copy", resampled(floor, known.n, n)), ("add-carbon", carbon)):
+        findings.baseline(name).add(moses.moses_figures(table, references, known))
+        findings.baseline(name).add(basic_figures(table.canonical(), known))
+
+
+def _guacamol(findings: Findings, samples: Profile, sets: Sets, library: Library) -> None:
+    if sets.training is None:
+        findings.figures.add(guacamol.guacamol_figures(samples, None, None))
+        return
+    training = library.guacamol_baseline(sets.training)
+    known = library.known(sets.training, ("canonical", "flat"), False)
+    findings.figures.add(guacamol.guacamol_figures(samples, training, known))
+    n = min(len(samples), guacamol.SIZE)
+    if n:
+        floor = library.part_of(sets.training, n, "random", _PARTS["guacamol"])
+        carbon = library.part_of(sets.training, n, "add-carbon", _PARTS["guacamol"])
+        for name, table in (("floor", floor), ("copy", resampled(floor, known.n, n)), ("add-carbon", carbon)):
+            findings.baseline(name).add(guacamol.guacamol_figures(table, training, known))
+
+
+def _chem(findings: Findings, samples: Profile, sets: Sets, library: Library) -> None:
+    n = len(samples)
+    known, nearest = None, None
+    if sets.training is not None:
+        known = library.known(sets.training, ("canonical", "parent", "scaffold", "ring_systems"), True)
+        nearest = nearest_of(samples, known.fingerprints, "neighbours in training")
+        findings.nearest["samples"] = nearest
+    wanted = set() if sets.held_out is None else set(sets.held_out.smiles)
+    held_out = wanted if sets.held_out is not None else None
+    findings.chemistry["samples"] = chem_figures(samples, known, nearest, held_out)
+    findings.figures.add(findings.chemistry["samples"].figures)
+    findings.properties.setdefault("samples", samples.numbers("properties"))
+    if sets.training is not None and n:
+        floor = library.part_of(sets.training, n, "random", chem.PARTS)
+        findings.chemistry["training"] = chem_figures(floor, None, None, held_out)
+        findings.baseline("floor").add(findings.chemistry["training"].figures)
+        findings.properties.setdefault("training", floor.numbers("properties"))
+    if sets.held_out is not None and n:
+        others = library.part_of(sets.held_out, n, "random", chem.PARTS)
+        near = None
+        if known is not None:
+            near = nearest_of(others, known.fingerprints, "neighbours of held-out molecules")
+            findings.nearest["held-out"] = near
+        findings.chemistry["held-out"] = chem_figures(others, known, near, None)
+        findings.baseline("held-out").add(findings.chemistry["held-out"].figures)
+        findings.properties.setdefault("test", others.numbers("properties"))
+
+
+def reference_statistics(reference: str | None, library: Library) -> dict[str, moses.Statistics]:
+    """Test and, where there is one, TestSF: MOSES' own as they are shipped, or those of another dataset or file."""
+    if reference in (None, "moses"):
+        return library.moses_test_sets()
+    sets = {"Test": library.statistics(named_set(reference, "test", library.pool))}
+    if reference == "moses-mini":
+        sets["TestSF"] = library.statistics(named_set(reference, "test_scaffolds", library.pool))
+    return sets

@@ -1,0 +1,200 @@
+"""Reference sets and what is known of them, computed once and cached: what samples are compared with."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from molgen import cache, description
+from molgen.config import load_config, recipes
+from molgen.datasets import NAMED, build_dataset, fetch, moses_file, read_source, reference_smiles
+from molgen.metrics import chemnet, guacamol, moses, moses_statistics
+from molgen.metrics.known import Known, known
+from molgen.metrics.profile import Profile, profile
+from molgen.metrics.similarity import nearest
+from molgen.molecules import RDKIT_VERSION
+from molgen.tokenizer import deepchem_pattern
+from molgen.workers import Workers
+
+Kind = Literal["random", "add-carbon", "baseline"]
+# Random parts come in these sizes, so that one that is cached serves every smaller n.
+_SIZES = (2_000, 10_000, 30_000, 100_000)
+_SEED = {"random": 0, "add-carbon": 1, "baseline": 42}
+
+
+class MoleculeSet:
+    """SMILES with a name and a digest of their content; they are read only when something of them is not cached."""
+
+    def __init__(self, name: str, digest: str, load: Callable[[], Sequence[str]]) -> None:
+        self.name, self.digest, self._load = name, digest, load
+
+    @classmethod
+    def of(cls, name: str, smiles: Sequence[str]) -> "MoleculeSet":
+        """Of a list."""
+        return cls(name, cache.fingerprint(smiles), lambda: smiles)
+
+    @classmethod
+    def moses(cls, split: str) -> "MoleculeSet":
+        """A split of MOSES as its authors publish it. Raises MolgenError where it is not here and cannot be fetched."""
+        path = next(p for p in fetch("moses") if p.name == f"{split}.csv.gz")
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        return cls(f"moses {split}", digest, lambda: reference_smiles("moses", split))
+
+    @cached_property
+    def smiles(self) -> Sequence[str]:
+        """The molecules."""
+        return self._load()
+
+
+class Library:
+    """Profiles and statistics of reference sets, from the cache or computed with the workers and put there."""
+
+    def __init__(self, pool: Workers, folder: Path, device: str = "cpu") -> None:
+        self.pool, self.folder, self.device = pool, folder, device
+
+    @cached_property
+    def alert_folder(self) -> str:
+        """Where MOSES' alert lists are, or an empty string."""
+        files = [moses_file(name) for name in ("mcf.csv", "wehi_pains.csv")]
+        return str(files[0].parent) if all(file.exists() for file in files) else ""
+
+    def parts(self, wanted: Iterable[str]) -> list[str]:
+        """Parts of a profile that can be had here: `filters` needs MOSES' alert lists."""
+        return [part for part in dict.fromkeys(wanted) if part != "filters" or self.alert_folder]
+
+    def describe(self, smiles: Sequence[str], wanted: Iterable[str], label: str) -> Profile:
+        """The profile of samples, not cached; `activations` is a part like the others."""
+        wanted = list(wanted)
+        parts = self.parts(part for part in wanted if part != "activations")
+        table = profile(smiles, parts, self.pool, label, self.alert_folder)
+        if "activations" in wanted:
+            table.columns["activations"] = chemnet.activations(
+                table.strings("canonical"), f"ChemNet of {label}", self.device
+            )
+        return table
+
+    def part_of(self, molecules: MoleculeSet, n: int, kind: Kind, wanted: Iterable[str]) -> Profile:
+        """The first `n` of a random part of a set (all of a smaller set), or of its molecules with a carbon more."""
+        size = next((s for s in _SIZES if s >= n), n)
+        parts = self.parts(part for part in wanted if part != "activations")
+        table = self._profile(molecules, size, kind, [*parts, *(["activations"] if "activations" in wanted else [])])
+        return table.take(np.arange(min(n, len(table))))
+
+    def with_nearest(
+        self, molecules: MoleculeSet, n: int, kind: Kind, wanted: Sequence[str], references: dict[str, moses.Statistics]
+    ) -> Profile:
+        """As `part_of`, with the columns that `moses_figures` needs besides: similarity to each reference."""
+        size = next((s for s in _SIZES if s >= n), n)
+        table = self._profile(molecules, size, kind, self.parts(wanted))
+        for name, reference in references.items():
+            key = [molecules.digest, str(size), kind, reference.digest, *self._versions]
+
+            def build(reference: moses.Statistics = reference, table: Profile = table) -> cache.Arrays:
+                return {"nearest": nearest(table.numbers("fingerprint"), reference.fingerprints, "neighbours")}
+
+            table.columns[f"nearest/{name}"] = self._cached("nearest", key, build)["nearest"]
+        return table.take(np.arange(min(n, len(table))))
+
+    def statistics(self, molecules: MoleculeSet) -> moses.Statistics:
+        """A reference set as MOSES' figures need it, computed here."""
+
+        def build() -> cache.Arrays:
+            table = self.describe(molecules.smiles, [*moses.PARTS, "activations"], molecules.name)
+            return moses_statistics.to_arrays(moses.statistics(table, ""))
+
+        arrays = self._cached("statistics", [molecules.digest, *self._versions], build)
+        return moses_statistics.from_arrays(arrays, molecules.digest)
+
+    def moses_test_sets(self) -> dict[str, moses.Statistics]:
+        """MOSES' own statistics of its test sets, as they are shipped: what every published figure is against."""
+        fetch("moses")
+        sets = {}
+        for name, file in (("Test", "test_stats.npz"), ("TestSF", "test_scaffolds_stats.npz")):
+            path = moses_file(file)
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+
+            def build(path: Path = path) -> cache.Arrays:
+                return moses_statistics.to_arrays(moses_statistics.shipped_statistics(path, ""))
+
+            sets[name] = moses_statistics.from_arrays(self._cached("shipped", [digest], build), digest)
+        return sets
+
+    def known(self, molecules: MoleculeSet, strings: Sequence[str], with_fingerprints: bool) -> Known:
+        """A training set as novelty needs it."""
+        key = [molecules.digest, *strings, str(with_fingerprints), *self._versions]
+
+        def build() -> cache.Arrays:
+            label = f"{molecules.name} (once)"
+            return known(list(molecules.smiles), strings, with_fingerprints, self.pool, label).to_arrays()
+
+        return Known.from_arrays(self._cached("known", key, build))
+
+    def guacamol_baseline(self, training: MoleculeSet) -> guacamol.Baseline:
+        """10,000 random training molecules as GuacaMol's KL and FCD need them."""
+        return guacamol.baseline(self.part_of(training, guacamol.SIZE, "baseline", [*guacamol.PARTS, "activations"]))
+
+    @property
+    def _versions(self) -> tuple[str, ...]:
+        return RDKIT_VERSION, description.VERSION, chemnet.versions()
+
+    def _profile(self, molecules: MoleculeSet, size: int, kind: Kind, parts: Sequence[str]) -> Profile:
+        def build() -> cache.Arrays:
+            chosen = self._choose(molecules, size, kind)
+            return self.describe(chosen, parts, f"{kind} {molecules.name} (once)").to_arrays()
+
+        return Profile.from_arrays(
+            self._cached("profile", [molecules.digest, str(size), kind, *parts, *self._versions], build)
+        )
+
+    def _choose(self, molecules: MoleculeSet, size: int, kind: Kind) -> list[str]:
+        smiles = molecules.smiles
+        order = np.random.default_rng(_SEED[kind]).permutation(len(smiles))[:size].tolist()
+        chosen = [smiles[i] for i in order]
+        if kind != "add-carbon":
+            return chosen
+        training = self.known(molecules, ("canonical",), False)
+        candidates = self.pool.map("add_carbon", [[s, i] for i, s in enumerate(chosen)], "adding carbons")
+        every = {s for group in candidates for s in group or []}
+        novel = training.missing("canonical", every)
+        return [
+            next((s for s in group or [] if s in novel), original)
+            for original, group in zip(chosen, candidates, strict=True)
+        ]
+
+    def _cached(self, name: str, key: Iterable[str], build: Callable[[], cache.Arrays]) -> cache.Arrays:
+        return cache.cached(self.folder, name, key, build)
+
+
+def named_set(source: str, split: str, pool: Workers) -> MoleculeSet:
+    """A split of a named dataset, or all of a file."""
+    if source == "moses":
+        return MoleculeSet.moses(split)
+    if source not in NAMED or source == "moses-mini":
+        return MoleculeSet.of(source if source not in NAMED else f"{source} {split}", reference_smiles(source, split))
+    config = load_config(source if source in recipes() else None, options={"data.source": source})
+    dataset = build_dataset(read_source(config.data), config.data, config.model.context, deepchem_pattern(), pool)
+    return MoleculeSet.of(f"{source} {split}", dataset.split(split))
+
+
+def resampled(table: Profile, whole: int, n: int) -> Profile:
+    """`n` draws with replacement from a set of `whole` molecules, of which `table` is a random part of at least n.
+
+    Which molecules are drawn does not matter, only how often one is drawn again: the distinct ones are the first rows.
+    """
+    drawn = np.random.default_rng(2).integers(whole, size=n)
+    return table.take(np.unique(drawn, return_inverse=True)[1])
+
+
+def similarity_to(table: Profile, references: dict[str, moses.Statistics]) -> None:
+    """Adds the columns `nearest/…` that `moses_figures` reads."""
+    for name, reference in references.items():
+        table.columns[f"nearest/{name}"] = nearest_of(table, reference.fingerprints, f"neighbours in {name}")
+
+
+def nearest_of(table: Profile, fingerprints: npt.NDArray[np.uint8], label: str) -> npt.NDArray[np.float32]:
+    """Tanimoto similarity of each molecule to its nearest in a set."""
+    return nearest(table.numbers("fingerprint"), fingerprints, label)

@@ -1,0 +1,82 @@
+"""A training set as novelty and neighbours need it: millions of strings as sorted 64-bit keys, and fingerprints."""
+
+import hashlib
+from base64 import b64decode
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from molgen.cache import Arrays
+from molgen.workers import Workers
+
+_BYTES = 128  # of a fingerprint of 1,024 bits
+STRINGS = ("canonical", "flat", "parent", "scaffold", "ring_systems")
+
+
+@dataclass(frozen=True)
+class Known:
+    """Which strings a set has. `shipped` are its SMILES as they stand in the file, the others as in `description`."""
+
+    keys: dict[str, npt.NDArray[np.uint64]]
+    fingerprints: npt.NDArray[np.uint8]
+    """(n, 128); empty where it was not asked for."""
+    n: int
+    """Molecules of the set."""
+
+    def missing(self, column: str, strings: Iterable[str]) -> set[str]:
+        """Those of `strings` that the set does not have. Two of 10^4 × 10^6 strings share a key once in 10^9 times."""
+        listed = list(strings)
+        if not listed:
+            return set()
+        keys = self.keys[column]
+        wanted = np.array([_key(s) for s in listed], np.uint64)
+        places = np.searchsorted(keys, wanted)
+        found = keys[np.minimum(places, max(len(keys) - 1, 0))] == wanted if len(keys) else np.zeros(len(wanted), bool)
+        return {s for s, is_known in zip(listed, found.tolist(), strict=True) if not is_known}
+
+    def to_arrays(self) -> Arrays:
+        """For the cache."""
+        return {
+            **{f"keys.{name}": keys for name, keys in self.keys.items()},
+            "fingerprints": self.fingerprints,
+            "n": np.array(self.n),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> "Known":
+        """What `to_arrays` gave."""
+        keys = {name.removeprefix("keys."): array for name, array in arrays.items() if name.startswith("keys.")}
+        return cls(keys, arrays["fingerprints"], int(arrays["n"]))
+
+
+def known(smiles: list[str], strings: Iterable[str], with_fingerprints: bool, pool: Workers, description: str) -> Known:
+    """Describes a training set; `strings` are some of STRINGS."""
+    columns = tuple(strings)
+    parts = [*columns, *(("fingerprint",) if with_fingerprints else ())]
+    found: dict[str, list[npt.NDArray[np.uint64]]] = {name: [] for name in columns}
+    packed: list[bytes] = []
+    for chunk in pool.stream("describe", smiles, description, parts=parts):
+        answers = [answer for answer in chunk if answer is not None and "failure" not in answer]
+        for name in columns:
+            words = {word for answer in answers for word in _words(name, answer[name])}
+            found[name].append(np.array([_key(word) for word in words], np.uint64))
+        if with_fingerprints:
+            packed += [b64decode(answer["fingerprint"]) for answer in answers]
+    keys = {
+        name: np.unique(np.concatenate(arrays)) if arrays else np.zeros(0, np.uint64) for name, arrays in found.items()
+    }
+    keys["shipped"] = np.unique(np.array([_key(s) for s in smiles], np.uint64))
+    return Known(keys, np.frombuffer(b"".join(packed), np.uint8).reshape(-1, _BYTES), len(smiles))
+
+
+def _words(name: str, value: Any) -> list[str]:
+    if name == "scaffold":
+        return [value[0]] if value[0] else []
+    return list(value) if name == "ring_systems" else [value]
+
+
+def _key(string: str) -> int:
+    return int.from_bytes(hashlib.blake2b(string.encode(), digest_size=8).digest(), "little")
