@@ -16,10 +16,14 @@ from molgen.library import Library, MoleculeSet, named_set, nearest_of, resample
 from molgen.metrics import chem, chemnet, guacamol, moses
 from molgen.metrics.basic import Figures, basic_figures
 from molgen.metrics.chem import Chemistry, chem_figures
+from molgen.metrics.known import Known
 from molgen.metrics.profile import Profile
+from molgen.metrics.similarity import neighbours
 
 Metric = Literal["basic", "chem", "moses", "guacamol"]
-METRICS: tuple[Metric, ...] = ("basic", "chem", "moses", "guacamol")
+SHOWN = 120
+"""Samples whose nearest training molecule is looked up, for the report's grid."""
+
 _PARTS: dict[Metric, tuple[str, ...]] = {
     "basic": ("canonical",),
     "chem": chem.PARTS,
@@ -50,6 +54,9 @@ class Findings:
     """logP, SA, QED and weight of samples and of what they are compared with, (n, 4) each."""
     nearest: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
     """Tanimoto similarity to the nearest training molecule, of samples and of held-out molecules."""
+
+    neighbours: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """Nearest training molecule and its Tanimoto similarity, of the first distinct samples by canonical SMILES."""
 
     def baseline(self, name: str) -> Figures:
         """The figures of a baseline, made when first asked for."""
@@ -131,6 +138,7 @@ def _chem(findings: Findings, samples: Profile, sets: Sets, library: Library) ->
         known = library.known(sets.training, ("canonical", "parent", "scaffold", "ring_systems"), True)
         nearest = nearest_of(samples, known.fingerprints, "neighbours in training")
         findings.nearest["samples"] = nearest
+        findings.neighbours = _neighbours(samples, known, sets.training)
     wanted = set() if sets.held_out is None else set(sets.held_out.smiles)
     held_out = wanted if sets.held_out is not None else None
     findings.chemistry["samples"] = chem_figures(samples, known, nearest, held_out)
@@ -150,6 +158,19 @@ def _chem(findings: Findings, samples: Profile, sets: Sets, library: Library) ->
         findings.chemistry["held-out"] = chem_figures(others, known, near, None)
         findings.baseline("held-out").add(findings.chemistry["held-out"].figures)
         findings.properties.setdefault("test", others.numbers("properties"))
+
+
+def _neighbours(samples: Profile, known: Known, training: MoleculeSet) -> dict[str, tuple[str, float]]:
+    first = {smiles: row for row, smiles in reversed(list(enumerate(samples.strings("canonical"))))}
+    rows = sorted(first.values())[:SHOWN]
+    if not len(known.fingerprints):
+        return {}
+    similarity, index = neighbours(samples.numbers("fingerprint")[rows], known.fingerprints)
+    listed = samples.strings("canonical")
+    return {
+        listed[row]: (training.smiles[known.rows[i]], float(s))
+        for row, s, i in zip(rows, similarity.tolist(), index.tolist(), strict=True)
+    }
 
 
 def reference_statistics(reference: str | None, library: Library) -> dict[str, moses.Statistics]:

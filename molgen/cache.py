@@ -1,8 +1,8 @@
 """Arrays that are computed once and kept, keyed by all that they depend on. Nothing in the files can execute code."""
 
 import hashlib
+import os
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -35,9 +35,10 @@ def cached(folder: Path, name: str, depends_on: Iterable[str], build: Callable[[
         arrays = build()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as file:
+        part = path.with_suffix(f".{os.getpid()}.part")  # two evaluations may compute the same
+        with part.open("wb") as file:
             np.savez(file, allow_pickle=False, **dict(arrays))
-        Path(file.name).replace(path)
+        part.replace(path)
     except OSError as error:
         print(f"molgen: {path} cannot be kept for the next time: {error.strerror}", file=sys.stderr)
     return arrays

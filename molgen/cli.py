@@ -159,7 +159,9 @@ def evaluate(
     ] = None,
     smiles_column: Column = None,
     json: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
-    report: Annotated[Path | None, typer.Option(help="Also write a page with pictures: FILE.html.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Also write a page with pictures, FILE.html; adds the chem metrics.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="For the samples of a run.")] = 0,
     device: DeviceOption = Device.auto,
     force: Force = False,
@@ -172,7 +174,7 @@ def evaluate(
     from molgen.evaluation import evaluate_targets
     from molgen.presentation import table
 
-    chosen: list[Any] = [metric.value for metric in metrics or [Metric.basic]]
+    chosen: list[Any] = [metric.value for metric in [*(metrics or [Metric.basic]), *([Metric.chem] if report else [])]]
     evaluations: list[Evaluation] = evaluate_targets(
         targets or [None], n, split.value, seed, device.value, chosen, train, reference, smiles_column
     )

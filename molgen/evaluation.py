@@ -59,6 +59,11 @@ class Evaluation:
         """`floor`, `copy`, `add-carbon` and `held-out`: the same figures of what the samples are compared with."""
         return self.findings.baselines
 
+    @property
+    def neighbours(self) -> dict[str, tuple[str, float]]:
+        """Nearest training molecule and its Tanimoto similarity, of the first distinct samples by canonical SMILES."""
+        return self.findings.neighbours
+
     def to_json(self) -> dict[str, Any]:
         """Figures by name, with `name`, `reasons` for what is null, `notes`, `baselines` and `histograms`."""
         histograms = {"nll": histogram(self.nll), "nearest_training": histogram(self.findings.nearest, (0.0, 1.0))}

@@ -9,7 +9,8 @@ import pytest
 
 from molgen.cli import main
 from molgen.config import load_config
-from molgen.datasets import reference_smiles
+from molgen.datasets import data_directory, reference_smiles
+from molgen.library import Library
 from molgen.runs import Run
 from molgen.tokenizer import deepchem_pattern
 from molgen.training import train
@@ -90,3 +91,18 @@ def tox21(monkeypatch: pytest.MonkeyPatch) -> Path:
         pytest.skip("needs tox21.csv.gz in ../shared/data or $MOLGEN_DATA")
     monkeypatch.setenv("MOLGEN_DATA", str(path.parent))
     return path
+
+
+@pytest.fixture(scope="session")
+def moses_files() -> Path:
+    """The files out of MOSES' package; the test is skipped where they have not been fetched."""
+    folder = data_directory() / "moses"
+    if not (folder / "test_stats.npz").exists():
+        pytest.skip("needs MOSES: `molgen data get moses`")
+    return folder
+
+
+@pytest.fixture
+def library(pool: Workers, tmp_path: Path) -> Library:
+    """Reference sets with a cache of their own."""
+    return Library(pool, tmp_path / "cache")

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import entropy, gaussian_kde
 
 from molgen.description import GUACAMOL_DESCRIPTORS
 from molgen.metrics.basic import Figures
@@ -73,6 +72,8 @@ def continuous_divergence(reference: Array, samples: Array) -> float:
     if np.ptp(reference) == 0 or np.ptp(samples) == 0:
         same = np.ptp(np.concatenate([reference, samples])) == 0
         return 0.0 if same else float("inf")
+    from scipy.stats import entropy, gaussian_kde  # a second to import, for this benchmark alone
+
     both = np.concatenate([reference, samples])
     points = np.linspace(both.min(), both.max(), 1_000)
     p, q = (gaussian_kde(values)(points) + 1e-10 for values in (reference, samples))
@@ -85,6 +86,8 @@ def discrete_divergence(reference: Array, samples: Array) -> float:
     inside = (samples >= edges[0]) & (samples <= edges[-1])
     if not inside.any():
         return float("inf")
+    from scipy.stats import entropy
+
     q, _ = np.histogram(samples, bins=edges, density=True)
     return float(entropy(p + 1e-10, q + 1e-10))
 

@@ -23,6 +23,8 @@ class Known:
     keys: dict[str, npt.NDArray[np.uint64]]
     fingerprints: npt.NDArray[np.uint8]
     """(n, 128); empty where it was not asked for."""
+    rows: npt.NDArray[np.int64]
+    """Which molecule of the set each fingerprint is of."""
     n: int
     """Molecules of the set."""
 
@@ -39,17 +41,14 @@ class Known:
 
     def to_arrays(self) -> Arrays:
         """For the cache."""
-        return {
-            **{f"keys.{name}": keys for name, keys in self.keys.items()},
-            "fingerprints": self.fingerprints,
-            "n": np.array(self.n),
-        }
+        keys = {f"keys.{name}": array for name, array in self.keys.items()}
+        return keys | {"fingerprints": self.fingerprints, "rows": self.rows, "n": np.array(self.n)}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> "Known":
         """What `to_arrays` gave."""
         keys = {name.removeprefix("keys."): array for name, array in arrays.items() if name.startswith("keys.")}
-        return cls(keys, arrays["fingerprints"], int(arrays["n"]))
+        return cls(keys, arrays["fingerprints"], arrays["rows"], int(arrays["n"]))
 
 
 def known(smiles: list[str], strings: Iterable[str], with_fingerprints: bool, pool: Workers, description: str) -> Known:
@@ -58,18 +57,23 @@ def known(smiles: list[str], strings: Iterable[str], with_fingerprints: bool, po
     parts = [*columns, *(("fingerprint",) if with_fingerprints else ())]
     found: dict[str, list[npt.NDArray[np.uint64]]] = {name: [] for name in columns}
     packed: list[bytes] = []
-    for chunk in pool.stream("describe", smiles, description, parts=parts):
-        answers = [answer for answer in chunk if answer is not None and "failure" not in answer]
+    rows: list[int] = []
+    start = 0
+    # the strings as they are shipped need no RDKit
+    for chunk in pool.stream("describe", smiles if parts else [], description, parts=parts):
+        answers = {start + i: a for i, a in enumerate(chunk) if a is not None and "failure" not in a}
+        start += len(chunk)
         for name in columns:
-            words = {word for answer in answers for word in _words(name, answer[name])}
+            words = {word for answer in answers.values() for word in _words(name, answer[name])}
             found[name].append(np.array([_key(word) for word in words], np.uint64))
         if with_fingerprints:
-            packed += [b64decode(answer["fingerprint"]) for answer in answers]
-    keys = {
-        name: np.unique(np.concatenate(arrays)) if arrays else np.zeros(0, np.uint64) for name, arrays in found.items()
-    }
+            packed += [b64decode(answer["fingerprint"]) for answer in answers.values()]
+            rows += answers
+    none = np.zeros(0, np.uint64)
+    keys = {name: np.unique(np.concatenate([none, *arrays])) for name, arrays in found.items()}
     keys["shipped"] = np.unique(np.array([_key(s) for s in smiles], np.uint64))
-    return Known(keys, np.frombuffer(b"".join(packed), np.uint8).reshape(-1, _BYTES), len(smiles))
+    fingerprints = np.frombuffer(b"".join(packed), np.uint8).reshape(-1, _BYTES)
+    return Known(keys, fingerprints, np.array(rows, np.int64), len(smiles))
 
 
 def _words(name: str, value: Any) -> list[str]:

@@ -143,7 +143,7 @@ def _bags(packed: Packed, ones: npt.NDArray[np.int64]) -> Iterator[_Bag]:
 def _columns(block: Packed, most_ones: int) -> torch.Tensor:
     """The bit matrix of some references, (bits, references)."""
     exact = torch.bfloat16 if most_ones <= _EXACT_IN_BFLOAT16 else torch.float32
-    return torch.from_numpy(np.unpackbits(block, axis=1)).to(exact).t().contiguous()
+    return torch.from_numpy(np.unpackbits(block, axis=1)).t().contiguous().to(exact)
 
 
 def _tanimoto(bag: _Bag, columns: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
