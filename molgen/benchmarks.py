@@ -95,19 +95,34 @@ def _basic(findings: Findings, samples: Profile, sets: Sets, library: Library) -
 
 
 def _moses(findings: Findings, samples: Profile, sets: Sets, library: Library) -> None:
-    references = reference_statistics(sets.reference, library)
+    with library.stage("references"):
+        references = reference_statistics(sets.reference, library)
     training = sets.training
     if training is None and sets.reference in (None, "moses"):
         training = MoleculeSet.moses("train")
     known = None if training is None else library.known(training, ("canonical",), False)
-    similarity_to(samples, references)
-    findings.figures.add(moses.moses_figures(samples, references, known))
+    with library.stage("neighbours"):
+        similarity_to(samples, references)
+    with library.stage("figures"):
+        findings.figures.add(moses.moses_figures(samples, references, known))
     findings.notes += moses.notes(len(samples))
     findings.properties |= {"samples": samples.numbers("properties"), "test": references["Test"].properties}
     n = len(samples)
     if training is None or known is None or not n:
         findings.notes.append("no floor and no baselines: no training set (--train)")
         return
+    with library.stage("baselines"):
+        _moses_baselines(findings, training, known, references, n, library)
+
+
+def _moses_baselines(
+    findings: Findings,
+    training: MoleculeSet,
+    known: Known,
+    references: dict[str, moses.Statistics],
+    n: int,
+    library: Library,
+) -> None:
     floor = library.with_nearest(training, n, "random", _PARTS["moses"], references)
     carbon = library.with_nearest(training, n, "add-carbon", _PARTS["moses"], references)
     findings.properties["training"] = floor.numbers("properties")

@@ -171,13 +171,16 @@ def evaluate(
 
     _check_target(json, force)
     _check_target(report, force)
-    from molgen.evaluation import evaluate_targets
-    from molgen.presentation import table
+    from molgen.workers import workers
 
     chosen: list[Any] = [metric.value for metric in [*(metrics or [Metric.basic]), *([Metric.chem] if report else [])]]
-    evaluations: list[Evaluation] = evaluate_targets(
-        targets or [None], n, split.value, seed, device.value, chosen, train, reference, smiles_column
-    )
+    with workers() as pool:  # they start while the rest is imported
+        from molgen.evaluation import evaluate_targets
+        from molgen.presentation import table
+
+        evaluations: list[Evaluation] = evaluate_targets(
+            pool, targets or [None], n, split.value, seed, device.value, chosen, train, reference, smiles_column
+        )
     print(table(evaluations))
     if report is not None:
         from molgen.report import write_report

@@ -159,7 +159,7 @@ def moses_filters(molecule: Any, alert_folder: str) -> list[str]:
     with_hydrogens = Chem.AddHs(molecule)
     # A pattern matches only where its fingerprint is part of the molecule's: that spares 19 matches of 20.
     absent = ~_bits(Chem.PatternFingerprint(with_hydrogens))
-    for name, alerts in _moses_alerts(alert_folder).items():
+    for name, alerts in moses_alerts(alert_folder).items():
         if any(not query & absent and with_hydrogens.HasSubstructMatch(pattern) for pattern, query in alerts):
             causes.append(name)
     if not causes and Chem.MolFromSmiles(flat(molecule)) is None:
@@ -253,7 +253,7 @@ def _sa_scorer() -> Any:
 
 
 @lru_cache(maxsize=1)
-def _moses_alerts(folder: str) -> dict[str, list[tuple[Any, int]]]:
+def moses_alerts(folder: str) -> dict[str, list[tuple[Any, int]]]:
     """(pattern, its fingerprint's bits) of the two alert lists, the often matching MCF first."""
     with (Path(folder) / "mcf.csv").open(encoding="utf-8", newline="") as file:
         mcf = [row["smarts"] for row in csv.DictReader(file)]

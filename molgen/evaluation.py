@@ -1,5 +1,6 @@
 """A run, a file or a list of samples → Evaluation: figures with their reasons, sizes and baselines."""
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +54,8 @@ class Evaluation:
     held_out_nll: dict[str, float] = field(default_factory=dict)
     """NLL of each held-out molecule by its SMILES: two runs are compared by their paired difference."""
     run: Run | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall-clock time of each stage."""
 
     @property
     def baselines(self) -> dict[str, Figures]:
@@ -73,6 +76,7 @@ class Evaluation:
             **self.figures.values,
             "reasons": self.figures.reasons,
             "notes": self.notes,
+            "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
             **({"baselines": {k: v.values for k, v in self.baselines.items()}} if self.baselines else {}),
             **({"histograms": {k: v for k, v in histograms.items() if v}} if any(histograms.values()) else {}),
             **({"shares": chemistry.shares, "new_ring_systems": dict(chemistry.new_rings)} if chemistry else {}),
@@ -114,11 +118,13 @@ def evaluate(
                 name=name,
                 library=open_library(pool),
             )
+    start = time.perf_counter()
     listed = list(samples)
     sets = Sets(_as_set("training", training), _as_set("held-out", held_out), reference)
     table = library.describe(listed, parts(metrics), name)
     evaluation = Evaluation(name, Figures(), samples=listed, profile=table, training=sets.training)
     _benchmark(evaluation, metrics, sets, library)
+    evaluation.seconds["total"] = time.perf_counter() - start
     if evaluation.figures.values.get("validity") == 1:
         evaluation.notes.append("validity not meaningful: filtered before")
     return evaluation
@@ -165,6 +171,7 @@ def evaluate_run(
 
 
 def evaluate_targets(
+    pool: Workers,
     targets: Sequence[str | None],
     n: int,
     split: Split,
@@ -177,29 +184,28 @@ def evaluate_targets(
 ) -> list[Evaluation]:
     """Runs (None: the newest) and files of samples, each evaluated; later runs are compared with the first, paired."""
     evaluations: list[Evaluation] = []
-    with workers() as pool:
-        library = open_library(pool, device)
-        named = training or reference
-        against = named_set(named, "train", pool) if named is not None else None
-        held_out = named_set(reference, "test", pool) if reference is not None and "chem" in metrics else None
-        for target in targets:
-            if target is None or Path(target).is_dir() or (FOLDER / target).is_dir():
-                generator = MoleculeGenerator.load(target, device)
-                evaluation = evaluate_run(generator, n, split, seed, library, metrics, against, reference)
-            else:
-                samples = read_samples(target, smiles_column)
-                if not samples:
-                    raise MolgenError(f"{target}: no samples in it", "give a file with one SMILES a line")
-                evaluation = evaluate(
-                    samples,
-                    metrics=metrics,
-                    training=against,
-                    held_out=held_out,
-                    reference=reference,
-                    name=target,
-                    library=library,
-                )
-            evaluations.append(evaluation)
+    library = open_library(pool, device)
+    named = training or reference
+    against = named_set(named, "train", pool) if named is not None else None
+    held_out = named_set(reference, "test", pool) if reference is not None and "chem" in metrics else None
+    for target in targets:
+        if target is None or Path(target).is_dir() or (FOLDER / target).is_dir():
+            generator = MoleculeGenerator.load(target, device)
+            evaluation = evaluate_run(generator, n, split, seed, library, metrics, against, reference)
+        else:
+            samples = read_samples(target, smiles_column)
+            if not samples:
+                raise MolgenError(f"{target}: no samples in it", "give a file with one SMILES a line")
+            evaluation = evaluate(
+                samples,
+                metrics=metrics,
+                training=against,
+                held_out=held_out,
+                reference=reference,
+                name=target,
+                library=library,
+            )
+        evaluations.append(evaluation)
     first = evaluations[0]
     for other in evaluations[1:]:
         _compare(other, first)
@@ -239,6 +245,7 @@ def _benchmark(
 ) -> None:
     assert evaluation.profile is not None
     evaluation.findings = run_benchmarks(evaluation.profile, metrics, sets, library, more)
+    evaluation.seconds, library.seconds = library.seconds, {}
     evaluation.figures.add(evaluation.findings.figures)
     evaluation.notes += evaluation.findings.notes
 

@@ -1,7 +1,9 @@
 """Reference sets and what is known of them, computed once and cached: what samples are compared with."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -55,6 +57,15 @@ class Library:
 
     def __init__(self, pool: Workers, folder: Path, device: str = "cpu") -> None:
         self.pool, self.folder, self.device = pool, folder, device
+        self.seconds: dict[str, float] = {}
+        """Time spent in each stage so far."""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Adds the time of the block to a stage."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     @cached_property
     def alert_folder(self) -> str:
@@ -70,11 +81,12 @@ class Library:
         """The profile of samples, not cached; `activations` is a part like the others."""
         wanted = list(wanted)
         parts = self.parts(part for part in wanted if part != "activations")
-        table = profile(smiles, parts, self.pool, label, self.alert_folder)
+        with self.stage("molecules"):
+            table = profile(smiles, parts, self.pool, label, self.alert_folder)
         if "activations" in wanted:
-            table.columns["activations"] = chemnet.activations(
-                table.strings("canonical"), f"ChemNet of {label}", self.device
-            )
+            with self.stage("ChemNet"):
+                canonical = table.strings("canonical")
+                table.columns["activations"] = chemnet.activations(canonical, f"ChemNet of {label}", self.device)
         return table
 
     def part_of(self, molecules: MoleculeSet, n: int, kind: Kind, wanted: Iterable[str]) -> Profile:

@@ -33,6 +33,7 @@ from molgen.metrics.moses import FEWEST_FOR_FCD, PUBLISHED
 from molgen.metrics.profile import LOST
 from molgen.molecules import RDKIT_VERSION, canonical, parse, quiet
 from molgen.presentation import ROWS, Column, Row, cell, columns, sections
+from molgen.runs import LOG
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Styles = Mapping[str, str]
@@ -244,9 +245,7 @@ def _figures(subjects: Sequence[Subject]) -> str:
         '<table class="figures"><caption class="hidden">Figures of the samples and of what they are compared with'
         f'</caption><thead><tr><th scope="col">figure</th>{head}</tr></thead>{body}</table>'
     )
-    compared = {s.column.title for s in shown if s.kind == "base"} | {
-        "published" for s in shown if s.kind == "published"
-    }
+    compared = {"published" if s.kind == "published" else s.column.title for s in shown}
     meanings = [
         f"<div><dt>{name}</dt><dd>{meaning}</dd></div>" for name, meaning in _COMPARED_WITH.items() if name in compared
     ]
@@ -255,34 +254,29 @@ def _figures(subjects: Sequence[Subject]) -> str:
             f"<div><dt>*</dt><dd>FCD of fewer than {FEWEST_FOR_FCD:,} molecules is biased upwards: compare it only "
             "with FCD of as many molecules.</dd></div>"
         )
+    explained = f"<dl>{''.join(meanings)}</dl>" if meanings else ""
     return (
         '<p class="lead">↑ more is better, ↓ less is better; shaded: what a figure must be compared with.</p>'
-        f'<div class="context">{_scroll("Figures", table)}<dl>{"".join(meanings)}</dl></div>'
+        f'<div class="context">{_scroll("Figures", table)}{explained}</div>'
     )
 
 
 def _ordered_columns(subjects: Sequence[Subject]) -> list[_Shown]:
     """Evaluations, then their baselines, then published rows; a baseline that several share stands once."""
     own: list[_Shown] = []
-    base: list[_Shown] = []
-    published: list[_Shown] = []
-    for column in columns([s.evaluation for s in subjects]):
-        subject = subjects[min(len(own), len(subjects) - 1)]
-        same = next((i for i, s in enumerate(base) if s.column == column), None)
-        if column.figures is subject.evaluation.figures and len(own) < len(subjects):
-            own.append(_Shown(column, "own", subject.chip))
-        elif column.title in PUBLISHED:
-            published.append(_Shown(column, "published", ""))
-        elif same is not None:
-            base[same] = base[same]._replace(chips=base[same].chips + own[-1].chips)
-        else:
-            base.append(_Shown(column, "base", own[-1].chips))
-    order = list(_COMPARED_WITH)
-    return [
-        *own,
-        *sorted(base, key=lambda s: order.index(s.column.title) if s.column.title in order else 0),
-        *published,
-    ]
+    compared: list[_Shown] = []
+    for subject in subjects:
+        first, *others = columns([subject.evaluation])
+        own.append(_Shown(first, "own", subject.chip))
+        for column in others:
+            kind, chip = ("published", "") if column.title in PUBLISHED else ("base", subject.chip)
+            same = next((i for i, s in enumerate(compared) if s.column == column), None)
+            if same is None:
+                compared.append(_Shown(column, kind, chip))
+            else:
+                compared[same] = compared[same]._replace(chips=compared[same].chips + chip)
+    order = {name: i for i, name in enumerate(_COMPARED_WITH)}
+    return own + sorted(compared, key=lambda s: order.get(s.column.title, len(order)))
 
 
 def _column_head(shown: _Shown) -> str:
@@ -300,12 +294,10 @@ def _figure_row(row: Row, shown: Sequence[_Shown]) -> str:
 
 
 def _better(row: Row) -> str:
-    arrow, words = {1: ("↑", "more is better"), -1: ("↓", "less is better"), 0: ("", "")}[row.better]
-    return (
-        f'&nbsp;<span class="better" aria-hidden="true">{arrow}</span><span class="hidden"> ({words})</span>'
-        if arrow
-        else ""
-    )
+    if not row.better:
+        return ""
+    arrow, words = ("↑", "more is better") if row.better > 0 else ("↓", "less is better")
+    return f'&nbsp;<span class="better" aria-hidden="true">{arrow}</span><span class="hidden"> ({words})</span>'
 
 
 # ---- distributions and curves
@@ -420,7 +412,8 @@ def _histogram(
 def _learning(subjects: Sequence[Subject]) -> str:
     logs = []
     for subject in subjects:
-        rows = [] if subject.evaluation.run is None else subject.evaluation.run.log()
+        run = subject.evaluation.run
+        rows = run.log() if run is not None and (run.path / LOG).exists() else []
         rows = [row for row in rows if math.isfinite(row["train_nll"]) and math.isfinite(row["val_nll"])]
         logs += [(subject, rows)] if len(rows) > 1 else []
     if not logs:
@@ -476,7 +469,8 @@ def _values(plot: Plot) -> str:
     )
     table = (
         f"<table><caption>{_text(plot.title)}: {_text(plot.y_label)}</caption>"
-        f'<thead><tr><th scope="col">{_text(plot.title if plot.binned else plot.x_label)}</th>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+        f'<thead><tr><th scope="col">{_text(plot.title if plot.binned else plot.x_label)}</th>{heads}</tr></thead>'
+        f"<tbody>{rows}</tbody></table>"
     )
     return _scroll(f"Values of {plot.title}", table)
 

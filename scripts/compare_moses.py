@@ -4,8 +4,8 @@
 
 A FILE has one SMILES a line and no heading; the word `train` means N random lines of MOSES' training split. The first
 call makes the environment: MOSES' wheel with the numpy, scipy and pandas of its day; the rest, torch and RDKit among
-it, is the running interpreter's. MOSES' seconds leave its start-up out; molgen's are those of the whole command, its
-reference figures cached. Memory is the peak of the largest process of each side. For Linux.
+it, is the running interpreter's. `seconds` leave the start-up of both sides out, `whole command` has it in; molgen has
+its reference figures cached. Memory is the peak of the largest process of each side. For Linux.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from molgen.datasets import MOSES_PACKAGE, MOSES_SHA256, fetch
 
 # Newer ones need shims (np.NaN, np.row_stack, DataFrame.append) and are no faster; numpy < 1.25 stops matplotlib.
 PINS = ("numpy==1.26.4", "scipy==1.11.4", "pandas==1.5.3", "pytz==2023.3", "fcd_torch==1.0.7")
-COSTS = ("seconds", "peak MiB")
+COSTS = ("seconds", "whole command", "peak MiB")
 # What the environment's interpreter runs: input file, jobs, output file.
 DRIVER = """
 import json, sys, time, types
@@ -43,7 +43,7 @@ with open(sys.argv[1], encoding="utf-8") as file:
 figures = get_all_metrics(smiles, n_jobs=int(sys.argv[2]))
 seconds = time.perf_counter() - start
 with open(sys.argv[3], "w") as file:
-    json.dump({name: float(value) for name, value in figures.items()} | {"own seconds": seconds}, file)
+    json.dump({name: float(value) for name, value in figures.items()} | {"seconds": {"total": seconds}}, file)
 """
 Figures = dict[str, float]
 
@@ -86,9 +86,9 @@ def run(command: list[str], out: Path | None = None) -> Figures:
                 f"{log.read()[-4000:].decode(errors='replace')}\nexit code {child.returncode} of {command[:3]}..."
             )
     written = json.loads(out.read_text()) if out else {}
-    seconds = written.pop("own seconds", seconds)
+    own = written.get("seconds", {}).get("total", nan)
     figures = {name: value for name, value in written.items() if isinstance(value, int | float)}
-    return figures | dict(zip(COSTS, (seconds, usage.ru_maxrss / 1024), strict=True))
+    return figures | dict(zip(COSTS, (own, seconds, usage.ru_maxrss / 1024), strict=True))
 
 
 def compare(sides: dict[str, list[Figures]]) -> dict[str, Figures]:
@@ -142,8 +142,7 @@ def main() -> None:
             if not args.skip_molgen:
                 options = ["--metrics", "moses", "--train", "moses", "--json", str(out), "--force"]
                 commands["molgen"] = [sys.executable, "-m", "molgen", "eval", str(file), *options]
-                if not results:
-                    run(commands["molgen"])  # caches the reference figures
+                run(commands["molgen"])  # caches the reference figures, some of which depend on n
             sides: dict[str, list[Figures]] = {side: [] for side in commands}
             for _ in range(args.rounds):
                 for side, command in commands.items():

@@ -32,7 +32,9 @@ def shipped(moses_files: Path) -> dict[str, Statistics]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["generated_1060", "moses_train_2000"])
-def test_every_figure_equals_that_of_moses_own_code(name: str, shipped: dict[str, Statistics], library: Library) -> None:
+def test_every_figure_equals_that_of_moses_own_code(
+    name: str, shipped: dict[str, Statistics], library: Library
+) -> None:
     oracle = SHARED / "oracle" / f"{name}.smi"
     if not oracle.exists():
         pytest.skip("needs ../shared/oracle")

@@ -6,7 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +45,7 @@ def generated(moses_mini: list[str], library: Library) -> Evaluation:
         metrics=("basic", "chem"),
         training=moses_mini[:400],
         held_out=moses_mini[500:700],
-        name="runs/<b>generated</b>.smi",
+        name="runs/<b>generated.smi",
         library=library,
     )
 
@@ -120,8 +122,8 @@ class Parsed(HTMLParser):
 
 
 def visible(html: str) -> str:
-    """The text without tags."""
-    return " ".join(re.sub(r"<[^>]+>", " ", html).split())
+    """The text without tags, its spaces made single."""
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).split())
 
 
 # ---- the file
@@ -147,8 +149,7 @@ def test_the_policy_allows_this_script_only(html: str) -> None:
 
 def test_strings_from_data_stay_text(generated: Evaluation) -> None:
     evil = '"><img src=x onerror=alert(1)>'
-    evaluation = replace(generated, name=evil, notes=[evil])
-    evaluation.figures.missing("novelty", evil)
+    evaluation = replace(generated, name=evil, notes=[evil], figures=Figures({"novelty": None}, {"novelty": evil}))
     parsed = Parsed(page([evaluation, evaluation]))
     assert not parsed.all("img")
     assert not parsed.all("b") or all(str(b.get("class")).startswith("chip") for b in parsed.all("b"))
@@ -185,7 +186,7 @@ def test_failures_are_counted_by_cause_with_their_share_of_all_samples(generated
     assert generated.profile is not None
     counts = Counter(generated.profile.failures.values())
     assert counts.keys() >= {"syntax", "kekulisation", "valence", "empty", "not ASCII"}
-    text = visible(html.split('id="failures"')[1].split("<section")[0]).replace("\xa0", " ")
+    text = visible(html.split('id="failures"')[1].split("<section")[0])
     assert f"{sum(counts.values())} of 300 samples" in text
     for cause, count in counts.items():
         assert re.search(rf"{cause} .*? {count} {count / 3:.1f} %", text), cause
@@ -354,11 +355,11 @@ def opened(window: Browser, files: dict[str, Path]) -> Browser:
 def shown(window: Browser, key: str) -> list[float]:
     """A value of the cards that can be seen, in the order in which they are seen."""
     script = (
+        "const place = row => [row.getBoundingClientRect().y, row.getBoundingClientRect().x];"
         "return [...document.querySelectorAll('.cards tbody tr')].filter(row => row.offsetParent)"
-        ".map(row => ({y: row.getBoundingClientRect().y, x: row.getBoundingClientRect().x, v: row.dataset[arguments[0]]}))"
-        ".sort((a, b) => a.y - b.y || a.x - b.x).map(row => Number(row.v))"
+        f".map(row => [...place(row), row.dataset.{key}]).sort((a, b) => a[0] - b[0] || a[1] - b[1]).map(row => row[2])"
     )
-    return [float(value) for value in window.run(script.replace("arguments[0]", f"'{key}'"))]
+    return [float(value) for value in window.run(script)]
 
 
 def press(window: Browser, selector: str) -> None:
@@ -456,7 +457,8 @@ def test_only_novel_molecules_and_those_of_one_set_can_be_asked_for(window: Brow
 
 def test_the_values_under_the_pointer_are_those_of_the_table(opened: Browser) -> None:
     said, row = opened.run(
-        "const plot = document.querySelector('.plot'), svg = plot.querySelector('svg'), box = svg.getBoundingClientRect();"
+        "const plot = document.querySelector('.plot'), svg = plot.querySelector('svg');"
+        "const box = svg.getBoundingClientRect();"
         "svg.dispatchEvent(new PointerEvent('pointermove', {clientX: box.right - 1, clientY: box.top + 9}));"
         "const cells = [...plot.querySelector('tbody tr:last-child').cells].map(cell => cell.textContent);"
         "return [plot.querySelector('.readout').textContent, cells]"
@@ -521,7 +523,8 @@ def test_every_picture_control_table_and_heading_has_its_name_and_place(
     found = window.run("""
 const all = selector => [...document.querySelectorAll(selector)];
 const text = id => document.getElementById(id)?.textContent.trim();
-const named = e => e.getAttribute('aria-label') || (e.getAttribute('aria-labelledby') ?? '').split(' ').map(text).join('');
+const list = (e, name) => (e.getAttribute(name) ?? '').split(' ').filter(Boolean);
+const named = e => e.getAttribute('aria-label') || list(e, 'aria-labelledby').map(text).join('');
 const ids = all('[id]').map(e => e.id);
 return {
   pictures: all('svg[role=img]').length,
@@ -533,7 +536,7 @@ return {
   uncaptioned: all('table').filter(t => !t.caption?.textContent).length,
   unscoped: all('th').filter(th => !th.scope).length,
   broken: all('[aria-labelledby], [aria-describedby]').flatMap(
-    e => `${e.getAttribute('aria-labelledby') ?? ''} ${e.getAttribute('aria-describedby') ?? ''}`.trim().split(' ')
+    e => [...list(e, 'aria-labelledby'), ...list(e, 'aria-describedby')]
   ).filter(id => !text(id)),
   repeated: ids.filter((id, i) => ids.indexOf(id) !== i),
   headings: all('h1, h2, h3, h4').map(h => Number(h.tagName[1])),
@@ -544,7 +547,7 @@ return {
     headings: Sequence[int] = found.pop("headings")
     assert headings[0] == 1
     assert headings.count(1) == 1
-    assert all(below <= above + 1 for above, below in zip(headings, headings[1:], strict=False))
+    assert all(below <= above + 1 for above, below in pairwise(headings))
     assert found.pop("pictures") > 100
     assert found.pop("landmarks") == [1, 1, 1, 1]
     assert found.pop("language") == "en"

@@ -1,0 +1,112 @@
+"""Times `--metrics moses` stage by stage on random MOSES training molecules, beside the floor of each stage.
+
+    python scripts/benchmark_metrics.py [--n 30000] [--rounds 1]
+
+Floors, measured in the same run: ChemNet's arithmetic (245 MFLOP a molecule) at the machine's matrix rate; the bits
+that a nearest-neighbour search must add up (a molecule's bits times the references) at the rate of plain additions in
+memory; MCF and PAINS patterns matched one by one, without and with the screen by fingerprint.
+"""
+
+import argparse
+import resource
+import time
+from collections.abc import Callable
+from statistics import median
+
+import numpy as np
+import torch
+from rdkit import Chem
+
+from molgen.benchmarks import parts
+from molgen.description import moses_alerts, moses_filters
+from molgen.evaluation import evaluate, open_library
+from molgen.library import MoleculeSet
+from molgen.workers import workers
+
+CHEMNET_FLOP = 245e6
+REFERENCES = 352_299
+
+
+def seconds(function: Callable[[], object], rounds: int = 5) -> float:
+    """Median time of a call, after one to warm up."""
+    function()
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return median(times)
+
+
+def matrix_rate() -> float:
+    """FLOP a second of a large single-precision product."""
+    a = torch.randn(2048, 2048)
+    return float(2 * 2048**3 / seconds(lambda: a @ a))
+
+
+def addition_rate() -> float:
+    """bfloat16 additions a second of rows that lie in the cache."""
+    a, b = torch.ones(256, 4096, dtype=torch.bfloat16), torch.ones(256, 4096, dtype=torch.bfloat16)
+    return float(a.numel() / seconds(lambda: a.add_(b), 50))
+
+
+def filter_cost(smiles: list[str], folder: str) -> tuple[float, float]:
+    """Seconds a molecule of matching every pattern, and of the filter as it is, in one process."""
+    molecules = [Chem.MolFromSmiles(s) for s in smiles]
+    patterns = [pattern for alerts in moses_alerts(folder).values() for pattern, _ in alerts]
+
+    def all_patterns() -> None:
+        for molecule in map(Chem.AddHs, molecules):
+            any(molecule.HasSubstructMatch(pattern) for pattern in patterns)
+
+    plain = seconds(all_patterns, 1)
+    return plain / len(smiles), seconds(lambda: [moses_filters(m, folder) for m in molecules], 1) / len(smiles)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--n", type=int, default=30_000)
+    parser.add_argument("--rounds", type=int, default=1)
+    arguments = parser.parse_args()
+    training = MoleculeSet.moses("train")
+    order = np.random.default_rng(7).permutation(len(training.smiles))[: arguments.n]
+    smiles = [training.smiles[i] for i in order.tolist()]
+    with workers() as pool:
+        library = open_library(pool, "cpu")
+        evaluate(smiles, metrics=["moses"], training=training, library=library)  # caches the reference sets
+        runs = [
+            evaluate(smiles, metrics=["moses"], training=training, library=library) for _ in range(arguments.rounds)
+        ]
+        bits = library.describe(smiles[:500], parts(["moses"])[:2], "bits").numbers("fingerprint")
+        plain, screened = filter_cost(smiles[:300], library.alert_folder)
+    n, processes = arguments.n, pool.processes
+    ones = float(np.bitwise_count(bits).sum(1).mean())
+    rate, additions = matrix_rate(), addition_rate()
+    floors = {
+        "ChemNet": (n * CHEMNET_FLOP / rate, f"245 MFLOP a molecule at {rate / 1e9:.0f} GFLOP/s"),
+        "neighbours": (
+            n * REFERENCES * ones / additions,
+            f"{REFERENCES:,} references x {ones:.0f} bits a molecule at {additions / 1e9:.0f} G additions/s",
+        ),
+        "molecules": (
+            n * plain / processes,
+            f"SMARTS filters alone, unscreened, {plain * 1e3:.2f} ms a molecule in {processes} processes; "
+            f"screened {screened * 1e3:.2f} ms",
+        ),
+    }
+    print(f"{n:,} molecules, median of {arguments.rounds}")
+    for stage in runs[0].seconds:
+        taken = median(run.seconds[stage] for run in runs)
+        floor, meaning = floors.get(stage, (None, ""))
+        shown = f"floor {floor:8.1f} s  ({meaning})" if floor is not None else ""
+        print(f"{stage:<12}{taken:8.1f} s  {shown}")
+    print(
+        f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB, the largest worker ", end=""
+    )
+    print(f"{resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20:.2f} GiB")
+    for name, value in runs[0].figures.values.items():
+        print(f"{name:<16}{value}")
+
+
+if __name__ == "__main__":
+    main()
