@@ -182,8 +182,10 @@ def _neighbours(samples: Profile, known: Known, training: MoleculeSet) -> dict[s
         return {}
     similarity, index = neighbours(samples.numbers("fingerprint")[rows], known.fingerprints)
     listed = samples.strings("canonical")
+    new = known.missing("canonical", first)
+    # another molecule may have the same fingerprint: one that training has is its own nearest neighbour
     return {
-        listed[row]: (training.smiles[known.rows[i]], float(s))
+        listed[row]: (training.smiles[known.rows[i]], s) if listed[row] in new else (listed[row], 1.0)
         for row, s, i in zip(rows, similarity.tolist(), index.tolist(), strict=True)
     }
 

@@ -1,13 +1,12 @@
 """The page of `molgen eval --report`: one self-contained HTML file that asks the network for nothing.
 
 From the top to the bottom: the page, its parts in their order, then what they are drawn with. Every string that comes
-from data passes `_text`. The page's style and script are report.css and report.js.
+from data passes `text`. The page's style and script are report.css and report.js.
 """
 
 import base64
 import hashlib
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -18,9 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from rdkit import Chem
-from rdkit.Chem import rdDepictor, rdFMCS
-from rdkit.Chem.Draw import rdMolDraw2D
 
 from molgen import __version__
 from molgen.benchmarks import SHOWN
@@ -32,6 +28,7 @@ from molgen.metrics.chem import largest_differences
 from molgen.metrics.moses import FEWEST_FOR_FCD, PUBLISHED
 from molgen.metrics.profile import LOST
 from molgen.molecules import RDKIT_VERSION, canonical, parse, quiet
+from molgen.pictures import Line, Plot, aligned, anchor, drawing, fragment, percent, plot, scroll, text
 from molgen.presentation import ROWS, Column, Row, cell, columns, sections
 from molgen.runs import LOG
 
@@ -76,7 +73,7 @@ _GROUPS_LEAD = (
     "Where the samples differ most from training, in shares of molecules. Alerts are those of RDKit's filter "
     "catalogue, functional groups its counts <code>fr_…</code>."
 )
-_EXAMPLES, _RINGS, _DIFFERENCES, _MOST_CARDS, _LONGEST = 8, 10, 10, 480, 400
+_EXAMPLES, _RINGS, _DIFFERENCES, _MOST_CARDS = 8, 10, 10, 480
 
 
 class Subject(NamedTuple):
@@ -124,7 +121,7 @@ def page(evaluations: Sequence[Evaluation]) -> str:
         "Alerts and functional groups": _each(subjects, _groups, _GROUPS_LEAD),
         "Molecules": _molecules(subjects),
     }
-    shown = [(_anchor(title), title, content) for title, content in parts.items() if content]
+    shown = [(anchor(title), title, content) for title, content in parts.items() if content]
     links = "".join(f'<li><a href="#{anchor}">{title}</a></li>' for anchor, title, _ in shown)
     main = "".join(
         f'<section aria-labelledby="{anchor}"><h2 id="{anchor}">{title}</h2>{content}</section>\n'
@@ -140,7 +137,7 @@ def page(evaluations: Sequence[Evaluation]) -> str:
 script-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>{_text(", ".join(subject.title for subject in subjects))} – molgen evaluation</title>
+<title>{text(", ".join(subject.title for subject in subjects))} – molgen evaluation</title>
 <link rel="icon" href="data:,">
 <style>{style}</style>
 </head>
@@ -151,7 +148,7 @@ script-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'
 <nav aria-label="Contents"><ol>{links}</ol></nav>
 <main id="main" tabindex="-1">{main}</main>
 </div>
-<footer><p>Written by molgen {__version__} with RDKit {_text(RDKIT_VERSION)}. This page loads nothing.</p></footer>
+<footer><p>Written by molgen {__version__} with RDKit {text(RDKIT_VERSION)}. This page loads nothing.</p></footer>
 <script>{script}</script>
 </body>
 </html>
@@ -163,22 +160,22 @@ script-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'
 
 def _head(subjects: Sequence[Subject]) -> str:
     now = datetime.now().astimezone()
-    title = _text(subjects[0].title) if len(subjects) == 1 else f"{len(subjects)} evaluations side by side"
+    title = text(subjects[0].title) if len(subjects) == 1 else f"{len(subjects)} evaluations side by side"
     facts = "".join(f"<li>{_facts(subject)}</li>" for subject in subjects)
     return (
         f'<p class="eyebrow">molgen evaluation</p><h1>{title}</h1>'
         f'<p class="made"><time datetime="{now.isoformat(timespec="minutes")}">{now:%Y-%m-%d %H:%M}</time>'
-        f" · molgen {__version__} · RDKit {_text(RDKIT_VERSION)}</p>"
+        f" · molgen {__version__} · RDKit {text(RDKIT_VERSION)}</p>"
         f'<ul class="subjects">{facts}</ul>{_headlines(subjects)}{_notes(subjects)}'
     )
 
 
 def _facts(subject: Subject) -> str:
     evaluation = subject.evaluation
-    facts = [f"{subject.chip}<strong>{_text(subject.title)}</strong>"] if subject.letter else []
-    facts += [f"<code>{_text(evaluation.name)}</code>"] if evaluation.name != subject.title else []
+    facts = [f"{subject.chip}<strong>{text(subject.title)}</strong>"] if subject.letter else []
+    facts += [f"<code>{text(evaluation.name)}</code>"] if evaluation.name != subject.title else []
     facts.append(f"{len(evaluation.samples):,} samples")
-    facts += [] if evaluation.training is None else [f"training set: {_text(evaluation.training.name)}"]
+    facts += [] if evaluation.training is None else [f"training set: {text(evaluation.training.name)}"]
     return " · ".join(facts)
 
 
@@ -186,7 +183,7 @@ def _headlines(subjects: Sequence[Subject]) -> str:
     rows = {row.key: row for row in ROWS}
     known = [key for key in _HEADLINES if any(key in s.evaluation.figures.values for s in subjects)]
     tiles = "".join(
-        f'<li><p class="what">{_text(rows[key].title.split(",")[0])}{_better(rows[key])}</p>'
+        f'<li><p class="what">{text(rows[key].title.split(",")[0])}{_better(rows[key])}</p>'
         f'<p class="means">{_HEADLINES[key]}</p>{"".join(_headline(subject, rows[key]) for subject in subjects)}</li>'
         for key in known[:5]
     )
@@ -200,7 +197,7 @@ def _headline(subject: Subject, row: Row) -> str:
     beside = f'<span class="error"> ± {error}</span>' if error else ""
     note = ""
     if value == "–":
-        note = _text(figures.reasons.get(row.key, "not computed"))
+        note = text(figures.reasons.get(row.key, "not computed"))
     elif floor.values.get(row.key) is not None:
         note = f"floor {cell(Column('', floor, None), row)}"
     return (
@@ -217,7 +214,7 @@ def _notes(subjects: Sequence[Subject]) -> str:
         for key, reason in subject.evaluation.figures.reasons.items():
             missing.setdefault(reason, []).append(titles.get(key, key))
         notes = [*subject.evaluation.notes, *(f"no {', '.join(names)}: {why}" for why, names in missing.items())]
-        items += [f"<li>{subject.chip}{_text(note)}</li>" for note in notes]
+        items += [f"<li>{subject.chip}{text(note)}</li>" for note in notes]
     return f'<div class="notes"><h2>Notes</h2><ul>{"".join(items)}</ul></div>' if items else ""
 
 
@@ -257,7 +254,7 @@ def _figures(subjects: Sequence[Subject]) -> str:
     explained = f"<dl>{''.join(meanings)}</dl>" if meanings else ""
     return (
         '<p class="lead">↑ more is better, ↓ less is better; shaded: what a figure must be compared with.</p>'
-        f'<div class="context">{_scroll("Figures", table)}{explained}</div>'
+        f'<div class="context">{scroll("Figures", table)}{explained}</div>'
     )
 
 
@@ -283,14 +280,14 @@ def _column_head(shown: _Shown) -> str:
     title, n = shown.column.title, shown.column.n
     short = Path(title).name or title if shown.kind == "own" else title.removesuffix(" (published)")
     size = "" if n is None else f'<span class="n">n = {n:,}</span>'
-    return f'<th scope="col" class="{shown.kind}" title="{_text(title)}">{shown.chips}{_text(short)}{size}</th>'
+    return f'<th scope="col" class="{shown.kind}" title="{text(title)}">{shown.chips}{text(short)}{size}</th>'
 
 
 def _figure_row(row: Row, shown: Sequence[_Shown]) -> str:
     indented = ' class="sub"' if row.title.startswith(" ") else ""
     # the star hangs, so that digits stay in line
     cells = "".join(f'<td class="{s.kind}">{cell(s.column, row).replace("*", "<sup>*</sup>")}</td>' for s in shown)
-    return f'<tr{indented}><th scope="row">{_text(row.title.strip())}{_better(row)}</th>{cells}</tr>'
+    return f'<tr{indented}><th scope="row">{text(row.title.strip())}{_better(row)}</th>{cells}</tr>'
 
 
 def _better(row: Row) -> str:
@@ -303,32 +300,6 @@ def _better(row: Row) -> str:
 # ---- distributions and curves
 
 
-class Line(NamedTuple):
-    """A line of a plot, in its label's style."""
-
-    label: str
-    style: str
-    values: list[float]
-
-
-class Plot(NamedTuple):
-    """A plot, and what tells the same in words."""
-
-    title: str
-    x_label: str
-    y_label: str
-    x: list[float]
-    """Edges of bins, one more than there are values, or the places of the values."""
-    lines: list[Line]
-    y_range: tuple[float, float]
-    caption: str
-
-    @property
-    def binned(self) -> bool:
-        """Whether the values are those of bins."""
-        return len(self.x) > len(self.lines[0].values)
-
-
 _REFERENCES = {"training": "fill", "test": "held", "validation": "held", "held-out": "held"}
 
 
@@ -338,7 +309,7 @@ def _properties(subjects: Sequence[Subject]) -> str:
         _histogram(name, _AXES[name], {label: array[:, i] for label, array in arrays.items()}, styles)
         for i, name in enumerate(PROPERTIES)
     ]
-    lead = "Samples over what they are compared with. What lies beyond an axis counts in its last bin."
+    lead = "Shares of each set's molecules. What lies beyond an axis counts in its last bin."
     return _plots(lead, styles, plots)
 
 
@@ -439,40 +410,13 @@ def _learning(subjects: Sequence[Subject]) -> str:
 
 
 def _plots(lead: str, styles: Styles, plots: Iterable[Plot | None]) -> str:
-    drawn = "".join(_plot(plot) for plot in plots if plot is not None)
+    drawn = "".join(plot(one) for one in plots if one is not None)
     keys = "".join(
         f'<li><svg class="key" viewBox="0 0 30 14" aria-hidden="true"><path class="line {style}" '
-        f'd="{"M0 13V4H30V13Z" if style == "fill" else "M0 7H30"}"/></svg>{_text(label)}</li>'
+        f'd="{"M0 13V4H30V13Z" if style == "fill" else "M0 7H30"}"/></svg>{text(label)}</li>'
         for label, style in styles.items()
     )
     return f'<p class="lead">{lead}</p><ul class="legend">{keys}</ul><div class="plots">{drawn}</div>' if drawn else ""
-
-
-def _plot(plot: Plot) -> str:
-    title = _text(plot.title)
-    return (
-        f'<figure class="plot"><h3>{title} <small>{_text(plot.x_label)}</small></h3>{_plot_svg(plot)}<figcaption>'
-        f'<span class="readout" aria-hidden="true"></span><span class="said">{_text(plot.caption)}</span></figcaption>'
-        f'<details><summary>Values<span class="hidden"> of {title}</span></summary>{_values(plot)}</details></figure>'
-    )
-
-
-def _values(plot: Plot) -> str:
-    """The numbers of a plot; the script shows the row under the pointer."""
-    heads = "".join(f'<th scope="col">{_text(line.label)}</th>' for line in plot.lines)
-    ends = zip(plot.x, plot.x[1:], strict=False)
-    places = [f"{a:.4g} to {b:.4g}" for a, b in ends] if plot.binned else [f"{plot.x_label} {x:g}" for x in plot.x]
-    style = "{:.1f} %" if plot.binned else "{:.4g}"
-    rows = "".join(
-        f'<tr><th scope="row">{place}</th>{"".join(f"<td>{style.format(value)}</td>" for value in values)}</tr>'
-        for place, *values in zip(places, *(line.values for line in plot.lines), strict=True)
-    )
-    table = (
-        f"<table><caption>{_text(plot.title)}: {_text(plot.y_label)}</caption>"
-        f'<thead><tr><th scope="col">{_text(plot.title if plot.binned else plot.x_label)}</th>{heads}</tr></thead>'
-        f"<tbody>{rows}</tbody></table>"
-    )
-    return _scroll(f"Values of {plot.title}", table)
 
 
 # ---- failures, rings, groups
@@ -481,7 +425,7 @@ def _values(plot: Plot) -> str:
 def _each(subjects: Sequence[Subject], draw: Callable[[Subject], str], lead: str = "") -> str:
     """A part that is drawn for each evaluation, under its name where there are several."""
     drawn = "".join(
-        (f"<h3>{subject.chip}{_text(subject.title)}</h3>" if subject.letter else "") + content
+        (f"<h3>{subject.chip}{text(subject.title)}</h3>" if subject.letter else "") + content
         for subject in subjects
         if (content := draw(subject))
     )
@@ -499,13 +443,13 @@ def _failures(subject: Subject) -> str:
     for cause, count in Counter(profile.failures.values()).most_common():
         strings = (subject.evaluation.samples[i] for i, other in profile.failures.items() if other == cause)
         examples = list(dict.fromkeys(s for s in strings if s))[:_EXAMPLES]
-        codes = "".join(f"<li><code>{_text(s)}</code></li>" for s in examples)
+        codes = "".join(f"<li><code>{text(s)}</code></li>" for s in examples)
         items.append(
-            f'<li><p class="cause"><strong>{_text(cause)}</strong> <span>{_CAUSES.get(cause, "")}</span></p>'
-            f'<p class="count"><strong>{count:,}</strong> {_percent(count / n)}</p>'
+            f'<li><p class="cause"><strong>{text(cause)}</strong> <span>{_CAUSES.get(cause, "")}</span></p>'
+            f'<p class="count"><strong>{count:,}</strong> {percent(count / n)}</p>'
             f"{_bar(count / failed, subject.style)}{f'<ul>{codes}</ul>' if codes else ''}</li>"
         )
-    lead = f"{failed:,} of {n:,} samples ({_percent(failed / n)}) are no molecule. Shares are of all samples."
+    lead = f"{failed:,} of {n:,} samples ({percent(failed / n)}) are no molecule. Shares are of all samples."
     return f'<p class="lead">{lead}</p><ol class="failures">{"".join(items)}</ol>'
 
 
@@ -514,8 +458,8 @@ def _rings(subject: Subject) -> str:
     if chemistry is None or not chemistry.new_rings:
         return ""
     items = "".join(
-        f"<li>{_drawing(_fragment(smiles), smiles)}<p><strong>{count:,}</strong> molecule{'s' * (count > 1)}</p>"
-        f"<code>{_text(smiles)}</code></li>"
+        f"<li>{drawing(fragment(smiles), smiles)}<p><strong>{count:,}</strong> molecule{'s' * (count > 1)}</p>"
+        f"<code>{text(smiles)}</code></li>"
         for smiles, count in chemistry.new_rings.most_common(_RINGS)
     )
     lead = f"Ring systems that no training molecule has: {len(chemistry.new_rings):,}. The most frequent:"
@@ -540,7 +484,7 @@ def _group_table(subject: Subject, kind: str, differences: Sequence[tuple[str, f
     rows = "".join(
         f'<tr><th scope="row">{_group_name(name)}</th>'
         f'<td class="bars">{_bar(ours / top, subject.style)}{_bar(theirs / top, "reference")}</td>'
-        f"<td>{_percent(ours)}</td><td>{_percent(theirs)}</td>"
+        f"<td>{percent(ours)}</td><td>{percent(theirs)}</td>"
         f"<td>{f'{100 * (ours - theirs):+.1f}'.replace('-', '−')}</td></tr>"
         for name, ours, theirs in differences
     )
@@ -553,12 +497,12 @@ def _group_table(subject: Subject, kind: str, differences: Sequence[tuple[str, f
         f'<table class="groups"><caption>{kind.capitalize()}</caption><thead><tr>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table>"
     )
-    return _scroll(f"{kind.capitalize()} of {subject.title}", table) if differences else ""
+    return scroll(f"{kind.capitalize()} of {subject.title}", table) if differences else ""
 
 
 def _group_name(name: str) -> str:
     catalogue, _, own = name.rpartition(":")
-    return (f"<small>{_text(catalogue)}</small> " if catalogue else "") + _text(own.replace("_", " "))
+    return (f"<small>{text(catalogue)}</small> " if catalogue else "") + text(own.replace("_", " "))
 
 
 def _bar(share: float, style: str) -> str:
@@ -642,7 +586,7 @@ def _card(card: _Card) -> str:
     return (
         f'<tr role="row" data-smiles="{escape(card.smiles)}" data-set="{card.subject.letter}" '
         f'data-order="{card.order}" data-similarity="{similarity:.4f}"{" data-novel" if novel else ""}{data}>'
-        f'<td role="cell" class="molecule">{_drawing(molecule, card.smiles)}<p><code>{_text(card.smiles)}</code>'
+        f'<td role="cell" class="molecule">{drawing(molecule, card.smiles)}<p><code>{text(card.smiles)}</code>'
         f'<button type="button" class="copy" hidden aria-label="Copy SMILES of sample {card.position}">Copy</button>'
         "</p></td>"
         f'<td role="cell" class="position">{card.subject.chip}sample {card.position:,}</td>{numbers}{near}</tr>\n'
@@ -653,150 +597,11 @@ def _neighbour(molecule: Any, smiles: str, similarity: float) -> str:
     other = parse(smiles)
     return (
         f"<p><strong>{similarity:.2f}</strong> similarity to the nearest in training</p>"
-        f"{_drawing(other, smiles, _aligned(other, molecule))}<code>{_text(smiles)}</code>"
+        f"{drawing(other, smiles, aligned(other, molecule))}<code>{text(smiles)}</code>"
     )
-
-
-# ---- drawings: these know nothing of evaluations
-
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 440, 230, 34, 434, 24, 206
-_MOLECULE_WIDTH, _MOLECULE_HEIGHT = 260, 170
-_LARGEST_DRAWN = 150
-"""Heavy atoms; what has more is a knot of lines and a large part of the file."""
-_LARGEST_ALIGNED = 60
-_COLOURS = {
-    **{"#0000FF": "N", "#FF0000": "O", "#CCCC00": "S", "#33CCCC": "Hal", "#00CC00": "Hal"},
-    **{"#7F4C19": "Br", "#A01EEF": "I", "#FF7F00": "P"},
-}
-"""RDKit's colour of an element → its class: the page has colours for light and for dark."""
-
-
-def _plot_svg(plot: Plot) -> str:
-    (x_low, x_high), (y_low, y_high) = (plot.x[0], plot.x[-1]), plot.y_range
-
-    def across(x: float) -> str:
-        return f"{_LEFT + (x - x_low) / (x_high - x_low) * (_RIGHT - _LEFT):.1f}"
-
-    def down(y: float) -> str:
-        # a value beyond the range stays at its edge
-        return f"{_BOTTOM - (min(max(y, y_low), y_high) - y_low) / (y_high - y_low) * (_BOTTOM - _TOP):.1f}"
-
-    def path(line: Line) -> str:
-        if not plot.binned:
-            return "M" + "L".join(f"{across(x)} {down(y)}" for x, y in zip(plot.x, line.values, strict=True))
-        steps = "".join(f"V{down(y)}H{across(x)}" for x, y in zip(plot.x[1:], line.values, strict=True))
-        return f"M{across(x_low)} {_BOTTOM}{steps}V{_BOTTOM}"
-
-    x_ticks, y_ticks = _ticks(x_low, x_high, 6, 0 if plot.binned else 1), _ticks(y_low, y_high, 5)
-    rules = "".join(f"M{_LEFT} {down(y)}H{_RIGHT}" for y in y_ticks)
-    marks = "".join(f"M{across(x)} {_BOTTOM}v4" for x in x_ticks)
-    numbers = [f'<text class="y" x="{_LEFT - 6}" y="{down(y)}" dy=".35em">{y:g}</text>' for y in y_ticks]
-    numbers += [f'<text class="x" x="{across(x)}" y="{_BOTTOM + 8}" dy=".8em">{x:g}</text>' for x in x_ticks]
-    lines = "".join(f'<path class="line {line.style}" d="{path(line)}"/>' for line in plot.lines)
-    labels = ", ".join(line.label for line in plot.lines)
-    name = f"plot-{_anchor(f'{plot.title} {plot.x_label}')}"
-    return (
-        f'<svg role="img" viewBox="0 0 {_WIDTH} {_HEIGHT}" aria-labelledby="{name}" aria-describedby="{name}-d" '
-        f'data-left="{_LEFT}" data-right="{_RIGHT}"{" data-binned" if plot.binned else ""}>'
-        f'<title id="{name}">{_text(plot.title)}: {_text(plot.x_label)}</title><desc id="{name}-d">'
-        f"{'Histogram' if plot.binned else 'Curve'} of {_text(labels)}. {_text(plot.caption)}. Values are below.</desc>"
-        f'<path class="rules" d="{rules}"/>{lines}<path class="axis" d="M{_LEFT} {_BOTTOM}H{_RIGHT}{marks}"/>'
-        f'<rect class="cursor" y="{_TOP}" height="{_BOTTOM - _TOP}" width="0"/>{"".join(numbers)}'
-        f'<text x="0" dy=".8em">{_text(plot.y_label)}</text></svg>'
-    )
-
-
-def _ticks(low: float, high: float, about: int, least: float = 0) -> list[float]:
-    """Round numbers between two, `least` or more from each other."""
-    raw = max((high - low) / about, least)
-    power = 10 ** math.floor(math.log10(raw))
-    step = next(power * k for k in (1, 2, 5, 10) if power * k >= raw)
-    return [round(i * step, 10) for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
-
-
-def _fragment(smiles: str) -> Any | None:
-    """A ring system cut out of its molecule: it need not be a molecule itself."""
-    molecule = parse(smiles)
-    if molecule is None:
-        with quiet():
-            molecule = Chem.MolFromSmiles(smiles, sanitize=False)
-            if molecule is not None:
-                molecule.UpdatePropertyCache(strict=False)
-                Chem.FastFindRings(molecule)
-    return molecule
-
-
-def _aligned(molecule: Any, model: Any) -> frozenset[int]:
-    """Lays a molecule out like another one as far as they agree; gives back the atoms that both share."""
-    if max(molecule.GetNumAtoms(), model.GetNumAtoms()) > _LARGEST_ALIGNED:
-        return frozenset()
-    with quiet():
-        common = rdFMCS.FindMCS([molecule, model], timeout=1, ringMatchesRingOnly=True, completeRingsOnly=True)
-        if common.numAtoms < 3:
-            return frozenset()
-        pattern = Chem.MolFromSmarts(common.smartsString)
-        rdDepictor.Compute2DCoords(model)
-        rdDepictor.GenerateDepictionMatching2DStructure(molecule, model, refPatt=pattern, acceptFailure=True)
-        return frozenset(molecule.GetSubstructMatch(pattern))
-
-
-def _drawing(molecule: Any | None, smiles: str, shared: frozenset[int] = frozenset()) -> str:
-    """An SVG with one path a colour, a tenth of what RDKit writes; the page gives the colours."""
-    if molecule is None or molecule.GetNumHeavyAtoms() > _LARGEST_DRAWN:
-        return '<p class="undrawn">not drawn</p>'
-    paths: dict[str, str] = {}
-    for tag in re.findall(r"<path[^>]*>", _rdkit_svg(molecule)):
-        atoms = {int(number) for number in re.findall(r"atom-(\d+)", tag)}
-        colour, shape = re.search(r"(?:stroke:|fill=')(#\w{6})", tag), re.search(r" d='([^']*)'", tag)
-        if not atoms or not colour or not shape:
-            continue  # joints of lines: the page draws round ends instead
-        flags = {"f": "fill:none" not in tag, "d": "dasharray" in tag, "m": atoms <= shared}
-        kind = " ".join([_COLOURS.get(colour[1], "C"), *(flag for flag, is_so in flags.items() if is_so)])
-        paths[kind] = paths.get(kind, "") + re.sub(r"\s*([A-Z])\s*", r"\1", re.sub(r"[,\s]+", " ", shape[1]))
-    heights = [float(y) for d in paths.values() for y in re.findall(r"[\d.]+ ([\d.]+)", d)] or [0.0]
-    top, height = min(heights) - 3, max(heights) - min(heights) + 6
-    drawn = "".join(f'<path class="{kind}" d="{d}"/>' for kind, d in paths.items())
-    return (
-        f'<svg class="mol" role="img" viewBox="0 {top:.0f} {_MOLECULE_WIDTH} {height:.0f}" '
-        f'aria-label="Drawing of {_text(smiles)}">{drawn}</svg>'
-    )
-
-
-def _rdkit_svg(molecule: Any) -> str:
-    drawer = rdMolDraw2D.MolDraw2DSVG(_MOLECULE_WIDTH, _MOLECULE_HEIGHT)
-    options: Any = drawer.drawOptions()
-    options.clearBackground, options.fixedBondLength, options.padding = False, 26, 0.04
-    options.additionalAtomLabelPadding = 0.06
-    with quiet():
-        try:
-            rdMolDraw2D.PrepareAndDrawMolecule(drawer, molecule)
-        except (ValueError, RuntimeError):  # a part of a molecule that has no Kekulé structure
-            options.prepareMolsBeforeDrawing = False
-            drawer.DrawMolecule(molecule)
-    drawer.FinishDrawing()
-    return str(drawer.GetDrawingText())
 
 
 # ---- strings
-
-
-def _scroll(label: str, table: str) -> str:
-    """A wide table scrolls in a frame of its own, by keyboard too."""
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="{_text(label)}">{table}</div>'
-
-
-def _text(string: str) -> str:
-    """A string from data as HTML: escaped, cut when very long, what cannot be seen written out."""
-    cut = string if len(string) <= _LONGEST else f"{string[:_LONGEST]}… ({len(string):,} characters)"
-    return escape("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut))
-
-
-def _anchor(title: str) -> str:
-    return re.sub(r"\W+", "-", title.lower())
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
 
 
 def _letter(index: int) -> str:

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from molgen.cache import fingerprint
+from molgen.datasets import reference_smiles
 from molgen.errors import MolgenError
 from molgen.library import Library, similarity_to
 from molgen.metrics import moses
@@ -50,9 +51,8 @@ def test_every_figure_equals_that_of_moses_own_code(
 
 
 @pytest.mark.slow
-def test_novelty_against_the_strings_as_shipped_equals_that_of_moses_own_code(pool: Workers, moses_files: Path) -> None:
-    from molgen.datasets import reference_smiles
-
+@pytest.mark.usefixtures("moses_files")
+def test_novelty_against_the_strings_as_shipped_equals_that_of_moses_own_code(pool: Workers) -> None:
     oracle = SHARED / "oracle" / "generated_1060.smi"
     if not oracle.exists():
         pytest.skip("needs ../shared/oracle")

@@ -253,8 +253,8 @@ def test_published_rows_stand_beside_as_many_samples_only() -> None:
 
 def test_new_ring_systems_are_drawn_the_most_frequent_first(generated: Evaluation) -> None:
     chemistry = generated.findings.chemistry["samples"]
-    # the second is a part of a molecule that is none itself, the third is no SMILES at all
-    rings = Counter({"C1CCC1": 3, "c1cccn1": 2, "c1ccc<1": 1})
+    # the first is no SMILES at all, the second a part of a molecule that is none itself
+    rings = Counter({"c1ccc<1": 1, "c1cccn1": 2, "C1CCC1": 3})
     findings = replace(generated.findings, chemistry={"samples": chemistry._replace(new_rings=rings)})
     html = page([replace(generated, findings=findings)])
     part = html.split('id="new-ring-systems"')[1].split("<section")[0]
