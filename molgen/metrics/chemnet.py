@@ -66,7 +66,8 @@ def activations(smiles: Sequence[str], description: str = "", device: str = "cpu
 
 def gaussian(values: npt.NDArray[np.float32]) -> Gaussian:
     """Moments of activations (n, 512); the covariance divides by n - 1."""
-    return Gaussian(values.mean(0, dtype=np.float64), np.cov(values.T.astype(np.float64)), len(values))
+    covariance = torch.from_numpy(values).double().T.cov().numpy()
+    return Gaussian(values.mean(0, dtype=np.float64), covariance, len(values))
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
@@ -75,12 +76,14 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     The trace of the root is the sum of the roots of the eigenvalues of A^½ B A^½, which is symmetric: no complex part
     to be cut off, and singular covariances (fewer than 513 molecules) need no special case.
     """
-    values, vectors = np.linalg.eigh(a.covariance)
-    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
-    eigenvalues = np.linalg.eigvalsh(root @ b.covariance @ root)
+    # PyTorch's linear algebra, because NumPy's brings threads of its own, which get into the way of PyTorch's
+    ours, theirs = (torch.from_numpy(np.asarray(g.covariance, np.float64)) for g in (a, b))
+    values, vectors = torch.linalg.eigh(ours)
+    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+    eigenvalues = torch.linalg.eigvalsh(root @ theirs @ root)
     difference = a.mean.astype(np.float64) - b.mean
-    traces = np.trace(a.covariance) + np.trace(b.covariance)
-    return float(difference @ difference + traces - 2 * np.sqrt(eigenvalues.clip(0)).sum())
+    traces = float(ours.trace() + theirs.trace() - 2 * eigenvalues.clamp_min(0).sqrt().sum())
+    return float(difference @ difference) + traces
 
 
 def _encode(smiles: str) -> list[int]:

