@@ -108,8 +108,10 @@ def _moses(findings: Findings, samples: Profile, sets: Sets, library: Library) -
     findings.notes += moses.notes(len(samples))
     findings.properties |= {"samples": samples.numbers("properties"), "test": references["Test"].properties}
     n = len(samples)
-    if training is None or known is None or not n:
+    if training is None or known is None:
         findings.notes.append("no floor and no baselines: no training set (--train)")
+        return
+    if not n:
         return
     with library.stage("baselines"):
         _moses_baselines(findings, training, known, references, n, library)

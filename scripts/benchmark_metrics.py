@@ -53,7 +53,7 @@ def addition_rate() -> float:
 def filter_cost(smiles: list[str], folder: str) -> tuple[float, float]:
     """Seconds a molecule of matching every pattern, and of the filter as it is, in one process."""
     molecules = [Chem.MolFromSmiles(s) for s in smiles]
-    patterns = [pattern for alerts in moses_alerts(folder).values() for pattern, _ in alerts]
+    patterns = [pattern for alerts in moses_alerts(folder).values() for pattern in alerts.patterns]
 
     def all_patterns() -> None:
         for molecule in map(Chem.AddHs, molecules):

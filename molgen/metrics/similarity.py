@@ -89,13 +89,24 @@ def within(fingerprints: Packed, description: str = "") -> RowSimilarity:
             columns = _columns(block, int(ones.max(initial=0)))
             theirs = torch.from_numpy(_ones(block)).float()
             for bag in batches:
-                similarity = _tanimoto(bag, columns, theirs)
-                total[bag.rows] += similarity.sum(1).numpy()
-                squares[bag.rows] += similarity.square().sum(1).numpy()
-                own = np.arange(bag.rows.start, bag.rows.stop)
-                inside = (own >= first) & (own < first + len(block))
-                similarity[torch.from_numpy(inside), torch.from_numpy(own[inside] - first)] = 0
-                other[bag.rows] = np.maximum(other[bag.rows], similarity.amax(1).numpy())
+                # Each pair once: rows of this block and before it, columns after them count for both.
+                if bag.rows.start >= first + len(block):
+                    break
+                skip = max(bag.rows.start - first, 0)
+                similarity = _tanimoto(bag, columns[:, skip:].contiguous() if skip else columns, theirs[skip:])
+                rows = slice(bag.rows.start, bag.rows.stop)
+                after = slice(max(rows.stop, first), first + len(block))
+                square = similarity.square()
+                total[rows] += similarity.sum(1).numpy()
+                squares[rows] += square.sum(1).numpy()
+                later = after.start - first - skip
+                total[after] += similarity[:, later:].sum(0).numpy()
+                squares[after] += square[:, later:].sum(0).numpy()
+                if skip or rows.start == first:
+                    similarity[:, :later].fill_diagonal_(0)
+                other[rows] = np.maximum(other[rows], similarity.amax(1).numpy())
+                if after.start < after.stop:
+                    other[after] = np.maximum(other[after], similarity[:, later:].amax(0).numpy())
             bar.update(len(block))
     return RowSimilarity(total / max(n, 1), squares / max(n, 1), other)
 
@@ -144,7 +155,7 @@ def _columns(block: Packed, most_ones: int) -> torch.Tensor:
     """The bit matrix of some references, (bits, references)."""
     exact = torch.bfloat16 if most_ones <= _EXACT_IN_BFLOAT16 else torch.float32
     # transposed while eight bits are still one byte, which is six times faster than afterwards
-    packed = torch.from_numpy(np.ascontiguousarray(block.T))[:, None, :]
+    packed = torch.from_numpy(np.array(block.T, order="C"))[:, None, :]
     shifts = torch.arange(7, -1, -1, dtype=torch.uint8)[None, :, None]
     return packed.bitwise_right_shift(shifts).bitwise_and_(1).reshape(-1, len(block)).contiguous().to(exact)
 
