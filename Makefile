@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test quick setup lint clean
+.PHONY: demo test quick bench setup lint clean
 
 setup: .venv/installed
 
@@ -32,10 +32,14 @@ test: setup lint
 quick: setup
 	$(BIN)/python -m pytest -m "not slow"
 
+# Speed and memory beside other programs, for an idle machine. To keep the tables: make bench BENCH="--write docs/benchmarks.md"
+bench: setup
+	$(BIN)/python scripts/bench.py --json runs/bench.json $(BENCH)
+
 lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv build dist .*_cache molgen_lm.egg-info
+	rm -rf .venv .venv-peers build dist .*_cache molgen_lm.egg-info

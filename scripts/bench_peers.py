@@ -1,0 +1,392 @@
+"""The contestants of bench.py. Each call does some jobs of one of them, in a process of its own.
+
+    python scripts/bench_peers.py JOBS OUT    # a list of jobs as JSON, and where the list of figures is written
+
+A job has a `task` (prepare, train, sample; matrix, facts) and a contestant, `who`:
+
+ours          this package: its own loop and its own decoding, on the run's network or on the source text's
+transformers  Hugging Face's GPT-2 of the run's size: padded random batches; `generate` with its cache
+source        the source text's network and way: batches padded to 100 tokens; the whole prefix again at each step
+namesake      molgen 0.2.0 of the package registry in an environment of its own: its own loop and its own sampler
+
+In that environment `import molgen` means another package than in ours: only functions import it.
+"""
+
+import importlib
+import itertools
+import json
+import platform
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from bench_timing import (
+    BOS,
+    EOS,
+    PAD,
+    WARMUP,
+    Figures,
+    Job,
+    Window,
+    autocast,
+    brief_training,
+    drawn,
+    random_batches,
+    synchronized,
+    tokens_by,
+    trained,
+    weights_of,
+)
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import cross_entropy
+from torch.nn.utils import clip_grad_norm_
+
+SOURCE_BATCH = 64  # molecules in a training step of the source text
+
+
+# --- ours
+
+
+def prepare_ours(job: Job) -> Figures:
+    """Writes what the peers need of our run: its training molecules, encoded and as text, and its sizes."""
+    from molgen.batches import Corpus
+    from molgen.runs import Run
+
+    run = Run(Path(job.run))
+    smiles = run.split("train")
+    chosen = np.sort(np.random.default_rng(0).permutation(len(smiles))[: job.molecules])
+    kept = [smiles[i] for i in chosen]
+    corpus = Corpus.of([run.tokenizer.encode(s) or [] for s in kept], len(run.tokenizer))
+    np.savez(job.path("corpus.npz"), ids=corpus.ids, offsets=corpus.offsets)
+    job.path("training.smi").write_text("\n".join(kept) + "\n")
+    sizes = run.config.model.model_dump(include={"width", "blocks", "heads", "feedforward", "context"})
+    sizes |= {"vocabulary": len(run.tokenizer), "batch_size": run.config.training.batch_size}
+    sizes |= {"epochs": run.report["epochs"], "positions": int(corpus.positions.sum())}
+    job.path("sizes.json").write_text(json.dumps(sizes))
+    return {
+        "source": run.config.data.source,
+        "molecules": len(corpus),
+        "training_split": len(smiles),
+        "tokens_per_molecule": float(corpus.positions.mean()),
+        "longest": int(corpus.positions.max()),
+        "sha256": run.report["sha256"],
+        "sizes": sizes,
+    }
+
+
+def train_ours(job: Job) -> Figures:
+    """Whole epochs by the function that `molgen train` calls for each, with the recipe's batch size and optimiser."""
+    from molgen.batches import Corpus
+    from molgen.config import load_config
+    from molgen.model.build import build_model
+    from molgen.optim import build_optimizer
+    from molgen.runs import Run
+    from molgen.training import Progress, _epoch
+
+    run = Run(Path(job.run))
+    config = load_config("tomczak") if job.network == "source" else run.config
+    training = config.training.model_copy(update={"precision": job.precision, "batching": "buckets", "seed": job.seed})
+    device = torch.device(job.device)
+    with np.load(job.path("corpus.npz")) as arrays:
+        corpus = Corpus(arrays["ids"], arrays["offsets"])
+    model = build_model(config.model, len(run.tokenizer)).to(device)
+    optimizer = build_optimizer(model, training)
+    few = Corpus(corpus.ids, corpus.offsets[: WARMUP * training.batch_size + 1])
+    _epoch(model, optimizer, few, training, Progress(), device, lambda: None)
+    tokens, seconds, progress = 0, 0.0, Progress()
+    while seconds < job.seconds:
+        start = synchronized(job.device)
+        _epoch(model, optimizer, corpus, training, progress, device, lambda: None)
+        seconds += synchronized(job.device) - start
+        tokens += int(corpus.positions.sum())
+        progress.epoch += 1
+    return trained(job, model, tokens, seconds, progress.step)
+
+
+def sample_ours(job: Job) -> Figures:
+    """Strings by the functions that `molgen sample` calls: of the raw draw, or of all it does with RDKit too."""
+    from molgen.generator import Keep, MoleculeGenerator, Tally
+    from molgen.sampling import Filters, decode
+    from molgen.workers import workers
+
+    generator = MoleculeGenerator.load(job.run, "cuda" if job.device == "cuda" else "cpu")
+    model = source_model(job) if job.network == "source" else generator.model
+    tokenizer, random = generator.tokenizer, torch.Generator(generator.device).manual_seed(job.seed)
+    seeds = itertools.count(job.seed)
+
+    def raw(rows: int) -> list[str | None]:
+        ids = decode(model, [], rows, Filters(), tokenizer.never_drawn, random)
+        return tokenizer.decode(ids.cpu().numpy())
+
+    def canonical(rows: int) -> list[str | None]:
+        stream = generator.stream(rows, Filters(), Keep(), pool, Tally(), seed=next(seeds), batch_size=rows)
+        return [sample.smiles for batch in stream for sample in batch]
+
+    if not job.canonical:
+        return drawn(job, model, raw, tokens_by(tokenizer), model.context + 1)
+    with workers() as pool:
+        return drawn(job, model, canonical, tokens_by(tokenizer), model.context + 1)
+
+
+# --- Hugging Face transformers
+
+
+def prepare_transformers(job: Job) -> Figures:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    sizes = job.sizes
+    config = GPT2Config(
+        vocab_size=sizes["vocabulary"],
+        n_positions=sizes["context"] + 1,
+        n_embd=sizes["width"],
+        n_layer=sizes["blocks"],
+        n_head=sizes["heads"],
+        n_inner=sizes["feedforward"],
+        resid_pdrop=0.0,  # as ours: dropout would only slow it down
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        pad_token_id=PAD,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+    )
+    torch.manual_seed(job.seed)
+    model: Any = GPT2LMHeadModel(config)
+    brief_training(job, model, lambda ids: model(ids).logits, job.rows)
+    model.save_pretrained(job.path("transformers"))
+    return {"weights": weights_of(model)}
+
+
+def transformers_model(job: Job) -> Any:
+    from transformers import GPT2LMHeadModel
+
+    attention = "eager" if job.device == "cpu" else "sdpa"  # on a CPU the default is the slower one, most so in bf16
+    model = GPT2LMHeadModel.from_pretrained(job.path("transformers"), attn_implementation=attention)
+    return model.to(job.device)  # type: ignore[arg-type]
+
+
+def train_transformers(job: Job) -> Figures:
+    """The step that its own Trainer takes: padded batch, mask, loss inside, clipping, fused AdamW."""
+    model = transformers_model(job).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    window = Window(random_batches(job, job.sizes["batch_size"]), job)
+    for batch in window:
+        ids = batch.to(job.device)
+        real = ids != PAD
+        with autocast(job.device, job.precision == "bf16"):
+            loss = model(input_ids=ids, attention_mask=real.long(), labels=ids.masked_fill(~real, -100)).loss
+        loss.backward()
+        clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    return trained(job, model, window.tokens, window.seconds, window.steps)
+
+
+def sample_transformers(job: Job) -> Figures:
+    from molgen.tokenizer import SmilesTokenizer
+
+    tokenizer = SmilesTokenizer.load(Path(job.run) / "tokenizer.json")
+    model = transformers_model(job).eval()
+    if job.precision == "bf16":
+        model = model.to(torch.bfloat16)
+    longest = model.config.n_positions
+    torch.manual_seed(job.seed)
+
+    def draw(rows: int) -> list[str | None]:
+        prompt = torch.full((rows, 1), BOS, device=job.device)
+        ids = model.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            max_new_tokens=longest,
+            pad_token_id=PAD,
+            eos_token_id=EOS,
+        )
+        return tokenizer.decode(ids[:, 1:].cpu().numpy())
+
+    return drawn(job, model, draw, tokens_by(tokenizer), longest)
+
+
+# --- the source text's network and way
+
+
+def source_model(job: Job) -> Any:
+    """The network of the `tomczak` recipe; with the weights of its brief training once there are some."""
+    from safetensors.torch import load_file
+
+    from molgen.config import load_config
+    from molgen.model.build import build_model
+
+    model = build_model(load_config("tomczak").model, job.sizes["vocabulary"])
+    if job.path("source.safetensors").exists():
+        model.load_state_dict(load_file(job.path("source.safetensors")))
+    return model.to(job.device).eval()
+
+
+def prepare_source(job: Job) -> Figures:
+    from safetensors.torch import save_file
+
+    model = source_model(job)
+    brief_training(job, model, model, job.rows)
+    save_file(model.state_dict(), job.path("source.safetensors"))
+    return {"weights": weights_of(model)}
+
+
+def train_source(job: Job) -> Figures:
+    """Random batches padded to the full length, fp32, Adamax. The text writes attention as plain products: so here."""
+    model = source_model(job).train()
+    optimizer = torch.optim.Adamax(model.parameters(), lr=1e-3)
+    window = Window(random_batches(job, SOURCE_BATCH, model.context + 2), job)
+    with sdpa_kernel(SDPBackend.MATH):
+        for batch in window:
+            ids = batch.to(job.device)
+            logits = model(ids[:, :-1])
+            loss = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PAD, reduction="sum")
+            optimizer.zero_grad()
+            (loss / len(ids)).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    return trained(job, model, window.tokens, window.seconds, window.steps)
+
+
+def sample_source(job: Job) -> Figures:
+    """No memory of what was computed: the whole prefix again for each of 100 positions, ended or not."""
+    from molgen.tokenizer import SmilesTokenizer
+
+    tokenizer = SmilesTokenizer.load(Path(job.run) / "tokenizer.json")
+    model = source_model(job)
+    torch.manual_seed(job.seed)
+
+    @torch.inference_mode()
+    def draw(rows: int) -> list[str | None]:
+        ids = torch.full((rows, 1), BOS, device=job.device)
+        with sdpa_kernel(SDPBackend.MATH):
+            for _ in range(model.context):
+                following = model(ids)[:, -1].softmax(dim=-1)
+                ids = torch.cat((ids, following.multinomial(1)), dim=1)
+        return tokenizer.decode(ids[:, 1:].cpu().numpy())
+
+    return drawn(job, model, draw, tokens_by(tokenizer), model.context)
+
+
+# --- molgen 0.2.0, in its own environment
+
+
+def their(module: str) -> Any:
+    """A module of the namesake."""
+    package = importlib.import_module("molgen")
+    if package.__version__ != "0.2.0":
+        raise SystemExit(f"expected molgen 0.2.0, found {package.__version__} at {package.__file__}")
+    return importlib.import_module(f"molgen.{module}")
+
+
+def namesake_smiles(job: Job) -> list[str]:
+    return job.path("training.smi").read_text().split()
+
+
+def prepare_namesake(job: Job) -> Figures:
+    sizes = job.sizes
+    smiles = namesake_smiles(job)
+    tokenizer = their("tokenizers").SmilesTokenizer.from_smiles(smiles)
+    settings = {
+        "vocab_size": tokenizer.vocab_size,
+        "embedding_dim": sizes["width"],
+        "nhead": sizes["heads"],
+        "hidden_dim": sizes["feedforward"],
+        "num_layers": sizes["blocks"],
+        "pad_idx": tokenizer.pad_id,
+    }
+    torch.manual_seed(job.seed)
+    model = their("molgpt").MolGPT(**settings)
+    brief_training(job, model, model, [np.array(tokenizer.encode(s)) for s in smiles])
+    their("checkpoint").save_checkpoint(job.path("namesake.pt"), model, "molgpt", settings, tokenizer)
+    return {"weights": weights_of(model)}
+
+
+def train_namesake(job: Job) -> Figures:
+    """Its own loop over its own loader, cut off by the clock."""
+    model, tokenizer = their("checkpoint").load_checkpoint(job.path("namesake.pt"))
+    size = job.sizes["batch_size"]
+    loader, _ = their("data").build_dataloaders(namesake_smiles(job), tokenizer, batch_size=size, seed=job.seed)
+    window = Window(itertools.chain.from_iterable(itertools.repeat(loader)), job)
+    their("trainer").train_language_model(
+        model, window, None, their("trainer").TrainConfig(epochs=1), torch.device(job.device), tokenizer.pad_id
+    )
+    return trained(job, model, window.tokens, window.seconds, window.steps)
+
+
+def sample_namesake(job: Job) -> Figures:
+    model, tokenizer = their("checkpoint").load_checkpoint(job.path("namesake.pt"))
+    longest, sample = job.sizes["context"] + 1, their("sampling").sample
+    torch.manual_seed(job.seed)
+
+    def draw(rows: int) -> list[str | None]:
+        return list(sample(model, tokenizer, rows, longest, device=torch.device(job.device), batch_size=rows))
+
+    return drawn(job, model, draw, lambda text: len(tokenizer.tokenize(text)), longest)
+
+
+# --- the machine
+
+
+def matrix(job: Job) -> Figures:
+    """GFLOP a second of large square products."""
+    size, rates = (2048, {}) if job.device == "cpu" else (8192, {})
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        a = torch.randn(size, size, device=job.device).to(dtype)
+        times = []
+        for _ in range(8):
+            start = synchronized(job.device)
+            a @ a
+            times.append(synchronized(job.device) - start)
+        rates[name] = 2 * size**3 / float(np.median(times[2:])) / 1e9
+    return rates
+
+
+def facts(job: Job) -> Figures:
+    """Versions, and the accelerator's name."""
+
+    def found(package: str) -> str | None:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return None
+
+    packages = ("molgen-lm", "molgen", "torch", "transformers", "rdkit", "numpy")
+    return {
+        "versions": {"python": platform.python_version()} | {name: found(name) for name in packages},
+        "threads": torch.get_num_threads(),
+        "accelerator": torch.cuda.get_device_name() if job.device == "cuda" else None,
+    }
+
+
+TASKS: dict[str, Callable[[Job], Figures]] = {
+    "prepare ours": prepare_ours,
+    "prepare transformers": prepare_transformers,
+    "prepare source": prepare_source,
+    "prepare namesake": prepare_namesake,
+    "train ours": train_ours,
+    "train transformers": train_transformers,
+    "train source": train_source,
+    "train namesake": train_namesake,
+    "sample ours": sample_ours,
+    "sample transformers": sample_transformers,
+    "sample source": sample_source,
+    "sample namesake": sample_namesake,
+    "matrix ours": matrix,
+    "facts ours": facts,
+}
+
+
+def main() -> None:
+    jobs = [Job(**job) for job in json.loads(sys.argv[1])]
+    figures = [TASKS[f"{job.task} {job.who}"](job) for job in jobs]
+    Path(sys.argv[2]).write_text(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
