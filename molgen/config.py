@@ -72,6 +72,8 @@ class ModelConfig(Section):
     """Transformer blocks."""
     heads: int = Field(4, ge=1, le=256)
     """Attention heads of a block."""
+    kv_heads: int | None = Field(None, ge=1, le=256)
+    """Heads of keys and values, a divisor of heads: fewer make sampling's memory smaller; null: as many as heads."""
     head_width: int = Field(32, ge=1, le=1_024)
     """Width of one head; heads x head_width need not equal the width."""
     feedforward: int = Field(512, ge=1, le=65_536)
@@ -99,6 +101,8 @@ class ModelConfig(Section):
             raise ValueError("rotary positions need an even head_width")
         if self.positions == "sinusoidal" and self.width % 2:
             raise ValueError("sinusoidal positions need an even width")
+        if self.kv_heads is not None and self.heads % self.kv_heads:
+            raise ValueError(f"kv_heads {self.kv_heads} does not divide heads {self.heads}")
         return self
 
 

@@ -62,14 +62,18 @@ def choose_device(wanted: Device) -> torch.device:
 @contextmanager
 def fast_forward(precision: Precision, device: torch.device) -> Iterator[None]:
     """For a training step's forward pass: bf16 autocast where wanted, the attention kernel with the fast backward."""
-    wanted = precision == "bf16" or (precision == "auto" and _gains_from_bf16(device))
     with ExitStack() as stack:
-        if wanted:
+        if uses_bf16(precision, device):
             stack.enter_context(torch.autocast(device.type, dtype=torch.bfloat16))
         if device.type == "cpu":
             # at a molecule's length the backward of the CPU's fused kernel takes twice the time of plain products
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         yield
+
+
+def uses_bf16(precision: Precision, device: torch.device) -> bool:
+    """What a precision means on a device: `auto` is bf16 where there are units for it."""
+    return precision == "bf16" or (precision == "auto" and _gains_from_bf16(device))
 
 
 def _gains_from_bf16(device: torch.device) -> bool:

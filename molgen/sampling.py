@@ -1,6 +1,7 @@
 """Prompt ids → prefill → state → logits → filters → draw → ids.
 
-Rows run in lockstep over a memory of keys and values; finished rows are compacted away when a quarter is done.
+Rows run in lockstep over a memory of keys and values; when a quarter is done, running rows take the place of finished
+ones. Half precision is inside the blocks only: sums between them and logits are float32.
 """
 
 import math
@@ -9,12 +10,15 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from molgen.config import Precision
 from molgen.errors import MolgenError
 from molgen.model.decoder import Decoder
+from molgen.optim import uses_bf16
 from molgen.tokenizer import BOS, EOS, PAD
 
-_ROOM = 32  # memories grow by this many positions
-_CHECK = 4  # steps between two looks at which rows are done: looking makes a GPU wait
+# Steps after which memories are made longer and finished rows left out, by one copy. More often, the copies cost more
+# than they save; looking which rows are done makes a GPU wait.
+_BUCKET = 8
 
 
 class Filters(NamedTuple):
@@ -56,7 +60,11 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
 
 
 def draw(logits: Tensor, filters: Filters, generator: Generator) -> Tensor:
-    """Logits (B, V) -> ids (B,), by the Gumbel-max trick: argmax of logit plus Gumbel noise is an exact draw."""
+    """Logits (B, V) -> ids (B,), an exact draw without a cumulated sum.
+
+    The Gumbel-max trick in the form of a race: of exponential times with rates p the shortest is token i with
+    probability p_i, so the largest p / time is drawn. Times have a resolution of 2^-24.
+    """
     logits = logits.float()
     if filters.temperature == 0:
         return logits.argmax(dim=-1)
@@ -65,13 +73,20 @@ def draw(logits: Tensor, filters: Filters, generator: Generator) -> Tensor:
         logits = keep_top_k(logits, filters.top_k)
     if filters.top_p is not None:
         logits = keep_top_p(logits, filters.top_p)
-    noise = torch.empty_like(logits).exponential_(generator=generator).clamp_min_(1e-10)  # ln 0 would make NaN of -inf
-    return (logits - noise.log()).argmax(dim=-1)  # −ln of exponential noise is Gumbel noise
+    # uniform numbers are below 1, so no time is 0; 0 itself gives an infinite one. `exponential_` is three times slower
+    times = torch.rand(logits.shape, generator=generator, device=logits.device).log_().neg_()
+    return (logits.softmax(dim=-1) / times).argmax(dim=-1)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # in inference mode autocast would convert the weights anew at each step
 def decode(
-    model: Decoder, prompt: list[int], rows: int, filters: Filters, never: list[int], generator: Generator
+    model: Decoder,
+    prompt: list[int],
+    rows: int,
+    filters: Filters,
+    never: list[int],
+    generator: Generator,
+    precision: Precision = "fp32",
 ) -> Tensor:
     """`rows` continuations of a prompt (token ids without `<bos>`), in which the ids `never` are not drawn.
 
@@ -79,27 +94,26 @@ def decode(
     a row's first `<eos>` means nothing; a row without one hit the context's end.
     """
     device = model.embedding.weight.device
+    half = uses_bf16(precision, device)
     ids = torch.full((rows, model.context + 1), PAD, dtype=torch.long, device=device)
     ids[:, : len(prompt)] = torch.tensor(prompt, dtype=torch.long, device=device)
-    start = torch.tensor([BOS, *prompt], dtype=torch.long, device=device).expand(rows, -1)
-    logits, state = model.step(start, model.empty_state(rows, min(len(prompt) + _ROOM, model.context + 1)))
     row = torch.arange(rows, device=device)  # which sample each running row is
+    new = torch.tensor([BOS, *prompt], dtype=torch.long, device=device).expand(rows, -1)
     done = torch.zeros(rows, dtype=torch.bool, device=device)
-    for position in range(len(prompt), model.context + 1):
-        logits[:, never] = -math.inf
-        new = draw(logits, filters, generator)
-        ids[row, position] = new
-        done |= new == EOS
-        if position == model.context:
-            break
-        if position % _CHECK == 0:
-            running = int((~done).sum())
-            if running == 0:
-                break
-            if running <= 0.75 * len(row):
-                alive = (~done).nonzero().squeeze(1)
-                row, new, done, state = row[alive], new[alive], done[alive], state.keep(alive)
-        if state.length == state.room:
-            state = state.widened(min(state.room + _ROOM, model.context + 1))
-        logits, state = model.step(new[:, None], state)
+    room = -(-(len(prompt) + 1) // _BUCKET) * _BUCKET
+    state = model.empty_state(rows, room, torch.bfloat16 if half and device.type != "cpu" else None)
+    with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        for position in range(len(prompt), model.context + 1):
+            logits, state = model.step(new, state)
+            logits[:, never] = -math.inf
+            drawn = draw(logits, filters, generator)
+            ids[row, position] = drawn
+            done |= drawn == EOS
+            if state.length == state.room:
+                running = (~done).nonzero().squeeze(1)
+                if len(running) == 0:
+                    break
+                state = state.rearranged(running, state.room + _BUCKET)
+                row, drawn, done = row[running], drawn[running], done[running]
+            new = drawn[:, None]
     return ids

@@ -49,7 +49,9 @@ def _assemble(config: ModelConfig, vocabulary: int) -> Decoder:
     blocks = [
         block(
             config.width,
-            CausalSelfAttention(config.width, config.heads, config.head_width, config.biases, rotation),
+            CausalSelfAttention(
+                config.width, config.heads, config.kv_heads or config.heads, config.head_width, config.biases, rotation
+            ),
             FeedForward(config.width, config.feedforward, config.biases),
             config.biases,
             config.dropout,

@@ -21,21 +21,21 @@ class DecodingState(NamedTuple):
     memories: tuple[Memory, ...]
     """One a block."""
 
-    def keep(self, rows: Tensor) -> "DecodingState":
-        """The state of some rows only, given by index (K,)."""
-        memories = (Memory(m.keys.index_select(0, rows), m.values.index_select(0, rows)) for m in self.memories)
-        return DecodingState(self.length, tuple(memories))
+    def rearranged(self, rows: Tensor, room: int) -> "DecodingState":
+        """The state of some rows only, given by index (K,), with room for more positions."""
+
+        def copy(part: Tensor) -> Tensor:
+            result = part.new_empty(len(rows), part.shape[1], room, part.shape[3])
+            torch.index_select(part, 0, rows, out=result[:, :, : self.room])
+            result[:, :, self.room :] = 0
+            return result
+
+        return DecodingState(self.length, tuple(Memory(copy(m.keys), copy(m.values)) for m in self.memories))
 
     @property
     def room(self) -> int:
         """Positions that the memories can hold."""
         return self.memories[0].keys.shape[2]
-
-    def widened(self, room: int) -> "DecodingState":
-        """The same state with room for more positions."""
-        more = room - self.room
-        memories = (Memory(pad(m.keys, (0, 0, 0, more)), pad(m.values, (0, 0, 0, more))) for m in self.memories)
-        return DecodingState(self.length, tuple(memories))
 
 
 class PreNormBlock(nn.Module):
@@ -108,7 +108,7 @@ class Decoder(nn.Module):
         x = self.dropout(self.positions(self.embedding(ids), 0))
         for block in self.blocks:
             x = block(x)
-        return self.head(self.norm(x))  # type: ignore[no-any-return]
+        return self._logits(x)
 
     def step(self, ids: Tensor, state: DecodingState) -> tuple[Tensor, DecodingState]:
         """Ids (B, T) that follow the state -> logits (B, V) after the last of them, and the state that includes them.
@@ -118,12 +118,16 @@ class Decoder(nn.Module):
         x = self.positions(self.embedding(ids), state.length)
         for block, memory in zip(self.blocks, state.memories, strict=True):
             x = block(x, state.length, memory)
-        return self.head(self.norm(x[:, -1])), DecodingState(state.length + ids.shape[1], state.memories)
+        return self._logits(x[:, -1]), DecodingState(state.length + ids.shape[1], state.memories)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):  # a logit of 10 in bf16 may be off by 3 %
+            return self.head(self.norm(x.float()))  # type: ignore[no-any-return]
 
     def empty_state(self, rows: int, room: int, dtype: torch.dtype | None = None) -> DecodingState:
         """A state for `rows` sequences of at most `room` positions."""
         weight = self.embedding.weight
-        shapes = [(rows, block.attention.heads, room, block.attention.head_width) for block in self.blocks]  # type: ignore[union-attr]
+        shapes = [(rows, block.attention.kv_heads, room, block.attention.head_width) for block in self.blocks]  # type: ignore[union-attr]
         memories = (
             Memory(*(torch.zeros(shape, device=weight.device, dtype=dtype or weight.dtype) for _ in range(2)))  # type: ignore[arg-type]
             for shape in shapes
