@@ -8,6 +8,7 @@ import numpy as np
 
 from molgen.batches import Corpus
 from molgen.config import TrainingConfig
+from molgen.processes import Team
 from molgen.tokenizer import BOS, SmilesTokenizer
 from molgen.workers import Workers
 
@@ -19,28 +20,32 @@ def fresh_corpora(
     canonical: Sequence[str],
     fixed: Corpus,
     tokenizer: SmilesTokenizer,
-    pool: Workers,
+    pool: Workers | None,
     config: TrainingConfig,
     context: int,
     first: int,
+    team: Team,
 ) -> Iterator[Iterator[tuple[Corpus, int]]]:
-    """(corpus, molecules that stayed canonical though drawn) an epoch, made while the epoch before trains."""
+    """(corpus, molecules that stayed canonical though drawn) an epoch, made while the epoch before trains.
+
+    A team's leader makes them, and passes them on; only it has a pool.
+    """
+
+    def share(epoch: int) -> float:
+        return config.randomized + (config.randomized_end - config.randomized) * epoch / max(1, config.epochs - 1)
 
     def make(epoch: int) -> tuple[Corpus, int]:
-        share = config.randomized + (config.randomized_end - config.randomized) * epoch / max(1, config.epochs - 1)
-        return (
-            randomized_corpus(canonical, share, tokenizer, pool, [config.seed, epoch, 1], context)
-            if share
-            else (fixed, 0)
-        )
+        if not share(epoch) or pool is None:
+            return fixed, 0
+        return randomized_corpus(canonical, share(epoch), tokenizer, pool, [config.seed, epoch, 1], context)
 
     def corpora() -> Iterator[tuple[Corpus, int]]:
         ahead: Future[tuple[Corpus, int]] = thread.submit(make, first)
-        for epoch in range(first + 1, config.epochs + 1):
-            ready = ahead.result()
-            if epoch < config.epochs:
-                ahead = thread.submit(make, epoch)
-            yield ready
+        for epoch in range(first, config.epochs):
+            corpus, replaced = ahead.result()
+            if epoch + 1 < config.epochs:
+                ahead = thread.submit(make, epoch + 1)
+            yield corpus.shared(team) if share(epoch) else corpus, replaced
 
     with ThreadPoolExecutor(1) as thread:
         yield corpora()

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from molgen.processes import Team
 from molgen.tokenizer import BOS, EOS, PAD
 
 Rows = npt.NDArray[np.int64]
@@ -46,8 +47,15 @@ class Corpus:
         """(N,) predicted positions of each molecule: its tokens and `<eos>`."""
         return np.diff(self.offsets) - 1
 
+    def shared(self, team: Team) -> "Corpus":
+        """The leader's corpus, in every process."""
+        return Corpus(**team.broadcast({"ids": self.ids, "offsets": self.offsets}))
+
     def batch(self, rows: Rows, device: torch.device) -> Batch:
-        """The molecules of these rows, padded."""
+        """The molecules of these rows, padded; of no rows one of padding alone, whose loss and gradient are zero."""
+        if not len(rows):
+            nothing = torch.full((1, 2), PAD, device=device)
+            return Batch(nothing[:, :-1], nothing[:, 1:])
         lengths = self.offsets[rows + 1] - self.offsets[rows]
         columns = np.arange(lengths.max())
         real = columns < lengths[:, None]  # (B, T + 1)

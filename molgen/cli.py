@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from molgen.errors import MolgenError
+from molgen.processes import complain, processes, say
 
 if TYPE_CHECKING:
     from molgen.evaluation import Evaluation
@@ -98,9 +99,9 @@ def train(
         run_training(resolved, out, resume=resume, force=force)
     except (KeyboardInterrupt, _TerminatedError):
         if (out / runs.STATE).exists():
-            _say(f"stopped; `molgen train --resume --out {out}` goes on after the last whole epoch")
+            say(f"stopped; `molgen train --resume --out {out}` goes on after the last whole epoch")
         raise
-    _say(f"done: {out}; curves in {out / runs.CURVES}. Next: molgen sample -n 2000; molgen eval")
+    say(f"done: {out}; curves in {out / runs.CURVES}. Next: molgen sample -n 2000; molgen eval")
 
 
 @app.command()
@@ -131,17 +132,21 @@ def sample(
     for path in (output, grid):
         _check_target(path, force)
     from molgen.generator import Keep, MoleculeGenerator, Tally
+    from molgen.runs import find_run
     from molgen.sampling import Filters
     from molgen.workers import workers
     from molgen.writing import check_targets, summary, write_samples
 
     check_targets(output, grid)
-    with workers() as pool:
-        generator = MoleculeGenerator.load(run, device.value)
+    with processes() as team, workers() as pool:
+        generator = MoleculeGenerator.load(team.meet(str(find_run(run).path)), device.value)
         filters, keep, tally = Filters(temperature, top_k, top_p), Keep(valid, unique, novel), Tally()
-        stream = generator.stream(n, filters, keep, pool, tally, prompt=prompt, seed=seed, batch_size=batch_size)
-        samples = write_samples(stream, n, tally, output, grid)
-        _say(summary(samples, tally, generator, pool))
+        stream = generator.stream(
+            n, filters, keep, pool, tally, prompt=prompt, seed=seed, batch_size=batch_size, team=team
+        )
+        written = write_samples(stream, n, tally, output, grid, team)
+        if team.leads:
+            say(summary(written, tally, generator, pool))
 
 
 @app.command(name="eval")
@@ -216,7 +221,7 @@ def score(
         table.writerow(f"{cell:.4f}" if isinstance(cell, float) else cell for cell in row)
     missing = sum(row.log_likelihood is None for row in rows)
     if missing:
-        _say(f"{missing} of {len(rows)} not scored: invalid, with an unseen token, or too long")
+        say(f"{missing} of {len(rows)} not scored: invalid, with an unseen token, or too long")
 
 
 @data_app.command(name="list")
@@ -226,7 +231,7 @@ def data_list() -> None:
 
     for name, description in NAMED.items():
         print(f"{name:<12}{description}")
-    _say(f"data directory: {data_directory()}")
+    say(f"data directory: {data_directory()}")
 
 
 @data_app.command(name="get")
@@ -244,10 +249,6 @@ class _TerminatedError(Exception):
 
 def _terminate(*_: Any) -> NoReturn:
     raise _TerminatedError
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 def _check_target(path: Path | None, force: bool) -> None:
@@ -269,14 +270,14 @@ def main(arguments: Iterable[str] | None = None) -> None:
     except SystemExit as leaving:  # typer's own way out when `| head` has read enough: that is no fault
         code = 0 if isinstance(leaving.__context__, BrokenPipeError) else leaving.code
     except MolgenError as error:
-        _say(f"molgen: {error}")
+        complain(str(error))
         code = 2
     except typer.Abort:
         code = 130
     except (KeyboardInterrupt, _TerminatedError) as signalled:
         code = 130 if isinstance(signalled, KeyboardInterrupt) else 143
     except (OSError, RuntimeError, ArithmeticError) as fault:
-        _say(f"molgen: {' '.join(str(fault).split())}")
+        complain(" ".join(str(fault).split()))
         code = 1
     except Exception as error:
         show = getattr(error, "show", None)  # a usage error of the command line itself

@@ -17,6 +17,7 @@ from molgen.likelihood import likelihood
 from molgen.model.decoder import Decoder
 from molgen.molecules import RDKIT_VERSION
 from molgen.optim import choose_device
+from molgen.processes import ALONE, Team
 from molgen.runs import Run, find_run
 from molgen.sampling import Filters, decode
 from molgen.tokenizer import SmilesTokenizer
@@ -51,6 +52,12 @@ class Tally:
     kept: int = 0
     unfinished: int = 0
     gave_up: bool = False
+
+    def gather(self, team: Team) -> None:
+        """Makes it the tally of all processes together."""
+        counts = team.sum(np.array([self.draws, self.kept, self.unfinished, self.gave_up]))
+        self.draws, self.kept, self.unfinished = counts[:3].tolist()
+        self.gave_up = bool(counts[3])
 
 
 class MoleculeGenerator:
@@ -105,15 +112,25 @@ class MoleculeGenerator:
         prompt: str = "",
         seed: int = 0,
         batch_size: int = 512,
+        team: Team = ALONE,
     ) -> Iterator[list[Sample]]:
-        """The samples batch by batch, each with its canonical form; `tally` is kept up to date."""
+        """The samples batch by batch, each with its canonical form; `tally` is kept up to date.
+
+        In a team each process draws its part of the n, from random numbers of its own.
+        """
         if n < 1:
             raise MolgenError(f"-n {n}: out of range", "ask for at least one molecule")
         if batch_size < 1:
             raise MolgenError(f"--batch-size {batch_size}: out of range", "at least 1")
         if not 0 <= seed < 2**64:
             raise MolgenError(f"--seed {seed}: out of range", "0 to 2^64 - 1")
+        if keep.unique and team.size > 1:
+            raise MolgenError(
+                "--unique: one process does not know what the others draw",
+                "sample in one process, or into a .csv without --unique and keep one line of each canonical SMILES",
+            )
         filters = filters.checked(len(self.tokenizer))
+        n, seed = team.part(n), team.own_seed(seed)
         start = self._prompt_ids(prompt)
         known = self.training_set(pool) if keep.novel else frozenset()
         seen: set[str] = set()

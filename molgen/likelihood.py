@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from molgen.batches import Batch, Corpus
+from molgen.processes import ALONE, Team
 from molgen.tokenizer import PAD
 
 # The source text pads every molecule to this many positions and counts pads that follow `<eos>` as reconstructed.
@@ -80,12 +81,14 @@ def token_nll(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def likelihood(model: nn.Module, corpus: Corpus, device: torch.device, batch_tokens: int = 8_192) -> Likelihood:
-    """Every molecule of a corpus under the model as it is in evaluation mode, in float32."""
+def likelihood(
+    model: nn.Module, corpus: Corpus, device: torch.device, batch_tokens: int = 8_192, team: Team = ALONE
+) -> Likelihood:
+    """Every molecule of a corpus under the model as it is in evaluation mode, in float32; the work of a whole team."""
     was_training = model.training
     model.eval()
     nll, correct = np.zeros(len(corpus)), np.zeros(len(corpus), dtype=np.int64)
-    order = np.argsort(corpus.positions, kind="stable")
+    order = team.share(np.argsort(corpus.positions, kind="stable"))
     start = 0
     while start < len(order):
         # the longest of the next molecules bounds the padded size: grow while it fits
@@ -100,7 +103,7 @@ def likelihood(model: nn.Module, corpus: Corpus, device: torch.device, batch_tok
         correct[rows] = hits.sum(dim=1).cpu().numpy()
         start = stop
     model.train(was_training)
-    return Likelihood(nll, corpus.positions, correct)
+    return Likelihood(team.sum(nll), corpus.positions, team.sum(correct))
 
 
 def paired_difference(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> tuple[float, float]:

@@ -2,11 +2,10 @@
 
 import math
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from molgen import __version__, molecules
@@ -28,6 +28,7 @@ from molgen.model.build import build_model
 from molgen.model.decoder import Decoder
 from molgen.optim import build_optimizer, choose_device, fast_forward, hardware, learning_rate
 from molgen.plots import draw_curves
+from molgen.processes import Team, processes, say, silent
 from molgen.runs import CURVES, MOLECULES, REPORT, STATE, Run, create_run
 from molgen.tokenizer import SmilesTokenizer, deepchem_pattern
 from molgen.workers import Workers, workers
@@ -51,8 +52,25 @@ class Progress:
 def train(config: Config, out: Path, resume: bool = False, force: bool = False) -> Run:
     """Trains what `config` says into the run directory `out`; with `resume` goes on there from its own configuration.
 
+    Under torchrun the processes share each step's molecules; the first alone reads the data and writes the run.
     Raises MolgenError for unusable data, an existing directory (unless `force`) or a loss that is no longer finite.
     """
+    with processes() as team, workers() if team.leads else nullcontext() as pool:
+        dataset = _prepare(config, out, resume, force, pool) if pool else Dataset(config.data.source, (), ())
+        run = Run(Path(team.meet(str(out))))
+        config, tokenizer = run.config, run.tokenizer
+        device = choose_device(config.training.device)
+        model = build_model(config.model, len(tokenizer), config.training.seed).to(device)
+        where = device.type if team.size == 1 else f"{team.size} processes on {device.type}"
+        say(f"{model.weights:,} weights, {len(tokenizer)} tokens, {where}, into {run.path}")
+        progress = _loop(config.training, model, tokenizer, dataset, run, pool, device, resume, team)
+    if team.leads:
+        _finish(run, model, tokenizer, dataset, progress, device, team)
+    return run
+
+
+def _prepare(config: Config, out: Path, resume: bool, force: bool, pool: Workers) -> Dataset:
+    """The molecules, clean and split, in a run directory that is new or to go on in."""
     if resume:
         run = Run(out)
         config = run.config
@@ -62,27 +80,20 @@ def train(config: Config, out: Path, resume: bool = False, force: bool = False) 
         raise MolgenError(
             f"{out}: exists", "choose another --out, or overwrite it with --force, or go on with --resume"
         )
-    device = choose_device(config.training.device)
-    with workers() as pool:
-        if resume and (out / MOLECULES).exists():
-            dataset = Dataset(config.data.source, tuple(run.molecules), tuple(run.dropped))
-            tokenizer = run.tokenizer
-        else:
-            rows = read_source(config.data)
-            _say(f"{config.data.source}: {len(rows):,} rows; loading DeepChem's tokenizer, cleaning, splitting")
-            pattern = deepchem_pattern()
-            dataset = build_dataset(rows, config.data, config.model.context, pattern, pool)
-            tokenizer = run.tokenizer if resume else build_tokenizer(config, dataset, pattern)
-        _say(", ".join(f"{name} {size:,}" for name, size in dataset.sizes.items()))
-        if dataset.reasons:
-            _say("dropped or altered: " + ", ".join(f"{v:,} {k}" for k, v in dataset.reasons.items()))
-        if not resume:
-            run = create_run(out, config, tokenizer, dataset)
-        model = build_model(config.model, len(tokenizer), config.training.seed).to(device)
-        _say(f"{model.weights:,} weights, {len(tokenizer)} tokens, {device.type}, into {out}")
-        progress = _loop(config.training, model, tokenizer, dataset, run, pool, device, resume)
-    _finish(run, model, tokenizer, dataset, progress, device)
-    return run
+    choose_device(config.training.device)
+    if resume and (out / MOLECULES).exists():
+        dataset = Dataset(config.data.source, tuple(run.molecules), tuple(run.dropped))
+    else:
+        rows = read_source(config.data)
+        say(f"{config.data.source}: {len(rows):,} rows; loading DeepChem's tokenizer, cleaning, splitting")
+        pattern = deepchem_pattern()
+        dataset = build_dataset(rows, config.data, config.model.context, pattern, pool)
+    say(", ".join(f"{name} {size:,}" for name, size in dataset.sizes.items()))
+    if dataset.reasons:
+        say("dropped or altered: " + ", ".join(f"{v:,} {k}" for k, v in dataset.reasons.items()))
+    if not resume:
+        create_run(out, config, build_tokenizer(config, dataset, pattern), dataset)
+    return dataset
 
 
 def build_tokenizer(config: Config, dataset: Dataset, pattern: str) -> SmilesTokenizer:
@@ -98,9 +109,10 @@ def _loop(
     tokenizer: SmilesTokenizer,
     dataset: Dataset,
     run: Run,
-    pool: Workers,
+    pool: Workers | None,
     device: torch.device,
     resume: bool,
+    team: Team,
 ) -> Progress:
     """Epoch after epoch: train, validate, keep the best weights, save. All randomness comes from (seed, epoch)."""
     optimizer = build_optimizer(model, config)
@@ -109,24 +121,28 @@ def _loop(
     if resume and (run.path / STATE).exists():
         progress = Progress(**cast(dict[str, Any], load_state(run.path / STATE, model, optimizer)))
         log = run.log()[: progress.epoch]
-        _say(f"going on after epoch {progress.epoch} of {config.epochs}")
+        say(f"going on after epoch {progress.epoch} of {config.epochs}")
     canonical = dataset.split("train")
-    fixed = _encode(canonical, tokenizer)
-    validation = _known(dataset.split("validation"), tokenizer)
+    fixed = _encode(canonical, tokenizer).shared(team)
+    validation = _known(dataset.split("validation"), tokenizer, team)
+    replica = team.replica(model)
     began, drawn = time.monotonic() - progress.seconds, -math.inf
     with (
-        _signals_held() as let_signals_act,
-        fresh_corpora(canonical, fixed, tokenizer, pool, config, model.context, progress.epoch) as corpora,
+        _signals_held(team) as let_signals_act,
+        fresh_corpora(canonical, fixed, tokenizer, pool, config, model.context, progress.epoch, team) as corpora,
     ):
         while progress.epoch < config.epochs and not _out_of_patience(progress, config):
             corpus, replaced = next(corpora)
             progress.canonical_instead += replaced
-            train_nll, speed = _epoch(model, optimizer, corpus, config, progress, device, let_signals_act)
-            held_out = likelihood(model, validation, device)
+            train_nll, speed = _epoch(replica, optimizer, corpus, config, progress, device, team, let_signals_act)
+            held_out = likelihood(model, validation, device, team=team)
             progress.epoch += 1
             progress.seconds = time.monotonic() - began
             if held_out.mean_nll < progress.best_nll:
                 progress.best_nll, progress.best_epoch = held_out.mean_nll, progress.epoch
+            if not team.leads:
+                continue
+            if progress.best_epoch == progress.epoch:
                 run.save_model(model)
             log.append(
                 {
@@ -146,25 +162,30 @@ def _loop(
                 draw_curves(log, run.path / CURVES, run.path.name)
                 drawn = time.monotonic()
             best = "  best" if progress.best_epoch == progress.epoch else ""
-            _say(
+            say(
                 f"epoch {progress.epoch:>3}/{config.epochs}  train {train_nll:.2f}  "
                 f"validation {held_out.mean_nll:.2f}  top-1 {held_out.top1:.3f}  "
                 f"{speed:,.0f} tokens/s  {progress.seconds:,.0f} s{best}"
             )
-    draw_curves(log, run.path / CURVES, run.path.name)
+    if team.leads:
+        draw_curves(log, run.path / CURVES, run.path.name)
     return progress
 
 
 def _epoch(
-    model: Decoder,
+    model: nn.Module,
     optimizer: torch.optim.Optimizer,
     corpus: Corpus,
     config: TrainingConfig,
     progress: Progress,
     device: torch.device,
+    team: Team,
     after_step: Callable[[], None],
 ) -> tuple[float, float]:
-    """One pass over a corpus; gives back its mean NLL a molecule and the tokens a second (padding not counted)."""
+    """One pass over a corpus; gives back its mean NLL a molecule and the tokens a second (padding not counted).
+
+    A team takes the very steps that one process would, each process with a share of their molecules.
+    """
     rng = np.random.default_rng([config.seed, progress.epoch])
     cut = bucketed_batches if config.batching == "buckets" else random_batches
     steps = cut(corpus.positions, config.batch_size, rng)
@@ -172,10 +193,11 @@ def _epoch(
     total, seen, tokens = torch.zeros((), device=device), 0, 0
     began = time.monotonic()
     with (
-        torch.random.fork_rng(),
-        tqdm(total=int(corpus.positions.sum()), unit="tok", unit_scale=True, leave=False, disable=None) as bar,
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        tqdm(total=int(corpus.positions.sum()), unit="tok", unit_scale=True, leave=False, disable=silent()) as bar,
     ):
-        torch.manual_seed(int(rng.integers(2**63)))  # dropout draws from torch's global generator, restored afterwards
+        # dropout draws from torch's global generator, restored afterwards; each process from a stream of its own
+        torch.manual_seed(int(rng.integers(2**63, size=team.size)[team.rank]))
         bar.set_description(f"epoch {progress.epoch + 1}/{config.epochs}")
         for i, parts in enumerate(steps):
             rate = learning_rate((progress.epoch + i / len(steps)) / config.epochs, config)
@@ -185,11 +207,13 @@ def _epoch(
             positions = sum(int(corpus.positions[rows].sum()) for rows in parts)
             optimizer.zero_grad(set_to_none=True)
             for rows in parts:
-                batch = corpus.batch(rows, device)
+                batch = corpus.batch(team.share(rows), device)
                 with fast_forward(config.precision, device):
                     logits = model(batch.inputs)  # (B, T, V)
                 nll = token_nll(logits, batch.targets).sum()
-                (nll / (positions if config.loss == "token" else molecules_here)).backward()  # type: ignore[no-untyped-call]
+                # of a team the backward pass leaves the mean gradient: times the number of processes it is the sum
+                loss = nll * team.size / (positions if config.loss == "token" else molecules_here)
+                loss.backward()  # type: ignore[no-untyped-call]
                 total += nll.detach()
             if config.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
@@ -197,9 +221,9 @@ def _epoch(
             seen, tokens, progress.step = seen + molecules_here, tokens + positions, progress.step + 1
             bar.update(positions)
             if i % 10 == 9:
-                bar.set_postfix_str(f"NLL {float(total) / seen:.2f}", refresh=False)
+                bar.set_postfix_str(f"NLL {float(total) * team.size / seen:.2f}", refresh=False)
             after_step()
-    mean = float(total) / seen
+    mean = float(team.sum(np.array(float(total)))) / seen
     if not math.isfinite(mean):
         raise FloatingPointError(
             f"the loss is no longer finite in epoch {progress.epoch + 1}; the last good weights are kept. "
@@ -209,24 +233,28 @@ def _epoch(
 
 
 @contextmanager
-def _signals_held() -> Iterator[Callable[[], None]]:
+def _signals_held(team: Team) -> Iterator[Callable[[], None]]:
     """Holds SIGINT and SIGTERM back until the function it gives is called; a second signal acts at once.
 
-    An exception out of a signal handler can strike where Python swallows it. Between two steps it cannot.
+    An exception out of a signal handler can strike where Python swallows it. Between two steps it cannot, and there
+    the processes of a team leave together, whichever of them got the signal first.
     """
     received: list[int] = []
     before: dict[int, Any] = {}
 
     def act() -> None:
-        if received:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            signal.raise_signal(received[0])
+        if number := team.largest(received[0] if received else 0):
+            leave(number)
+
+    def leave(number: int) -> None:
+        for held, handler in before.items():
+            signal.signal(held, handler)
+        signal.raise_signal(number)
 
     def hold(number: int, _: object) -> None:
         received.append(number)
         if len(received) > 1:
-            act()
+            leave(number)
 
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -246,12 +274,12 @@ def _encode(smiles: Sequence[str], tokenizer: SmilesTokenizer) -> Corpus:
     return Corpus.of([ids for ids in map(tokenizer.encode, smiles) if ids is not None], len(tokenizer))
 
 
-def _known(smiles: Sequence[str], tokenizer: SmilesTokenizer) -> Corpus:
+def _known(smiles: Sequence[str], tokenizer: SmilesTokenizer, team: Team) -> Corpus:
     """Held-out molecules whose tokens the vocabulary has; the others are said."""
-    corpus = _encode(smiles, tokenizer)
+    corpus = _encode(smiles, tokenizer).shared(team)
     if len(corpus) < len(smiles):
         left_out = len(smiles) - len(corpus)
-        _say(f"{left_out} of {len(smiles)} validation molecules have tokens that training lacks: left out")
+        say(f"{left_out} of {len(smiles)} validation molecules have tokens that training lacks: left out")
     if not len(corpus):
         raise MolgenError("no validation molecule has only tokens known from training", "give more molecules")
     return corpus
@@ -264,6 +292,7 @@ def _finish(
     dataset: Dataset,
     progress: Progress,
     device: torch.device,
+    team: Team,
 ) -> None:
     """Writes report.json: the best weights' validation figures and what they rest on."""
     best = run.model(device)
@@ -289,15 +318,11 @@ def _finish(
                 "unknown_tokens": len(smiles) - len(held_out.nll),
                 **held_out.figures(),
             },
-            "hardware": hardware(device),
+            "hardware": {**hardware(device), "processes": team.size},
             "versions": {name: version(name) for name in ("torch", "rdkit", "numpy", "deepchem")},
         }
     )
-    _say(
+    say(
         f"best validation NLL {held_out.mean_nll:.2f} ± {held_out.stderr:.2f} nats a molecule, "
         f"top-1 {held_out.top1:.3f} (epoch {progress.best_epoch}, n = {len(held_out.nll)}, {progress.seconds:,.0f} s)"
     )
-
-
-def _say(text: str) -> None:
-    tqdm.write(text, file=sys.stderr)

@@ -20,6 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from molgen import cleaning, description, molecules
+from molgen.processes import processes_here, silent
 
 TASKS: dict[str, Callable[..., Any]] = {
     "clean": cleaning.clean,
@@ -102,7 +103,7 @@ class Workers:
             finally:
                 self._idle.put(worker)
 
-        disable = None if description else True  # None: only where a person looks at stderr
+        disable = silent() if description else True
         with tqdm(total=len(items), desc=description, unit="mol", delay=1, disable=disable, leave=False) as bar:
             while True:
                 for chunk in islice(chunks, 2 * self.processes - len(pending)):
@@ -134,7 +135,7 @@ class Workers:
 @contextmanager
 def workers(processes: int | None = None) -> Iterator[Workers]:
     """A pool with one process a core (at most 16) unless told otherwise, ended with the block."""
-    pool = Workers(processes or min(16, os.cpu_count() or 1))
+    pool = Workers(processes or max(1, min(16, (os.cpu_count() or 1) // processes_here())))
     try:
         yield pool
     finally:

@@ -1,0 +1,195 @@
+"""Several processes at one command: who leads, whose share is which, what passes between them, who speaks.
+
+torchrun starts the processes and tells each by its environment which one it is; without it there is one, a team of its
+own. torch is imported only where processes meet: the command line speaks through this module.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from torch import nn
+    from torch.distributed import Store  # type: ignore[attr-defined]
+
+# How long a process waits for another once they are connected. One that dies is missed at once, for its connections
+# close; this is for a machine that vanishes or hangs.
+TIMEOUT = timedelta(minutes=10)
+_meetings = count()
+
+
+class Team:
+    """The processes of one command, seen from one of them. Process 0 leads: it alone touches files and speaks."""
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank, self.size = rank, size
+        self.store: Store | None = None
+        self.joined = False
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the first."""
+        return self.rank == 0
+
+    def meet(self, word: str) -> str:
+        """The leader's word, in every process. For it the others wait as long as the leader takes to get here."""
+        if self.store is None:
+            return word
+        if self.leads:
+            self.store.set("word", word)
+        while not self.store.check(["word"]):  # Store.wait would keep a signal waiting too
+            time.sleep(0.1)
+        return self.store.get("word").decode()
+
+    def share(self, rows: "npt.NDArray[Any]") -> "npt.NDArray[Any]":
+        """Every `size`-th of these, for this process: of molecules in order of length a share of like token count."""
+        return rows[self.rank :: self.size]
+
+    def part(self, n: int) -> int:
+        """How many of n things this process makes."""
+        return n // self.size + (self.rank < n % self.size)
+
+    def own_seed(self, seed: int) -> int:
+        """The seed itself for one process alone; of several each has one of its own, hashed from (seed, rank)."""
+        if self.size == 1:
+            return seed
+        import numpy as np
+
+        return int(np.random.SeedSequence(seed, spawn_key=(self.rank,)).generate_state(1, np.uint64)[0])
+
+    def replica(self, model: "nn.Module") -> "nn.Module":
+        """The model; of several processes one whose gradients are, after a backward pass, the mean over all."""
+        if self.size == 1:
+            return model
+        from torch.nn.parallel import DistributedDataParallel
+
+        self._join()
+        replica = DistributedDataParallel(model)
+        replica.broadcast_buffers = False  # they are constants
+        return replica
+
+    def sum(self, values: "npt.NDArray[Any]") -> "npt.NDArray[Any]":
+        """The sum of every process's array, in every process."""
+        return values if self.size == 1 else self._reduced(values, "SUM")
+
+    def largest(self, value: int) -> int:
+        """The largest of the processes' values, in every process."""
+        if self.size == 1:
+            return value
+        import numpy as np
+
+        return int(self._reduced(np.array(value), "MAX"))
+
+    def gather(self, values: "npt.NDArray[Any]") -> "npt.NDArray[Any]":
+        """Every process's values (n,), one after another in the order of the processes, in every process."""
+        import numpy as np
+
+        sizes = self.sum(np.where(np.arange(self.size) == self.rank, len(values), 0))
+        start = int(sizes[: self.rank].sum())
+        whole = np.zeros(int(sizes.sum()), values.dtype)
+        whole[start : start + len(values)] = values
+        return self.sum(whole)
+
+    def broadcast(self, arrays: "Mapping[str, npt.NDArray[Any]]") -> "dict[str, npt.NDArray[Any]]":
+        """The leader's arrays, in every process."""
+        if self.size == 1:
+            return dict(arrays)
+        import torch
+        import torch.distributed as dist
+        from safetensors.numpy import load, save  # torch's own way would be a pickle
+
+        content = bytearray(save(dict(arrays)) if self.leads else b"")
+        length = self.largest(len(content))
+        data = torch.frombuffer(content, dtype=torch.uint8) if self.leads else torch.empty(length, dtype=torch.uint8)
+        dist.broadcast(data, 0)
+        return load(data.numpy().tobytes())  # type: ignore[no-any-return]
+
+    def _join(self) -> None:
+        """Connects the processes when first something passes between them, once all of them have come that far.
+
+        Up to there one may need hours more than another, so no time limit holds yet.
+        """
+        if self.joined or self.store is None:
+            return
+        import torch.distributed as dist
+
+        self.store.add("here", 1)
+        while self.store.add("here", 0) < self.size:
+            time.sleep(0.1)
+        backend = "cpu:gloo,cuda:nccl" if dist.is_nccl_available() else "gloo"
+        dist.init_process_group(backend, store=self.store, rank=self.rank, world_size=self.size, timeout=TIMEOUT)
+        self.joined = True
+
+    def _reduced(self, values: "npt.NDArray[Any]", operation: str) -> "npt.NDArray[Any]":
+        import torch
+        import torch.distributed as dist
+
+        self._join()
+        result = torch.tensor(values)
+        dist.all_reduce(result, getattr(dist.ReduceOp, operation))
+        return result.numpy()
+
+
+ALONE = Team()
+
+
+@contextmanager
+def processes() -> Iterator[Team]:
+    """The team that this process belongs to. Raises a RuntimeError where the others cannot be reached."""
+    team = _here()
+    if team.size == 1:
+        yield team
+        return
+    import torch
+    import torch.distributed as dist
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    store, _, _ = next(dist.rendezvous("env://", timeout=TIMEOUT))  # type: ignore[attr-defined]
+    team.store = dist.PrefixStore(f"molgen/{next(_meetings)}", store)  # type: ignore[attr-defined]
+    yield team
+    if team.joined:  # not after an exception: the others may never come to a common end
+        dist.destroy_process_group()
+
+
+def processes_here() -> int:
+    """How many of the processes run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def silent() -> bool | None:
+    """For tqdm's `disable`: bars are the leader's, and for a terminal only."""
+    return None if _here().leads else True
+
+
+def say(text: str) -> None:
+    """A line on stderr, from the leader only."""
+    if _here().leads:
+        from tqdm import tqdm
+
+        tqdm.write(text, file=sys.stderr)  # keeps clear of a bar
+
+
+def complain(text: str) -> None:
+    """The line that a command ends with when it fails.
+
+    Most mistakes are seen by every process: the others leave the leader a second to say it and torchrun to end them.
+    """
+    team = _here()
+    if not team.leads:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(1)
+        text = f"process {team.rank} of {team.size}: {text}"
+    print(f"molgen: {text}", file=sys.stderr)
+
+
+def _here() -> Team:
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    return Team(int(os.environ["RANK"]), size) if size > 1 else ALONE
