@@ -1,6 +1,7 @@
 """Tensors on disk: safetensors only, written beside, synced, swapped in by one atomic replace; checked before use."""
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -42,30 +43,33 @@ def save_weights(path: Path, model: nn.Module, metadata: Mapping[str, str]) -> N
     write_atomically(path, save(_parameters(model), dict(metadata)))
 
 
-def load_weights(path: Path, build: Callable[[], nn.Module], expected: Mapping[str, str]) -> nn.Module:
-    """Builds a model and fills it from a file.
+def load_weights(path: Path, build: Callable[[], nn.Module], weights: int, expected: Mapping[str, str]) -> nn.Module:
+    """Builds a model of so many weights and fills it from a file.
 
-    Raises MolgenError, before anything large is allocated, for a file that is no safetensors file, whose header
-    differs from `expected`, or whose tensors have other names, shapes or types; and for weights that are not finite.
+    Raises MolgenError, before anything much larger than the file is allocated, for a file that is no safetensors file,
+    whose header differs from `expected`, or whose tensors have other names, shapes or types; and for weights that are
+    not finite.
     """
-    with torch.device("meta"):
-        shapes = {name: tuple(p.shape) for name, p in build().named_parameters()}
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
             for key, value in expected.items():
                 if metadata.get(key) != value:
                     raise _damaged(path, f"its {key} is {metadata.get(key)}, this run's is {value}")
-            names = set(file.keys())
-            if names != set(shapes):
-                different = sorted(names ^ set(shapes))
-                raise _damaged(path, f"tensor {different[0]!r} is {'unknown' if different[0] in names else 'missing'}")
-            for name, shape in shapes.items():
-                entry = file.get_slice(name)
-                if tuple(entry.get_shape()) != shape or entry.get_dtype() not in _DTYPES:
-                    found = f"{entry.get_dtype()} {tuple(entry.get_shape())}"
-                    raise _damaged(path, f"tensor {name!r} is {found}, should be {shape}")
+            entries = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            found = sum(math.prod(entry.get_shape()) for entry in entries.values())
+            if weights > 2 * found + 1_000_000:  # it would be built for nothing
+                raise _damaged(path, f"it has {found:,} weights, this run's configuration {weights:,}")
             model = build()
+            shapes = {name: list(p.shape) for name, p in model.named_parameters()}
+            if different := sorted(entries.keys() ^ shapes.keys()):
+                raise _damaged(
+                    path, f"tensor {different[0]!r} is {'unknown' if different[0] in entries else 'missing'}"
+                )
+            for name, shape in shapes.items():
+                kind, sizes = entries[name].get_dtype(), entries[name].get_shape()
+                if sizes != shape or kind not in _DTYPES:
+                    raise _damaged(path, f"tensor {name!r} is {kind} {tuple(sizes)}, should be {tuple(shape)}")
             for name, parameter in model.named_parameters():
                 tensor = file.get_tensor(name)
                 if not torch.isfinite(tensor).all():

@@ -125,20 +125,23 @@ def sample(
     novel: Annotated[bool, typer.Option("--novel", help="Draw until n are valid and not in the training set.")] = False,
     grid: Annotated[Path | None, typer.Option(help="Draw the first 30 valid ones into a .png or .svg file.")] = None,
     device: DeviceOption = Device.auto,
-    batch_size: Annotated[int, typer.Option(help="Molecules drawn at a time.")] = 512,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Most molecules drawn at a time.", show_default="2048; 8192 on a GPU")
+    ] = None,
     force: Force = False,
 ) -> None:
     """Sample molecules: one SMILES a line on stdout, an invalid one as it is, an unfinished one as an empty line."""
     for path in (output, grid):
         _check_target(path, force)
-    from molgen.generator import Keep, MoleculeGenerator, Tally
-    from molgen.runs import find_run
-    from molgen.sampling import Filters
     from molgen.workers import workers
-    from molgen.writing import check_targets, summary, write_samples
 
-    check_targets(output, grid)
-    with processes() as team, workers() as pool:
+    with processes() as team, workers() as pool:  # they start while the rest is imported
+        from molgen.generator import Keep, MoleculeGenerator, Tally
+        from molgen.runs import find_run
+        from molgen.sampling import Filters
+        from molgen.writing import check_targets, summary, write_samples
+
+        check_targets(output, grid)
         generator = MoleculeGenerator.load(team.meet(str(find_run(run).path)), device.value)
         filters, keep, tally = Filters(temperature, top_k, top_p), Keep(valid, unique, novel), Tally()
         stream = generator.stream(

@@ -1,9 +1,13 @@
 """A trained run as an object: sample molecules from it, ask how likely it finds them."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
+from threading import Event
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +27,10 @@ from molgen.sampling import Filters, decode
 from molgen.tokenizer import SmilesTokenizer
 from molgen.workers import Workers, workers
 
+BATCH_ON_CPU, BATCH_ON_GPU = 2_048, 8_192
+"""Molecules drawn at a time unless told otherwise."""
+_AT_ONCE = 4  # batches; above, Python's own steps would wait for each other
+_FEWEST_TRIED = 512  # draws at a time where some are rejected, even if fewer are asked for
 # Rejection gives up when fewer than one in a thousand of the last ten thousand draws was kept.
 _WINDOW, _LEAST_KEPT = 10_000, 10
 
@@ -89,7 +97,7 @@ class MoleculeGenerator:
         valid: bool = False,
         unique: bool = False,
         novel: bool = False,
-        batch_size: int = 512,
+        batch_size: int | None = None,
     ) -> list[str]:
         """`n` SMILES in the order in which they were started; an empty or unfinished one is an empty string.
 
@@ -111,60 +119,100 @@ class MoleculeGenerator:
         *,
         prompt: str = "",
         seed: int = 0,
-        batch_size: int = 512,
+        batch_size: int | None = None,
         team: Team = ALONE,
     ) -> Iterator[list[Sample]]:
         """The samples batch by batch, each with its canonical form; `tally` is kept up to date.
 
-        In a team each process draws its part of the n, from random numbers of its own.
+        RDKit parses one batch while the next ones are drawn. In a team each process draws some of the batches.
         """
         if n < 1:
             raise MolgenError(f"-n {n}: out of range", "ask for at least one molecule")
-        if batch_size < 1:
-            raise MolgenError(f"--batch-size {batch_size}: out of range", "at least 1")
-        if not 0 <= seed < 2**64:
-            raise MolgenError(f"--seed {seed}: out of range", "0 to 2^64 - 1")
         if keep.unique and team.size > 1:
             raise MolgenError(
                 "--unique: one process does not know what the others draw",
                 "sample in one process, or into a .csv without --unique and keep one line of each canonical SMILES",
             )
-        filters = filters.checked(len(self.tokenizer))
-        n, seed = team.part(n), team.own_seed(seed)
-        start = self._prompt_ids(prompt)
+        sizes = even_batches(n, self._batch_size(batch_size))
+        batches: Iterable[tuple[int, int]]
+        if any(keep):
+            n, rows = team.part(n), max(sizes[0], min(_FEWEST_TRIED, self._batch_size(batch_size)))
+            batches = ((number, rows) for number in count(team.rank, team.size))
+        else:
+            batches = [(number, sizes[number]) for number in team.run_of(sizes)]
+            n = sum(rows for _, rows in batches)
         known = self.training_set(pool) if keep.novel else frozenset()
         seen: set[str] = set()
         window: deque[tuple[int, int]] = deque()  # (draws, kept) of the last batches
-        random = torch.Generator(self.device).manual_seed(seed)
-        rejecting = any(keep)
-        while tally.kept < n and not tally.gave_up:
-            rows = batch_size if rejecting else min(batch_size, n - tally.kept)
-            ids = decode(self.model, start, rows, filters, self.tokenizer.never_drawn, random).cpu().numpy()
-            texts = self.tokenizer.decode(ids)
-            tally.unfinished += sum(text is None for text in texts)
-            samples = [text or "" for text in texts]
-            batch: list[Sample] = []
-            for sample in map(Sample, samples, pool.map("canonical", samples)):
-                tally.draws += 1
-                if keep.valid and sample.canonical is None:
-                    continue
-                if keep.novel and (sample.canonical is None or sample.canonical in known):
-                    continue
-                if keep.unique:
-                    key = sample.canonical or sample.smiles
-                    if key in seen:
+        with closing(self.strings(batches, filters, prompt=prompt, seed=seed)) as drawn_batches:
+            while tally.kept < n and not tally.gave_up:
+                texts = next(drawn_batches)
+                tally.unfinished += sum(text is None for text in texts)
+                samples = [text or "" for text in texts]
+                batch: list[Sample] = []
+                for sample in map(Sample, samples, pool.map("canonical", samples)):
+                    tally.draws += 1
+                    if keep.valid and sample.canonical is None:
                         continue
-                    seen.add(key)
-                batch.append(sample)
-                if tally.kept + len(batch) == n:
-                    break
-            tally.kept += len(batch)
-            window.append((rows, len(batch)))
-            while sum(draws for draws, _ in window) - window[0][0] >= _WINDOW:
-                window.popleft()
-            drawn, kept = (sum(column) for column in zip(*window, strict=True))
-            tally.gave_up = drawn >= _WINDOW and kept < _LEAST_KEPT and tally.kept < n
-            yield batch
+                    if keep.novel and (sample.canonical is None or sample.canonical in known):
+                        continue
+                    if keep.unique:
+                        key = sample.canonical or sample.smiles
+                        if key in seen:
+                            continue
+                        seen.add(key)
+                    batch.append(sample)
+                    if tally.kept + len(batch) == n:
+                        break
+                tally.kept += len(batch)
+                window.append((len(texts), len(batch)))
+                while sum(draws for draws, _ in window) - window[0][0] >= _WINDOW:
+                    window.popleft()
+                drawn, kept = (sum(column) for column in zip(*window, strict=True))
+                tally.gave_up = drawn >= _WINDOW and kept < _LEAST_KEPT and tally.kept < n
+                yield batch
+
+    def strings(
+        self, batches: Iterable[tuple[int, int]], filters: Filters, *, prompt: str = "", seed: int = 0
+    ) -> Generator[list[str | None]]:
+        """What is drawn in each of some (number, rows) batches, as strings, in this order; None for an unfinished one.
+
+        A batch's random numbers come from the seed and its number alone. Nothing is parsed. On a CPU several batches
+        are drawn at the same time with fewer threads each, for threads that share one batch wait for each other.
+        """
+        if not 0 <= seed < 2**64:
+            raise MolgenError(f"--seed {seed}: out of range", "0 to 2^64 - 1")
+        filters, start = filters.checked(len(self.tokenizer)), self._prompt_ids(prompt)
+        precision = self.run.config.training.precision if self.run else "auto"
+        # The CPU's generator takes 32 bits: numbers in a row keep all batches of a run apart.
+        first = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        stopped = Event()
+
+        def draw_batch(number: int, rows: int) -> list[str | None]:
+            random = torch.Generator(self.device).manual_seed((first + number) % 2**32)
+            ids = decode(
+                self.model, start, rows, filters, self.tokenizer.never_drawn, random, precision, stopped.is_set
+            )
+            return self.tokenizer.decode(ids.cpu().numpy())
+
+        threads = torch.get_num_threads()
+        waiting = iter(batches)
+        at_once = min(_AT_ONCE, threads) if self.device.type == "cpu" else 1
+        ahead = list(islice(waiting, 2 * at_once))  # twice as many as threads: none waits for who takes the results
+        if len(ahead) == 1:
+            yield draw_batch(*ahead[0])
+            return
+        at_once = min(at_once, len(ahead))
+        with ThreadPoolExecutor(at_once, "draw", torch.set_num_threads, (threads // at_once,)) as executor:
+            try:
+                pending = deque(executor.submit(draw_batch, *batch) for batch in ahead)
+                while pending:
+                    yield pending.popleft().result()
+                    pending.extend(executor.submit(draw_batch, *batch) for batch in islice(waiting, 1))
+            finally:
+                stopped.set()
+                executor.shutdown(cancel_futures=True)
+                torch.set_num_threads(threads)  # what the executor's threads set holds for all later threads too
 
     def log_likelihood(self, smiles: Sequence[str]) -> npt.NDArray[np.float64]:
         """ln p of each string and its `<eos>` in nats, (n,); NaN where it has unknown tokens or exceeds the context."""
@@ -186,6 +234,11 @@ class MoleculeGenerator:
         canonical = pool.map("canonical", smiles, "training set")
         return frozenset(s for s in canonical if s is not None)
 
+    def _batch_size(self, asked: int | None) -> int:
+        if asked is not None and asked < 1:
+            raise MolgenError(f"--batch-size {asked}: out of range", "at least 1")
+        return asked or (BATCH_ON_CPU if self.device.type == "cpu" else BATCH_ON_GPU)
+
     def _prompt_ids(self, prompt: str) -> list[int]:
         if not prompt:
             return []
@@ -199,3 +252,13 @@ class MoleculeGenerator:
         if len(ids) >= self.model.context:
             raise MolgenError(f"--prompt: {len(ids)} tokens, the context holds {self.model.context}", "shorten it")
         return ids
+
+
+def even_batches(n: int, largest: int) -> list[int]:
+    """The sizes of batches for n molecules: about equal, and an even number of them, so that two threads end together.
+
+    They do not depend on the machine, so neither do the molecules.
+    """
+    parts = -(-n // largest)
+    parts += parts % 2 if n > _FEWEST_TRIED else 0
+    return [n // parts + (i < n % parts) for i in range(parts)]

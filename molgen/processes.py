@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count
@@ -56,13 +56,9 @@ class Team:
         """How many of n things this process makes."""
         return n // self.size + (self.rank < n % self.size)
 
-    def own_seed(self, seed: int) -> int:
-        """The seed itself for one process alone; of several each has one of its own, hashed from (seed, rank)."""
-        if self.size == 1:
-            return seed
-        import numpy as np
-
-        return int(np.random.SeedSequence(seed, spawn_key=(self.rank,)).generate_state(1, np.uint64)[0])
+    def run_of(self, things: Sequence[object]) -> range:
+        """The places of this process's things: one after another, after those of the processes before it."""
+        return range(len(things) * self.rank // self.size, len(things) * (self.rank + 1) // self.size)
 
     def replica(self, model: "nn.Module") -> "nn.Module":
         """The model; of several processes one whose gradients are, after a backward pass, the mean over all."""

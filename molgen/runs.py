@@ -15,7 +15,7 @@ from molgen.checkpoint import load_weights, save_weights, write_atomically
 from molgen.config import Config, parse_yaml, to_yaml, validate
 from molgen.datasets import Dataset, Dropped, Molecule, reference_smiles
 from molgen.errors import MolgenError
-from molgen.model.build import build_model
+from molgen.model.build import build_model, count_weights
 from molgen.model.decoder import Decoder
 from molgen.tokenizer import SmilesTokenizer
 
@@ -56,7 +56,8 @@ class Run:
         if not path.is_file():
             raise MolgenError(f"{self.path}: no {WEIGHTS} yet", "let the training finish its first epoch")
         expected = {"vocabulary": self.tokenizer.fingerprint}
-        model = load_weights(path, lambda: build_model(self.config.model, len(self.tokenizer)), expected)
+        weights = count_weights(self.config.model, len(self.tokenizer))
+        model = load_weights(path, lambda: build_model(self.config.model, len(self.tokenizer)), weights, expected)
         return cast(Decoder, model.to(device).eval())
 
     def save_model(self, model: Decoder) -> None:

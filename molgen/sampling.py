@@ -5,6 +5,7 @@ ones. Half precision is inside the blocks only: sums between them and logits are
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -87,11 +88,12 @@ def decode(
     never: list[int],
     generator: Generator,
     precision: Precision = "fp32",
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Tensor:
     """`rows` continuations of a prompt (token ids without `<bos>`), in which the ids `never` are not drawn.
 
     Returns ids (rows, context + 1), the prompt included, in the order in which the rows were started. What follows
-    a row's first `<eos>` means nothing; a row without one hit the context's end.
+    a row's first `<eos>` means nothing; a row without one hit the context's end. Ends early once `stopped` says so.
     """
     device = model.embedding.weight.device
     half = uses_bf16(precision, device)
@@ -111,7 +113,7 @@ def decode(
             done |= drawn == EOS
             if state.length == state.room:
                 running = (~done).nonzero().squeeze(1)
-                if len(running) == 0:
+                if len(running) == 0 or stopped():
                     break
                 state = state.rearranged(running, state.room + _BUCKET)
                 row, drawn, done = row[running], drawn[running], done[running]

@@ -134,7 +134,7 @@ def _loop(
         while progress.epoch < config.epochs and not _out_of_patience(progress, config):
             corpus, replaced = next(corpora)
             progress.canonical_instead += replaced
-            train_nll, speed = _epoch(replica, optimizer, corpus, config, progress, device, team, let_signals_act)
+            train_nll, speed = train_epoch(replica, optimizer, corpus, config, progress, device, team, let_signals_act)
             held_out = likelihood(model, validation, device, team=team)
             progress.epoch += 1
             progress.seconds = time.monotonic() - began
@@ -172,7 +172,7 @@ def _loop(
     return progress
 
 
-def _epoch(
+def train_epoch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     corpus: Corpus,

@@ -4,10 +4,9 @@ import io
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
 from typing import TextIO, cast
@@ -18,6 +17,7 @@ from tqdm import tqdm
 
 from molgen.errors import MolgenError
 from molgen.generator import MoleculeGenerator, Sample, Tally
+from molgen.metrics.known import keys_of
 from molgen.molecules import DRAWINGS, draw_grid
 from molgen.processes import ALONE, Team, say, silent
 from molgen.workers import Workers
@@ -30,7 +30,7 @@ class Written:
     """What a summary needs of samples that are no longer held: ten million of them take 80 MB."""
 
     valid: int = 0
-    keys: list[npt.NDArray[np.int64]] = field(default_factory=list)
+    keys: list[npt.NDArray[np.uint64]] = field(default_factory=list)
     """A number for the canonical SMILES of each valid sample, batch by batch."""
     drawable: list[str] = field(default_factory=list)
     """The first valid ones."""
@@ -39,12 +39,12 @@ class Written:
         """Takes note of samples."""
         valid = [sample for sample in batch if sample.canonical]
         self.valid += len(valid)
-        self.keys.append(_keys(sample.canonical or "" for sample in valid))
+        self.keys.append(keys_of(sample.canonical or "" for sample in valid))
         self.drawable += [sample.smiles for sample in valid[: _DRAWN - len(self.drawable)]]
 
     def gathered(self, team: Team) -> "Written":
         """The same of all processes together."""
-        keys = team.gather(np.concatenate([np.empty(0, np.int64), *self.keys]))
+        keys = team.gather(np.concatenate([np.empty(0, np.uint64), *self.keys]).view(np.int64)).view(np.uint64)
         drawable = _gathered_text("".join(f"{smiles}\n" for smiles in self.drawable), team).split()
         return Written(len(keys), [keys], drawable[:_DRAWN])
 
@@ -104,16 +104,11 @@ def summary(written: Written, tally: Tally, generator: MoleculeGenerator, pool: 
     if len(distinct):
         figures["uniqueness"] = len(distinct) / written.valid
         if generator.run and generator.run.has_molecules:
-            figures["novelty"] = float(np.isin(distinct, _keys(generator.training_set(pool)), invert=True).mean())
+            figures["novelty"] = float(np.isin(distinct, keys_of(generator.training_set(pool)), invert=True).mean())
     shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
     draws = f" of {tally.draws:,} draws" if tally.draws != tally.kept else ""
     unfinished = f", {tally.unfinished} unfinished" if tally.unfinished else ""
     return f"{tally.kept:,} molecules{draws}: {shown}{unfinished}"
-
-
-def _keys(smiles: Iterable[str]) -> npt.NDArray[np.int64]:
-    # 64 bits: among ten million distinct strings two share a key three times in a million
-    return np.frombuffer(b"".join(blake2b(s.encode(), digest_size=8).digest() for s in smiles), np.int64)
 
 
 def _part(output: Path, rank: int) -> Path:

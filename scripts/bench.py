@@ -50,8 +50,6 @@ class Entry(NamedTuple):
     who: str
     job: Figures = {}  # noqa: RUF012
     command: tuple[str, ...] = ()
-    processes: int = 1
-    """So many at the same time, one thread each; their rates are added up."""
 
 
 class Bench:
@@ -91,46 +89,28 @@ class Bench:
     def _measure(self, group: Sequence[Entry]) -> list[Figures]:
         first = group[0]
         if first.command:
-            return run(self.environment, first.command)
-        environment = self.environment | ({"OMP_NUM_THREADS": "1"} if first.processes > 1 else {})
+            return [run(self.environment, first.command)]
         # without PYTHONPATH, which leads to our molgen, as does the folder in which the user is
         python = (self.namesake, "-E", "-s") if first.who == "namesake" else (sys.executable,)
-        outs = [self.folder / f"out-{i}.json" for i in range(first.processes)]
-        commands = []
-        for i, out in enumerate(outs):
-            jobs = [entry.job | {"who": entry.who, "seed": entry.job.get("seed", 0) + 1000 * i} for entry in group]
-            commands.append((*python, str(PEERS), json.dumps(jobs), str(out)))
-        costs = run(environment, *commands)
-        written: list[list[Figures]] = [json.loads(out.read_text()) for out in outs]
-        cost = costs[0] | {"peak_mib": sum(one["peak_mib"] for one in costs)}
-        results = [figures | cost for figures in written[0]]
-        for other in written[1:]:
-            for figures, more in zip(results, other, strict=True):
-                for name in ("molecules_per_second", "tokens_per_second"):
-                    figures[name] += more[name]
-        return results
+        out = self.folder / "out.json"
+        jobs = [entry.job | {"who": entry.who} for entry in group]
+        cost = run(self.environment, (*python, str(PEERS), json.dumps(jobs), str(out)))
+        return [figures | cost for figures in json.loads(out.read_text())]
 
 
-def run(environment: dict[str, str], *commands: Sequence[str]) -> list[Figures]:
-    """What commands that run at the same time cost each. Raises FailedError for one that fails."""
-    logs = [tempfile.TemporaryFile() for _ in commands]  # noqa: SIM115
-    began = time.perf_counter()
-    children = [
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
-        for command, log in zip(commands, logs, strict=True)
-    ]
-    costs: list[Figures] = []
-    for child in children:
+def run(environment: dict[str, str], command: Sequence[str]) -> Figures:
+    """What a command costs. Raises FailedError for one that fails."""
+    with tempfile.TemporaryFile() as log:
+        began = time.perf_counter()
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
         _, status, usage = os.wait4(child.pid, 0)  # RUSAGE_CHILDREN would mix this child with those before it
         child.returncode = os.waitstatus_to_exitcode(status)
-        costs.append({"wall_seconds": time.perf_counter() - began, "peak_mib": usage.ru_maxrss / 1024})
-    for child, log in zip(children, logs, strict=True):
+        seconds = time.perf_counter() - began
         log.seek(0)
         last = (log.read().decode(errors="replace").strip().splitlines() or [""])[-1]
-        log.close()
-        if child.returncode:
-            raise FailedError(f"{last} (exit code {child.returncode})")
-    return costs
+    if child.returncode:
+        raise FailedError(f"{last} (exit code {child.returncode})")
+    return {"wall_seconds": seconds, "peak_mib": usage.ru_maxrss / 1024}
 
 
 def namesake_python(folder: Path) -> str:
@@ -199,9 +179,9 @@ def preparation(args: argparse.Namespace, base: Figures) -> list[Entry]:
 def one_round(args: argparse.Namespace, base: Figures, namesake: str, number: int) -> list[Entry]:
     """What each round measures."""
     cuda, quick = args.device == "cuda", args.quick
-    train = base | {"task": "train", "seed": number, "seconds": 0.2 if quick else 6.0}
+    train = base | {"task": "train", "seed": number, "seconds": 0.2 if quick else 4.0}
     sample = base | {"task": "sample", "seed": number, "seconds": 0.0 if quick else 2.0}
-    own, gpt2, theirs = [[512], [64, 256, 1024], [64]]
+    own, gpt2, theirs = [[2048], [64, 256, 1024], [64]]
     if cuda:
         own, gpt2, theirs = [[1024, 4096, 16384], [1024, 4096, 16384], [256]]
     fp32, bf16, same = {"precision": "fp32"}, {"precision": "bf16"}, {"network": "source"}
@@ -226,16 +206,14 @@ def one_round(args: argparse.Namespace, base: Figures, namesake: str, number: in
         Entry("start-up", "transformers, 10 molecules", "transformers", sample | few),
     ]
     if not cuda:
-        processes = min(args.threads, 16)
         entries += [
             Entry("training", rows.SOURCE, "source", train),
             Entry("training", rows.SAME, "ours", train | same),
             Entry("training", rows.SAME_FP32, "ours", train | same | fp32),
             Entry("sampling", rows.SOURCE, "source", sample | {"batches": theirs}),
             Entry("sampling", rows.SAME, "ours", sample | same | {"batches": own}),
-            Entry("sampling", f"molgen, {processes} x 1 thread", "ours", sample | {"batches": own}, (), processes),
         ]
-    command = (namesake, "-I", "-m", "molgen")
+    command = (str(Path(namesake).with_name("molgen")),)
     ten = ("sample", "--checkpoint", f"{base['folder']}/namesake.pt", "--num", "10")
     return [
         *entries,

@@ -84,8 +84,9 @@ def train_ours(job: Job) -> Figures:
     from molgen.config import load_config
     from molgen.model.build import build_model
     from molgen.optim import build_optimizer
+    from molgen.processes import ALONE
     from molgen.runs import Run
-    from molgen.training import Progress, _epoch
+    from molgen.training import Progress, train_epoch
 
     run = Run(Path(job.run))
     config = load_config("tomczak") if job.network == "source" else run.config
@@ -96,11 +97,11 @@ def train_ours(job: Job) -> Figures:
     model = build_model(config.model, len(run.tokenizer)).to(device)
     optimizer = build_optimizer(model, training)
     few = Corpus(corpus.ids, corpus.offsets[: WARMUP * training.batch_size + 1])
-    _epoch(model, optimizer, few, training, Progress(), device, lambda: None)
+    train_epoch(model, optimizer, few, training, Progress(), device, ALONE, lambda: None)
     tokens, seconds, progress = 0, 0.0, Progress()
     while seconds < job.seconds:
         start = synchronized(job.device)
-        _epoch(model, optimizer, corpus, training, progress, device, lambda: None)
+        train_epoch(model, optimizer, corpus, training, progress, device, ALONE, lambda: None)
         seconds += synchronized(job.device) - start
         tokens += int(corpus.positions.sum())
         progress.epoch += 1
@@ -108,28 +109,32 @@ def train_ours(job: Job) -> Figures:
 
 
 def sample_ours(job: Job) -> Figures:
-    """Strings by the functions that `molgen sample` calls: of the raw draw, or of all it does with RDKit too."""
-    from molgen.generator import Keep, MoleculeGenerator, Tally
-    from molgen.sampling import Filters, decode
+    """Strings by the functions that `molgen sample` calls: of the raw draw, or of all it does with RDKit too.
+
+    Two batches of each size at a time, as any larger sample has them.
+    """
+    from molgen.generator import Keep, MoleculeGenerator, Tally, even_batches
+    from molgen.sampling import Filters
     from molgen.workers import workers
 
     generator = MoleculeGenerator.load(job.run, "cuda" if job.device == "cuda" else "cpu")
-    model = source_model(job) if job.network == "source" else generator.model
-    tokenizer, random = generator.tokenizer, torch.Generator(generator.device).manual_seed(job.seed)
+    if job.network == "source":
+        generator.model = source_model(job)
+    numbers = itertools.count()
     seeds = itertools.count(job.seed)
 
     def raw(rows: int) -> list[str | None]:
-        ids = decode(model, [], rows, Filters(), tokenizer.never_drawn, random)
-        return tokenizer.decode(ids.cpu().numpy())
+        batches = [(number, size) for number, size in zip(numbers, even_batches(2 * rows, rows), strict=False)]
+        return [text for texts in generator.strings(batches, Filters(), seed=job.seed) for text in texts]
 
     def canonical(rows: int) -> list[str | None]:
-        stream = generator.stream(rows, Filters(), Keep(), pool, Tally(), seed=next(seeds), batch_size=rows)
+        stream = generator.stream(2 * rows, Filters(), Keep(), pool, Tally(), seed=next(seeds), batch_size=rows)
         return [sample.smiles for batch in stream for sample in batch]
 
     if not job.canonical:
-        return drawn(job, model, raw, tokens_by(tokenizer), model.context + 1)
+        return drawn(job, generator.model, raw, tokens_by(generator.tokenizer), generator.model.context + 1)
     with workers() as pool:
-        return drawn(job, model, canonical, tokens_by(tokenizer), model.context + 1)
+        return drawn(job, generator.model, canonical, tokens_by(generator.tokenizer), generator.model.context + 1)
 
 
 # --- Hugging Face transformers

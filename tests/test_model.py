@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from molgen.config import ModelConfig, load_config
-from molgen.model.build import build_model
+from molgen.model.build import build_model, count_weights
 from molgen.model.decoder import Decoder
 
 COMBINATIONS = [
@@ -42,9 +42,10 @@ def test_the_moses_recipe_is_in_molgpts_size_class() -> None:
     assert 6e6 <= build_model(load_config("moses").model, 30).weights <= 7e6
 
 
+@pytest.mark.parametrize("kv_heads", [None, 1])
 @pytest.mark.parametrize("combination", COMBINATIONS, ids=ids)
-def test_decoding_step_by_step_equals_the_parallel_forward(combination: dict) -> None:
-    model = small(**combination).eval()
+def test_decoding_step_by_step_equals_the_parallel_forward(combination: dict, kv_heads: int | None) -> None:
+    model = small(**combination, kv_heads=kv_heads).eval()
     tokens = some_ids()
     with torch.no_grad():
         parallel = model(tokens)
@@ -52,10 +53,43 @@ def test_decoding_step_by_step_equals_the_parallel_forward(combination: dict) ->
         steps = [logits]
         for position in range(4, 10):
             if state.length == state.room:
-                state = state.widened(12)
+                state = state.rearranged(torch.arange(3), 12)
             logits, state = model.step(tokens[:, position : position + 1], state)
             steps.append(logits)
     torch.testing.assert_close(torch.stack(steps, dim=1), parallel[:, 3:], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kv_heads", [1, 3])
+def test_fewer_heads_of_keys_and_values_attend_as_if_each_were_repeated(kv_heads: int) -> None:
+    few, many = small(heads=6, kv_heads=kv_heads), small(heads=6)
+    many.load_state_dict(few.state_dict() | {name: repeated(w, kv_heads) for name, w in attention_inputs(few).items()})
+    torch.testing.assert_close(few(some_ids()), many(some_ids()))
+
+
+def attention_inputs(model: Decoder) -> dict[str, torch.Tensor]:
+    return {name: weight for name, weight in model.state_dict().items() if "attention.inputs" in name}
+
+
+def repeated(weight: torch.Tensor, kv_heads: int) -> torch.Tensor:
+    """Projections to 6 heads of queries and so many of keys and values, 8 wide each: each of the latter 6 / n times."""
+    queries, keys, values = weight.split((48, 8 * kv_heads, 8 * kv_heads))
+    heads = [
+        part.view(kv_heads, 8, -1).repeat_interleave(6 // kv_heads, dim=0).flatten(0, 1) for part in (keys, values)
+    ]
+    return torch.cat((queries, *heads))
+
+
+def test_heads_that_do_not_divide_evenly_are_refused() -> None:
+    with pytest.raises(ValueError, match="kv_heads 2 does not divide heads 3"):
+        ModelConfig(heads=3, kv_heads=2)
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS, ids=ids)
+def test_weights_are_counted_without_building(combination: dict) -> None:
+    config = ModelConfig(
+        context=12, width=16, blocks=2, heads=3, kv_heads=1, head_width=8, feedforward=24, **combination
+    )
+    assert count_weights(config, 20) == build_model(config, 20).weights
 
 
 @pytest.mark.parametrize("combination", COMBINATIONS, ids=ids)

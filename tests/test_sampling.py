@@ -1,14 +1,17 @@
 """Logit filters by hand; draws against the model's own probabilities."""
 
 import math
+from itertools import count
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from molgen.config import ModelConfig
+from molgen.config import ModelConfig, Precision
 from molgen.errors import MolgenError
-from molgen.generator import MoleculeGenerator
+from molgen.generator import MoleculeGenerator, even_batches
 from molgen.model.build import build_model
+from molgen.model.decoder import Decoder
 from molgen.runs import Run
 from molgen.sampling import Filters, decode, draw, keep_top_k, keep_top_p
 from molgen.tokenizer import BOS, EOS, PAD
@@ -110,11 +113,38 @@ def test_cached_sampling_draws_exactly_from_the_uncached_models_distribution() -
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_cached_samples_are_as_likely_as_those_of_the_uncached_model(small_run: Run, precision: Precision) -> None:
+    generator, n = MoleculeGenerator.load(small_run.path, "cpu"), 600
+    model, never = generator.model, generator.tokenizer.never_drawn
+    cached = decode(model, [], n, Filters(), never, random(), precision)
+    uncached = torch.full((n, 1), BOS)
+    for _ in range(model.context + 1):
+        with sdpa_kernel(SDPBackend.MATH):  # faster here than PyTorch's choice
+            logits = model(uncached)[:, -1]
+        logits[:, never] = -math.inf
+        uncached = torch.cat((uncached, logits.softmax(-1).multinomial(1, generator=random(len(uncached[0])))), dim=1)
+    nll, tokens = zip(*(nlls(model, ids) for ids in (cached, uncached[:, 1:])), strict=True)
+    for figure in (nll, tokens):  # five standard errors of the difference of two means
+        error = math.sqrt((figure[0].var() + figure[1].var()) / n)
+        assert abs(figure[0].mean() - figure[1].mean()) < 5 * error
+        assert error < figure[0].mean() / 15
+
+
+def nlls(model: Decoder, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """−ln p of each row up to its end by the uncached model, and its length."""
+    ended = (ids == EOS).cumsum(1) - (ids == EOS).long() > 0
+    logits = model(torch.cat((torch.full_like(ids[:, :1], BOS), ids[:, :-1]), dim=1))
+    nll = -logits.log_softmax(-1).gather(2, ids[:, :, None])[:, :, 0].masked_fill(ended, 0).sum(1)
+    return nll.double(), (~ended).double().sum(1)
+
+
+@torch.no_grad()
 def test_rows_that_finish_early_do_not_disturb_the_others() -> None:
     model = tiny(context=40)
     ids = decode(model, [], 400, Filters(), [PAD, BOS], random())
     lengths = [row.index(EOS) if EOS in row else 41 for row in ids.tolist()]
-    assert min(lengths) < 3 < 12 < max(lengths)  # so compaction and widening both happened
+    assert min(lengths) < 3 < 12 < max(lengths)  # so rows were left out several times
     half = len(lengths) // 2
     assert abs(sum(lengths[:half]) - sum(lengths[half:])) / sum(lengths) < 0.2  # and order of start is kept
 
@@ -140,6 +170,41 @@ def generator(small_run: Run) -> MoleculeGenerator:
 
 def test_the_same_seed_gives_the_same_molecules_and_another_seed_others(generator: MoleculeGenerator) -> None:
     assert generator.sample(50, seed=1) == generator.sample(50, seed=1) != generator.sample(50, seed=2)
+
+
+def test_seeds_that_differ_beyond_32_bits_differ(generator: MoleculeGenerator) -> None:
+    assert generator.sample(50, seed=0) != generator.sample(50, seed=2**32)
+
+
+def test_how_many_threads_draw_changes_nothing(generator: MoleculeGenerator) -> None:
+    together = list(generator.strings([(0, 30), (1, 40), (2, 30)], Filters(), seed=5))
+    one_by_one = [next(generator.strings([batch], Filters(), seed=5)) for batch in ((0, 30), (1, 40), (2, 30))]
+    assert together == one_by_one
+    assert [len(batch) for batch in together] == [30, 40, 30]
+    assert len({str(batch[:30]) for batch in together}) == 3  # each number has random numbers of its own
+
+
+def test_who_wants_no_more_strings_ends_the_drawing(generator: MoleculeGenerator) -> None:
+    threads = torch.get_num_threads()
+    endless = generator.strings(((number, 50) for number in count()), Filters())
+    assert len(next(endless)) == 50
+    endless.close()
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize(
+    ("n", "largest", "sizes"),
+    [
+        (10, 2048, [10]),
+        (512, 2048, [512]),
+        (513, 2048, [257, 256]),
+        (100, 30, [25] * 4),
+        (600, 200, [150] * 4),
+        (9, 2, [2, 2, 2, 2, 1]),
+    ],
+)
+def test_batches_are_even(n: int, largest: int, sizes: list[int]) -> None:
+    assert even_batches(n, largest) == sizes
 
 
 def test_every_sample_starts_with_the_prompt(generator: MoleculeGenerator) -> None:

@@ -26,7 +26,9 @@ class CausalSelfAttention(nn.Module):
     and gives back the same shape.
     """
 
-    def __init__(self, width: int, heads: int, kv_heads: int, head_width: int, biases: bool, rotation: nn.Module) -> None:
+    def __init__(
+        self, width: int, heads: int, kv_heads: int, head_width: int, biases: bool, rotation: nn.Module
+    ) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_width = heads, kv_heads, head_width
         self.inputs = nn.Linear(width, (heads + 2 * kv_heads) * head_width, bias=biases)

@@ -26,6 +26,19 @@ def build_model(config: ModelConfig, vocabulary: int, seed: int = 0) -> Decoder:
     return model
 
 
+def count_weights(config: ModelConfig, vocabulary: int) -> int:
+    """The weights that such a decoder has, without building it."""
+    width, attention = config.width, config.heads * config.head_width
+    kv_width = (config.kv_heads or config.heads) * config.head_width
+    matrices = width * (attention + 2 * kv_width) + attention * width + 2 * width * config.feedforward
+    biases = (attention + 2 * kv_width) + width + config.feedforward + width
+    norm = 2 * width if config.biases else width
+    head = 0 if config.tied_head else width * vocabulary + config.biases * vocabulary
+    positions = (config.context + 1) * width if config.positions == "learned" else 0
+    block = matrices + config.biases * biases + 2 * norm
+    return vocabulary * width + positions + config.blocks * block + config.final_norm * norm + head
+
+
 def _assemble(config: ModelConfig, vocabulary: int) -> Decoder:
     positions: nn.Module
     rotation: nn.Module
