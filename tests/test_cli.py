@@ -32,27 +32,27 @@ def refused(done: object, *said: str) -> None:
 
 
 def test_samples_are_lines_on_stdout_and_the_summary_is_on_stderr(cli: Cli, small_run: Run) -> None:
-    code, out, err = cli("sample", small_run.path, "-n", 30)
+    code, out, err = cli("sample", small_run.path, "-n", 300)
     assert code == 0
-    assert len(out.splitlines()) == 30
+    assert len(out.splitlines()) == 300
     assert "validity" in err
     assert "novelty" in err
 
 
 def test_what_sample_writes_eval_reads_with_the_same_figures(cli: Cli, small_run: Run) -> None:
-    written = cli("sample", small_run.path, "-n", 60, "-o", "x.smi", "--temperature", 0.6)
+    written = cli("sample", small_run.path, "-n", 300, "-o", "x.smi", "--temperature", 0.6)
     assert written.code == 0
     lines = Path("x.smi").read_text().splitlines()
-    assert len(lines) == 60
+    assert len(lines) == 300
     valid = [c for c in map(canonical, lines) if c]
-    assert 0 < len(valid) < 60  # so that the comparison can fail
+    assert 0 < len(valid) < 300  # so that the comparison can fail
     done = cli("eval", "x.smi", "--train", "moses-mini", "--json", "x.json")
     assert done.code == 0
     figures = json.loads(Path("x.json").read_text())
-    assert figures["n_samples"] == 60
-    assert figures["validity"] == pytest.approx(len(valid) / 60)
-    assert f"validity {len(valid) / 60:.3f}" in written.err
-    assert f"{len(valid) / 60:.3f}" in done.out
+    assert figures["n_samples"] == 300
+    assert figures["validity"] == pytest.approx(len(valid) / 300)
+    assert f"validity {len(valid) / 300:.3f}" in written.err
+    assert f"{len(valid) / 300:.3f}" in done.out
 
 
 def test_eval_of_a_run_gives_the_basic_figures_with_their_sizes(cli: Cli, small_run: Run) -> None:
