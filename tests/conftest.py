@@ -76,7 +76,7 @@ def small_file(tmp_path_factory: pytest.TempPathFactory, moses_mini: list[str]) 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory, small_file: Path) -> Run:
     """A model of 20,000 weights trained for seconds: its molecules are poor, its files are real."""
-    overrides = [*SMALL, "training.epochs=12", "training.learning_rate=1e-2", "training.batch_size=16"]
+    overrides = [*SMALL, "training.epochs=24", "training.learning_rate=1e-2", "training.batch_size=16"]
     config = load_config(None, overrides, {"data.source": str(small_file)})
     return train(config, tmp_path_factory.mktemp("runs") / "small")
 

@@ -32,7 +32,7 @@ def refused(done: object, *said: str) -> None:
 
 
 def test_samples_are_lines_on_stdout_and_the_summary_is_on_stderr(cli: Cli, small_run: Run) -> None:
-    code, out, err = cli("sample", small_run.path, "-n", 300)
+    code, out, err = cli("sample", small_run.path, "-n", 300, "--temperature", 0.6)
     assert code == 0
     assert len(out.splitlines()) == 300
     assert "validity" in err
