@@ -2,13 +2,10 @@
 
 import math
 import platform
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from typing import assert_never
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from molgen.config import Device, Precision, TrainingConfig
 from molgen.errors import MolgenError
@@ -59,21 +56,14 @@ def choose_device(wanted: Device) -> torch.device:
     return torch.device(wanted)
 
 
-@contextmanager
-def fast_forward(precision: Precision, device: torch.device) -> Iterator[None]:
-    """For a training step's forward pass: bf16 autocast where wanted, the attention kernel with the fast backward."""
-    with ExitStack() as stack:
-        if uses_bf16(precision, device):
-            stack.enter_context(torch.autocast(device.type, dtype=torch.bfloat16))
-        if device.type == "cpu":
-            # at a molecule's length the backward of the CPU's fused kernel takes twice the time of plain products
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        yield
-
-
 def uses_bf16(precision: Precision, device: torch.device) -> bool:
     """What a precision means on a device: `auto` is bf16 where there are units for it."""
     return precision == "bf16" or (precision == "auto" and _gains_from_bf16(device))
+
+
+def autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    """For a forward pass: bf16 in the matrix products where the precision says so."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(precision, device))
 
 
 def _gains_from_bf16(device: torch.device) -> bool:

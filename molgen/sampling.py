@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from molgen.config import Precision
 from molgen.errors import MolgenError
 from molgen.model.decoder import Decoder
-from molgen.optim import uses_bf16
+from molgen.optim import autocast, uses_bf16
 from molgen.tokenizer import BOS, EOS, PAD
 
 # Steps after which memories are made longer and finished rows left out, by one copy. More often, the copies cost more
@@ -96,15 +96,16 @@ def decode(
     a row's first `<eos>` means nothing; a row without one hit the context's end. Ends early once `stopped` says so.
     """
     device = model.embedding.weight.device
-    half = uses_bf16(precision, device)
     ids = torch.full((rows, model.context + 1), PAD, dtype=torch.long, device=device)
     ids[:, : len(prompt)] = torch.tensor(prompt, dtype=torch.long, device=device)
     row = torch.arange(rows, device=device)  # which sample each running row is
     new = torch.tensor([BOS, *prompt], dtype=torch.long, device=device).expand(rows, -1)
     done = torch.zeros(rows, dtype=torch.bool, device=device)
     room = -(-(len(prompt) + 1) // _BUCKET) * _BUCKET
-    state = model.empty_state(rows, room, torch.bfloat16 if half and device.type != "cpu" else None)
-    with torch.autocast(device.type, torch.bfloat16, enabled=half):
+    # a CPU multiplies many small matrices faster in float32
+    half = device.type != "cpu" and uses_bf16(precision, device)
+    state = model.empty_state(rows, room, torch.bfloat16 if half else None)
+    with autocast(precision, device):
         for position in range(len(prompt), model.context + 1):
             logits, state = model.step(new, state)
             logits[:, never] = -math.inf

@@ -26,7 +26,7 @@ from molgen.errors import MolgenError
 from molgen.likelihood import likelihood, token_nll
 from molgen.model.build import build_model
 from molgen.model.decoder import Decoder
-from molgen.optim import build_optimizer, choose_device, fast_forward, hardware, learning_rate
+from molgen.optim import autocast, build_optimizer, choose_device, hardware, learning_rate
 from molgen.plots import draw_curves
 from molgen.processes import Team, processes, say, silent
 from molgen.runs import CURVES, MOLECULES, REPORT, STATE, Run, create_run
@@ -208,7 +208,7 @@ def train_epoch(
             optimizer.zero_grad(set_to_none=True)
             for rows in parts:
                 batch = corpus.batch(team.share(rows), device)
-                with fast_forward(config.precision, device):
+                with autocast(config.precision, device):
                     logits = model(batch.inputs)  # (B, T, V)
                 nll = token_nll(logits, batch.targets).sum()
                 # of a team the backward pass leaves the mean gradient: times the number of processes it is the sum

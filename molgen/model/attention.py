@@ -44,13 +44,19 @@ class CausalSelfAttention(nn.Module):
         if memory is not None:
             memory.keys[:, :, start : start + t] = k
             memory.values[:, :, start : start + t] = v
-        if memory is not None and t == 1:  # the new position sees all others; plain products are the fastest here
-            q = q.reshape(b, self.kv_heads, -1, self.head_width).to(memory.keys.dtype) * self.head_width**-0.5
+        if memory is not None and t == 1:  # the new position sees all others
+            q = q.reshape(b, self.kv_heads, -1, self.head_width).to(memory.keys.dtype)
             with torch.autocast(x.device.type, enabled=False):
-                scores = q @ memory.keys.transpose(2, 3)  # (B, G, H / G, room)
+                scores = q @ memory.keys.transpose(2, 3) * self.head_width**-0.5  # (B, G, H / G, room)
                 scores[..., start + 1 :] = -math.inf
                 y = scores.softmax(dim=-1) @ memory.values
             return self.output(y.reshape(b, 1, -1))  # type: ignore[no-any-return]
         # several new positions see each other causally, which needs start = 0
-        y = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=self.kv_heads < self.heads)
+        if self.kv_heads < self.heads:
+            k, v = (part.repeat_interleave(self.heads // self.kv_heads, dim=1) for part in (k, v))
+        if x.device.type == "cpu":  # at a molecule's length plain products take half the time of the fused kernel
+            later = torch.full((t, t), -math.inf).triu(1)
+            y = ((q * self.head_width**-0.5 @ k.transpose(2, 3)).float() + later).softmax(dim=-1) @ v
+        else:
+            y = scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.output(y.transpose(1, 2).reshape(b, t, -1))  # type: ignore[no-any-return]
