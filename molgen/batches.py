@@ -52,10 +52,7 @@ class Corpus:
         return Corpus(**team.broadcast({"ids": self.ids, "offsets": self.offsets}))
 
     def batch(self, rows: Rows, device: torch.device) -> Batch:
-        """The molecules of these rows, padded; of no rows one of padding alone, whose loss and gradient are zero."""
-        if not len(rows):
-            nothing = torch.full((1, 2), PAD, device=device)
-            return Batch(nothing[:, :-1], nothing[:, 1:])
+        """The molecules of these rows, padded."""
         lengths = self.offsets[rows + 1] - self.offsets[rows]
         columns = np.arange(lengths.max())
         real = columns < lengths[:, None]  # (B, T + 1)

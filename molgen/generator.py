@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import count, islice
@@ -24,12 +23,12 @@ from molgen.optim import choose_device
 from molgen.processes import ALONE, Team
 from molgen.runs import Run, find_run
 from molgen.sampling import Filters, decode
+from molgen.threads import at_once, shared_threads
 from molgen.tokenizer import SmilesTokenizer
 from molgen.workers import Workers, workers
 
 BATCH_ON_CPU, BATCH_ON_GPU = 2_048, 8_192
 """Molecules drawn at a time unless told otherwise."""
-_AT_ONCE = 4  # batches; above, Python's own steps would wait for each other
 _FEWEST_TRIED = 512  # draws at a time where some are rejected, even if fewer are asked for
 # Rejection gives up when fewer than one in a thousand of the last ten thousand draws was kept.
 _WINDOW, _LEAST_KEPT = 10_000, 10
@@ -177,8 +176,7 @@ class MoleculeGenerator:
     ) -> Generator[list[str | None]]:
         """What is drawn in each of some (number, rows) batches, as strings, in this order; None for an unfinished one.
 
-        A batch's random numbers come from the seed and its number alone. Nothing is parsed. On a CPU several batches
-        are drawn at the same time with fewer threads each, for threads that share one batch wait for each other.
+        A batch's random numbers come from the seed and its number alone. Nothing is parsed.
         """
         if not 0 <= seed < 2**64:
             raise MolgenError(f"--seed {seed}: out of range", "0 to 2^64 - 1")
@@ -195,15 +193,12 @@ class MoleculeGenerator:
             )
             return self.tokenizer.decode(ids.cpu().numpy())
 
-        threads = torch.get_num_threads()
-        waiting = iter(batches)
-        at_once = min(_AT_ONCE, threads) if self.device.type == "cpu" else 1
-        ahead = list(islice(waiting, 2 * at_once))  # twice as many as threads: none waits for who takes the results
+        threads, waiting = at_once(self.device), iter(batches)
+        ahead = list(islice(waiting, 2 * threads))  # so that no thread waits for who takes the results
         if len(ahead) == 1:
             yield draw_batch(*ahead[0])
             return
-        at_once = min(at_once, len(ahead))
-        with ThreadPoolExecutor(at_once, "draw", torch.set_num_threads, (threads // at_once,)) as executor:
+        with shared_threads(min(threads, len(ahead) or 1)) as executor:
             try:
                 pending = deque(executor.submit(draw_batch, *batch) for batch in ahead)
                 while pending:
@@ -211,8 +206,6 @@ class MoleculeGenerator:
                     pending.extend(executor.submit(draw_batch, *batch) for batch in islice(waiting, 1))
             finally:
                 stopped.set()
-                executor.shutdown(cancel_futures=True)
-                torch.set_num_threads(threads)  # what the executor's threads set holds for all later threads too
 
     def log_likelihood(self, smiles: Sequence[str]) -> npt.NDArray[np.float64]:
         """ln p of each string and its `<eos>` in nats, (n,); NaN where it has unknown tokens or exceeds the context."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy.typing as npt
-    from torch import nn
+    from torch import Tensor
     from torch.distributed import Store  # type: ignore[attr-defined]
 
 # How long a process waits for another once they are connected. One that dies is missed at once, for its connections
@@ -60,16 +60,18 @@ class Team:
         """The places of this process's things: one after another, after those of the processes before it."""
         return range(len(things) * self.rank // self.size, len(things) * (self.rank + 1) // self.size)
 
-    def replica(self, model: "nn.Module") -> "nn.Module":
-        """The model; of several processes one whose gradients are, after a backward pass, the mean over all."""
+    def add_up(self, tensors: "Sequence[Tensor]") -> None:
+        """Makes each tensor, in place, the sum of what the processes have: one message for all of them."""
         if self.size == 1:
-            return model
-        from torch.nn.parallel import DistributedDataParallel
+            return
+        import torch
+        import torch.distributed as dist
 
         self._join()
-        replica = DistributedDataParallel(model)
-        replica.broadcast_buffers = False  # they are constants
-        return replica
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(flat)
+        for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(part.view_as(tensor))
 
     def sum(self, values: "npt.NDArray[Any]") -> "npt.NDArray[Any]":
         """The sum of every process's array, in every process."""

@@ -7,18 +7,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from molgen import __version__, molecules
 from molgen.augmentation import fresh_corpora
-from molgen.batches import Corpus, bucketed_batches, random_batches
+from molgen.batches import Corpus, Rows, bucketed_batches, random_batches
 from molgen.checkpoint import load_state, save_state
 from molgen.config import Config, TrainingConfig
 from molgen.datasets import Dataset, build_dataset, read_source
@@ -30,6 +31,7 @@ from molgen.optim import autocast, build_optimizer, choose_device, hardware, lea
 from molgen.plots import draw_curves
 from molgen.processes import Team, processes, say, silent
 from molgen.runs import CURVES, MOLECULES, REPORT, STATE, Run, create_run
+from molgen.threads import at_once, shared_threads
 from molgen.tokenizer import SmilesTokenizer, deepchem_pattern
 from molgen.workers import Workers, workers
 
@@ -125,7 +127,6 @@ def _loop(
     canonical = dataset.split("train")
     fixed = _encode(canonical, tokenizer).shared(team)
     validation = _known(dataset.split("validation"), tokenizer, team)
-    replica = team.replica(model)
     began, drawn = time.monotonic() - progress.seconds, -math.inf
     with (
         _signals_held(team) as let_signals_act,
@@ -134,7 +135,7 @@ def _loop(
         while progress.epoch < config.epochs and not _out_of_patience(progress, config):
             corpus, replaced = next(corpora)
             progress.canonical_instead += replaced
-            train_nll, speed = train_epoch(replica, optimizer, corpus, config, progress, device, team, let_signals_act)
+            train_nll, speed = train_epoch(model, optimizer, corpus, config, progress, device, team, let_signals_act)
             held_out = likelihood(model, validation, device, team=team)
             progress.epoch += 1
             progress.seconds = time.monotonic() - began
@@ -186,6 +187,19 @@ def train_epoch(
 
     A team takes the very steps that one process would, each process with a share of their molecules.
     """
+    parameters = list(model.parameters())
+    # dropout draws from one global generator: several threads would take turns as it happens
+    drops = any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
+    pieces = 1 if drops else at_once(device)
+
+    def gradient(rows: Rows, divisor: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The summed NLL of some molecules of a batch, and the gradient of their part of its loss."""
+        batch = corpus.batch(rows, device)
+        with autocast(config.precision, device):
+            logits = model(batch.inputs)  # (B, T, V)
+        nll = token_nll(logits, batch.targets).sum()
+        return nll.detach(), torch.autograd.grad(nll / divisor, parameters)
+
     rng = np.random.default_rng([config.seed, progress.epoch])
     cut = bucketed_batches if config.batching == "buckets" else random_batches
     steps = cut(corpus.positions, config.batch_size, rng)
@@ -194,6 +208,7 @@ def train_epoch(
     began = time.monotonic()
     with (
         torch.random.fork_rng([device] if device.type == "cuda" else []),
+        shared_threads(pieces) as threads,
         tqdm(total=int(corpus.positions.sum()), unit="tok", unit_scale=True, leave=False, disable=silent()) as bar,
     ):
         # dropout draws from torch's global generator, restored afterwards; each process from a stream of its own
@@ -205,16 +220,16 @@ def train_epoch(
                 group["lr"] = rate
             molecules_here = sum(len(rows) for rows in parts)
             positions = sum(int(corpus.positions[rows].sum()) for rows in parts)
-            optimizer.zero_grad(set_to_none=True)
-            for rows in parts:
-                batch = corpus.batch(team.share(rows), device)
-                with autocast(config.precision, device):
-                    logits = model(batch.inputs)  # (B, T, V)
-                nll = token_nll(logits, batch.targets).sum()
-                # of a team the backward pass leaves the mean gradient: times the number of processes it is the sum
-                loss = nll * team.size / (positions if config.loss == "token" else molecules_here)
-                loss.backward()  # type: ignore[no-untyped-call]
-                total += nll.detach()
+            sums = [torch.zeros_like(parameter) for parameter in parameters]
+            shares = [share[i::pieces] for share in map(team.share, parts) for i in range(min(pieces, len(share)))]
+            divisor = positions if config.loss == "token" else molecules_here
+            for nll, gradients in threads.map(partial(gradient, divisor=divisor), shares):  # in order, as sums round
+                total += nll
+                for whole, part in zip(sums, gradients, strict=True):
+                    whole += part
+            team.add_up(sums)
+            for parameter, whole in zip(parameters, sums, strict=True):
+                parameter.grad = whole
             if config.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
             optimizer.step()

@@ -105,14 +105,14 @@ def test_a_resumed_training_equals_one_never_stopped(
 
     import molgen.training as module
 
-    epoch = module._epoch
+    epoch = module.train_epoch
 
     def stops_in_the_third(*arguments: object) -> tuple[float, float]:
         if arguments[4].epoch == 2:  # type: ignore[attr-defined]
             raise KeyboardInterrupt
         return epoch(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "_epoch", stops_in_the_third)
+    monkeypatch.setattr(module, "train_epoch", stops_in_the_third)
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "stopped")
     monkeypatch.undo()

@@ -1,0 +1,31 @@
+"""Several pieces of work on a CPU at the same time, each with some of PyTorch's threads.
+
+Threads that share one small matrix product wait for each other at its end, a hundred times a step; threads with a piece
+of work of their own do not. PyTorch holds Python's lock only between two operations.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import torch
+
+_MOST = 4  # above, what Python does between operations would make them wait for each other
+
+
+def at_once(device: torch.device) -> int:
+    """How many pieces of work pay: several on a CPU of several cores, one on a GPU."""
+    return min(_MOST, torch.get_num_threads()) if device.type == "cpu" else 1
+
+
+@contextmanager
+def shared_threads(pieces: int) -> Iterator[ThreadPoolExecutor]:
+    """Runs so many pieces of work at once; what has not begun when the block ends is left out."""
+    threads = torch.get_num_threads()
+    executor = ThreadPoolExecutor(pieces, "molgen", torch.set_num_threads, (max(1, threads // pieces),))
+    torch.set_num_threads(max(1, threads // pieces))
+    try:
+        yield executor
+    finally:
+        executor.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # for what the pieces set, all later threads would have too
