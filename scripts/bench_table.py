@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 OURS, OURS_FP32 = "molgen", "molgen, fp32"
 GPT2_FP32, GPT2_BF16 = "transformers GPT-2, fp32", "transformers GPT-2, bf16"
 NAMESAKE = "molgen 0.2.0"
-SOURCE, SAME, SAME_FP32 = "source text's way", "its network by molgen", "its network by molgen, fp32"
+SOURCE, SAME = "source text's way", "its network by molgen"
 FLOOR_FP32, FLOOR_BF16 = "arithmetic alone, fp32", "arithmetic alone, bf16"
 START, END = "<!-- bench: start -->", "<!-- bench: end -->"
 
@@ -37,8 +37,9 @@ TARGETS = (
     Target("training", "tokens_per_second", OURS, GPT2_FP32, 3.0),
     Target("training", "tokens_per_second", OURS, GPT2_BF16),
     Target("training", "tokens_per_second", OURS, NAMESAKE, 4.0),
-    Target("training", "seconds_per_epoch", SOURCE, SAME, 8.0),
-    Target("training", "seconds_per_epoch", SOURCE, SAME_FP32, 4.0),
+    Target("training", "seconds_per_epoch", SOURCE, OURS, 8.0),
+    Target("training", "seconds_per_epoch", SOURCE, OURS_FP32, 4.0),
+    Target("training", "seconds_per_epoch", SOURCE, SAME),
     Target("training", "tokens_per_second", FLOOR_BF16, OURS),
     Target("training", "tokens_per_second", FLOOR_FP32, OURS_FP32),
     Target("sampling", "molecules_per_second", OURS, GPT2_FP32, 5.0),
