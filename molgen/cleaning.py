@@ -5,6 +5,9 @@ from functools import lru_cache
 from molgen import molecules
 from molgen.tokenizer import TokenPattern
 
+VERSION = 1
+"""To be raised with every change of what `clean` gives: results are cached."""
+
 # Reasons, as dropped.csv.gz and report.json name them.
 EMPTY = "empty"
 NOT_TOKENISABLE = "not losslessly tokenisable"

@@ -1,6 +1,7 @@
 """A name or a file → clean molecules → splits."""
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -18,9 +19,10 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from molgen import cleaning
+from molgen import cache, cleaning
 from molgen.config import DataConfig
 from molgen.errors import MolgenError
+from molgen.molecules import RDKIT_VERSION
 from molgen.tables import Row, read_rows
 from molgen.workers import Workers
 
@@ -43,6 +45,8 @@ NAMED = {
     "moses": "1,584,663 + 176,074 + 176,225 drug-like molecules of MOSES, fetched once (50 MB)",
     "moses-mini": "20,000 + 1,000 + 1,000 molecules of MOSES, bundled",
 }
+LARGE = 50_000
+"""From so many molecules on, what is computed once is kept for the next time."""
 SPLITS = ("train", "validation", "test", "test_scaffolds")
 _SPLIT_NAMES = {"train": "train", "training": "train", "valid": "validation", "val": "validation"} | {
     name: name for name in SPLITS
@@ -197,22 +201,31 @@ def _clean(
 ) -> tuple[list[tuple[Row, str]], list[Dropped]]:
     """((row with the chosen string, its group) of what stays, the account of the rest)."""
     cut = [cleaning.cut_extension(row.smiles) for row in rows]
-    results = pool.map(
-        "clean",
-        [smiles for smiles, _ in cut],
-        "cleaning",
-        pattern=pattern,
-        form=config.form,
-        unparsable=config.unparsable,
-        shortest=config.min_tokens,
-        longest=min(longest, config.max_tokens or longest),
-        grouped=config.split == "grouped",
-    )
+    texts = [smiles for smiles, _ in cut]
+    settings = {
+        "pattern": pattern,
+        "form": config.form,
+        "unparsable": config.unparsable,
+        "shortest": config.min_tokens,
+        "longest": min(longest, config.max_tokens or longest),
+        "grouped": config.split == "grouped",
+    }
+
+    def columns() -> cache.Arrays:
+        results = [result or ("", "", cleaning.LOST) for result in pool.map("clean", texts, "cleaning", **settings)]
+        return {str(i): cache.from_strings(result[i] for result in results) for i in range(3)}
+
+    if len(rows) < LARGE:
+        found = columns()
+    else:  # minutes for MOSES
+        key = [str(cleaning.VERSION), RDKIT_VERSION, json.dumps(settings), *texts]
+        found = cache.cached(data_directory() / "cache", "clean", key, columns)
+    results = zip(*(cache.to_strings(found[str(i)]) for i in range(3)), strict=True)
     kept: list[tuple[Row, str]] = []
     dropped: list[Dropped] = []
     seen: set[str] = set()
     for row, (_, was_cut), result in zip(rows, cut, results, strict=True):
-        smiles, group, reason = result or ("", "", cleaning.LOST)
+        smiles, group, reason = result
         if not reason and config.duplicates == "drop":
             # a string may stand in two splits of a file; it stays in the first
             reason = cleaning.DUPLICATE if smiles in seen else ""

@@ -20,9 +20,10 @@ from tqdm import tqdm
 from molgen import __version__, molecules
 from molgen.augmentation import fresh_corpora
 from molgen.batches import Corpus, Rows, bucketed_batches, random_batches
+from molgen.cache import Arrays, cached
 from molgen.checkpoint import load_state, save_state
 from molgen.config import Config, TrainingConfig
-from molgen.datasets import Dataset, build_dataset, read_source
+from molgen.datasets import LARGE, Dataset, build_dataset, data_directory, read_source
 from molgen.errors import MolgenError
 from molgen.likelihood import likelihood, token_nll
 from molgen.model.build import build_model
@@ -125,7 +126,7 @@ def _loop(
         log = run.log()[: progress.epoch]
         say(f"going on after epoch {progress.epoch} of {config.epochs}")
     canonical = dataset.split("train")
-    fixed = _encode(canonical, tokenizer).shared(team)
+    fixed = _encoded(canonical, tokenizer).shared(team)
     validation = _known(dataset.split("validation"), tokenizer, team)
     began, drawn = time.monotonic() - progress.seconds, -math.inf
     with (
@@ -285,13 +286,21 @@ def _out_of_patience(progress: Progress, config: TrainingConfig) -> bool:
     return config.patience is not None and progress.epoch - progress.best_epoch > config.patience
 
 
-def _encode(smiles: Sequence[str], tokenizer: SmilesTokenizer) -> Corpus:
-    return Corpus.of([ids for ids in map(tokenizer.encode, smiles) if ids is not None], len(tokenizer))
+def _encoded(smiles: Sequence[str], tokenizer: SmilesTokenizer) -> Corpus:
+    """The molecules whose tokens the vocabulary has; of many molecules kept for the next time."""
+
+    def build() -> Arrays:
+        corpus = Corpus.of([ids for ids in map(tokenizer.encode, smiles) if ids is not None], len(tokenizer))
+        return {"ids": corpus.ids, "offsets": corpus.offsets}
+
+    large = len(smiles) >= LARGE
+    key = [tokenizer.fingerprint, *smiles]
+    return Corpus(**(cached(data_directory() / "cache", "encoded", key, build) if large else build()))
 
 
 def _known(smiles: Sequence[str], tokenizer: SmilesTokenizer, team: Team) -> Corpus:
     """Held-out molecules whose tokens the vocabulary has; the others are said."""
-    corpus = _encode(smiles, tokenizer).shared(team)
+    corpus = _encoded(smiles, tokenizer).shared(team)
     if len(corpus) < len(smiles):
         left_out = len(smiles) - len(corpus)
         say(f"{left_out} of {len(smiles)} validation molecules have tokens that training lacks: left out")
@@ -312,7 +321,7 @@ def _finish(
     """Writes report.json: the best weights' validation figures and what they rest on."""
     best = run.model(device)
     smiles = dataset.split("validation")
-    held_out = likelihood(best, _encode(smiles, tokenizer), device)
+    held_out = likelihood(best, _encoded(smiles, tokenizer), device)
     run.write_report(
         {
             "molgen": __version__,

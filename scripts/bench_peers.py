@@ -79,7 +79,7 @@ def prepare_ours(job: Job) -> Figures:
 
 
 def train_ours(job: Job) -> Figures:
-    """Epochs of every third molecule by the function that `molgen train` calls, the recipe's optimiser and batch size."""
+    """Epochs of every third molecule by the function that `molgen train` calls, with the recipe's optimiser."""
     from molgen.batches import Corpus
     from molgen.config import load_config
     from molgen.model.build import build_model

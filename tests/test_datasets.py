@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from molgen import cleaning
+from molgen import cleaning, datasets
 from molgen.config import DataConfig, load_config
 from molgen.datasets import Dataset, build_dataset, fetch, read_source, reference_smiles
 from molgen.errors import MolgenError
 from molgen.molecules import canonical, parent
-from molgen.workers import Workers
+from molgen.workers import Workers, workers
 
 
 def build(config: DataConfig, longest: int, pattern: str, pool: Workers) -> Dataset:
@@ -191,3 +191,19 @@ def test_a_moses_wheel_with_another_hash_is_not_unpacked(tmp_path: Path, monkeyp
     with pytest.raises(MolgenError, match="sha256"):
         fetch("moses")
     assert not list(tmp_path.rglob("*.csv*"))
+
+
+def test_many_molecules_are_cleaned_once_until_a_setting_changes(
+    pattern: str, pool: Workers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets, "LARGE", 10)
+    monkeypatch.setenv("MOLGEN_DATA", str(tmp_path))
+    lines = [*GOOD, "C(", "OCC", "CC(O)N |o1:1| x"]
+    first = load(pattern, pool, tmp_path / "a.smi", lines)
+    with workers(1) as ended:
+        pass  # a pool that can clean nothing
+    assert load(pattern, ended, tmp_path / "a.smi", lines) == first
+    assert first.reasons == {cleaning.UNPARSABLE: 1, cleaning.DUPLICATE: 1, cleaning.EXTENSION_CUT: 1}
+    with pytest.raises(RuntimeError, match="shutdown"):
+        load(pattern, ended, tmp_path / "a.smi", lines, max_tokens=4)
+    assert load(pattern, pool, tmp_path / "a.smi", lines, max_tokens=4).reasons[cleaning.TOO_LONG] == 1
