@@ -117,8 +117,8 @@ class TrainingConfig(Section):
     """Buckets: batches of similar length and equal token count. Random: a shuffled list cut into equal numbers."""
     loss: Literal["token", "molecule"] = "token"
     """What the batch loss is a mean over: predicted positions, or molecules (their summed NLL)."""
-    optimizer: Literal["adamw", "adamax"] = "adamw"
-    """AdamW (fused) or Adamax."""
+    optimizer: Literal["adamw", "muon", "adamax"] = "adamw"
+    """AdamW (fused), Muon for the blocks' matrices with AdamW for the rest, or Adamax."""
     learning_rate: float = Field(3e-3, gt=0, le=10)
     """The highest learning rate."""
     schedule: Literal["cosine", "constant"] = "cosine"

@@ -2,7 +2,7 @@
 
 import math
 import platform
-from typing import assert_never
+from typing import Any, assert_never
 
 import torch
 from torch import nn
@@ -10,17 +10,53 @@ from torch import nn
 from molgen.config import Device, Precision, TrainingConfig
 from molgen.errors import MolgenError
 
+Group = dict[str, Any]
+
+
+class MuonAndAdamW(torch.optim.Optimizer):
+    """Muon (Jordan et al. 2024) for some matrices, AdamW for the other groups, as one optimiser with one state.
+
+    Muon's steps are scaled to the size of AdamW's (Liu et al. 2025), so that one learning rate suits both.
+    """
+
+    def __init__(self, hidden: Group, others: list[Group], lr: float, betas: tuple[float, float]) -> None:
+        self.parts: list[torch.optim.Optimizer] = [
+            torch.optim.Muon([hidden], lr=lr, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, lr=lr, betas=betas, fused=True),
+        ]
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
+        self._share()
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One step of each."""
+        for part in self.parts:
+            part.step(closure)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over a state of both."""
+        super().load_state_dict(state_dict)
+        self._share()
+
+    def _share(self) -> None:
+        for part, groups in zip(self.parts, (self.param_groups[:1], self.param_groups[1:]), strict=True):
+            part.param_groups, part.state = groups, self.state
+
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW or Adamax over all weights; weight decay on the matrices only."""
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    """AdamW, Adamax or Muon over all weights; weight decay on the matrices only."""
+    matrices = {name: p for name, p in model.named_parameters() if p.ndim >= 2}
     vectors = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}]
+    groups: list[Group] = [{"params": list(matrices.values()), "weight_decay": config.weight_decay}]
     if vectors:
         groups.append({"params": vectors, "weight_decay": 0.0})
     match config.optimizer:
         case "adamw":
             return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, config.beta2), fused=True)
+        case "muon":  # embedding and head are looked up and compared with, not multiplied through: AdamW's
+            hidden = {name: p for name, p in matrices.items() if name.startswith("blocks.")}
+            groups[0]["params"] = [p for name, p in matrices.items() if name not in hidden]
+            first: Group = {"params": list(hidden.values()), "weight_decay": config.weight_decay}
+            return MuonAndAdamW(first, groups, config.learning_rate, (0.9, config.beta2))
         case "adamax":
             return torch.optim.Adamax(groups, lr=config.learning_rate, betas=(0.9, config.beta2))
         case _:

@@ -96,7 +96,15 @@ def test_the_kept_weights_are_those_of_the_best_validation_epoch(small_run: Run)
     assert small_run.report["validation"]["nll"] == pytest.approx(best["val_nll"], rel=1e-4)
 
 
-@pytest.mark.parametrize("more", [(), ("training.randomized=0.8", "model.dropout=0.1"), ("training.optimizer=adamax",)])
+@pytest.mark.parametrize(
+    "more",
+    [
+        (),
+        ("training.randomized=0.8", "model.dropout=0.1"),
+        ("training.optimizer=adamax",),
+        ("training.optimizer=muon",),
+    ],
+)
 def test_a_resumed_training_equals_one_never_stopped(
     thirty: Path, tmp_path: Path, more: tuple[str, ...], monkeypatch
 ) -> None:
