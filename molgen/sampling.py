@@ -20,6 +20,7 @@ from molgen.tokenizer import BOS, EOS, PAD
 # Steps after which memories are made longer and finished rows left out, by one copy. More often, the copies cost more
 # than they save; looking which rows are done makes a GPU wait.
 _BUCKET = 8
+_ROWS = 32  # for each number of rows that it meets, oneDNN makes a kernel and keeps it: a gigabyte if all differ
 
 
 class Filters(NamedTuple):
@@ -113,10 +114,12 @@ def decode(
             ids[row, position] = drawn
             done |= drawn == EOS
             if state.length == state.room:
-                running = (~done).nonzero().squeeze(1)
-                if len(running) == 0 or stopped():
+                running = int((~done).sum())
+                if running == 0 or stopped():
                     break
-                state = state.rearranged(running, state.room + _BUCKET)
-                row, drawn, done = row[running], drawn[running], done[running]
+                # the running rows first, and some others so that numbers of rows recur
+                kept = done.sort(stable=True).indices[: -(-running // _ROWS) * _ROWS]
+                state = state.rearranged(kept, state.room + _BUCKET)
+                row, drawn, done = row[kept], drawn[kept], done[kept]
             new = drawn[:, None]
     return ids
