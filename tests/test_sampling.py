@@ -115,7 +115,7 @@ def test_cached_sampling_draws_exactly_from_the_uncached_models_distribution() -
 @torch.no_grad()
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_cached_samples_are_as_likely_as_those_of_the_uncached_model(small_run: Run, precision: Precision) -> None:
-    generator, n = MoleculeGenerator.load(small_run.path, "cpu"), 600
+    generator, n = MoleculeGenerator.load(small_run.path, "cpu"), 300
     model, never = generator.model, generator.tokenizer.never_drawn
     cached = decode(model, [], n, Filters(), never, random(), precision)
     uncached = torch.full((n, 1), BOS)
@@ -128,7 +128,7 @@ def test_cached_samples_are_as_likely_as_those_of_the_uncached_model(small_run: 
     for figure in (nll, tokens):  # five standard errors of the difference of two means
         error = math.sqrt((figure[0].var() + figure[1].var()) / n)
         assert abs(figure[0].mean() - figure[1].mean()) < 5 * error
-        assert error < figure[0].mean() / 15
+        assert error < figure[0].mean() / 10
 
 
 def nlls(model: Decoder, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
