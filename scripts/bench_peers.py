@@ -41,7 +41,6 @@ from bench_timing import (
     trained,
     weights_of,
 )
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 
@@ -242,18 +241,17 @@ def prepare_source(job: Job) -> Figures:
 
 
 def train_source(job: Job) -> Figures:
-    """Random batches padded to the full length, fp32, Adamax. The text writes attention as plain products: so here."""
+    """Random batches padded to the full length, fp32, Adamax; attention in plain products, as in the text."""
     model = source_model(job).train()
     optimizer = torch.optim.Adamax(model.parameters(), lr=1e-3)
     window = Window(random_batches(job, SOURCE_BATCH, model.context + 2), job)
-    with sdpa_kernel(SDPBackend.MATH):
-        for batch in window:
-            ids = batch.to(job.device)
-            logits = model(ids[:, :-1])
-            loss = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PAD, reduction="sum")
-            optimizer.zero_grad()
-            (loss / len(ids)).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+    for batch in window:
+        ids = batch.to(job.device)
+        logits = model(ids[:, :-1])
+        loss = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=PAD, reduction="sum")
+        optimizer.zero_grad()
+        (loss / len(ids)).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
     return trained(job, model, window.tokens, window.seconds, window.steps)
 
 
@@ -268,10 +266,9 @@ def sample_source(job: Job) -> Figures:
     @torch.inference_mode()
     def draw(rows: int) -> list[str | None]:
         ids = torch.full((rows, 1), BOS, device=job.device)
-        with sdpa_kernel(SDPBackend.MATH):
-            for _ in range(model.context):
-                following = model(ids)[:, -1].softmax(dim=-1)
-                ids = torch.cat((ids, following.multinomial(1)), dim=1)
+        for _ in range(model.context):
+            following = model(ids)[:, -1].softmax(dim=-1)
+            ids = torch.cat((ids, following.multinomial(1)), dim=1)
         return tokenizer.decode(ids[:, 1:].cpu().numpy())
 
     return drawn(job, model, draw, tokens_by(tokenizer), model.context)
