@@ -230,7 +230,8 @@ def score(
 @data_app.command(name="list")
 def data_list() -> None:
     """The named datasets and where they are."""
-    from molgen.datasets import NAMED, data_directory
+    from molgen.config import NAMED
+    from molgen.datasets import data_directory
 
     for name, description in NAMED.items():
         print(f"{name:<12}{description}")

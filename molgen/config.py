@@ -26,11 +26,25 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
+NAMED = {
+    "tox21": "8,014 molecules of the US Tox21 programme (DeepChem's table), fetched once",
+    "moses": "1,584,663 + 176,074 + 176,225 drug-like molecules of MOSES, fetched once (50 MB)",
+    "moses-mini": "20,000 + 1,000 + 1,000 molecules of MOSES, bundled",
+}
+"""The named datasets. They stay as their authors made them: nothing of them is standardised unless asked for."""
+_AS_PUBLISHED: dict[str, Any] = {
+    **dict.fromkeys(("fragments", "charges", "stereo", "isotopes", "radicals", "atom_maps", "wildcards"), "keep"),
+    "elements": None,
+    "require_carbon": False,
+    "min_token_count": 1,
+}
+
+
 class DataConfig(Section):
-    """Which molecules, how they are cleaned, and how they are split."""
+    """Which molecules, how they are standardised and cleaned, and how they are split."""
 
     source: str = "tox21"
-    """A named dataset (tox21, moses, moses-mini) or a file."""
+    """A named dataset (tox21, moses, moses-mini; from `fragments` to `min_token_count` it keeps all) or a file."""
     smiles_column: str | None = None
     """The column that holds the SMILES; null finds it by name."""
     form: Literal["canonical", "as-written"] = "canonical"
@@ -39,6 +53,28 @@ class DataConfig(Section):
     """What happens to strings that RDKit does not parse; `keep` needs the as-written form."""
     duplicates: Literal["drop", "keep"] = "drop"
     """What happens to the second and later copies of a string."""
+    fragments: Literal["keep", "drop", "largest"] = "largest"
+    """Salts and mixtures: keep them, drop them, or cut them to the largest fragment, an organic one first."""
+    charges: Literal["keep", "neutralise"] = "neutralise"
+    """Neutralise: protons are added or taken where that removes a charge."""
+    stereo: Literal["keep", "strip"] = "keep"
+    """Configuration of centres and double bonds; groups of enhanced stereo are flattened to what is drawn anyway."""
+    isotopes: Literal["keep", "strip", "drop"] = "strip"
+    """Labelled atoms: keep them, make them natural, or drop their molecules."""
+    radicals: Literal["keep", "drop"] = "drop"
+    """Molecules with unpaired electrons."""
+    atom_maps: Literal["keep", "drop"] = "drop"
+    """Molecules with atom map numbers, as reactions have."""
+    wildcards: Literal["keep", "drop"] = "drop"
+    """Molecules with an atom `*`."""
+    elements: list[Annotated[str, Field(pattern="^[A-Z][a-z]?$")]] | None = [
+        *("H", "B", "C", "N", "O", "F", "Si", "P", "S", "Cl", "Se", "Br", "I")
+    ]
+    """Molecules with other elements are dropped; null: any element."""
+    require_carbon: bool = True
+    """Whether molecules without carbon are dropped."""
+    min_token_count: int = Field(5, ge=1)
+    """Molecules with a token that fewer molecules have are dropped: so few cannot teach it."""
     min_tokens: int = Field(1, ge=1)
     """Shorter molecules are dropped and counted."""
     max_tokens: int | None = Field(None, ge=1)
@@ -53,6 +89,13 @@ class DataConfig(Section):
     """Validation molecules; null: half of what training leaves. The rest is the test split."""
     vocabulary: Literal["train", "all"] = "train"
     """The molecules whose tokens make the vocabulary."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_stay_as_published(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("source", "tox21") in NAMED:
+            return _AS_PUBLISHED | values
+        return values
 
     @model_validator(mode="after")
     def _consistent(self) -> "DataConfig":

@@ -10,7 +10,7 @@ import tempfile
 import urllib.request
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -20,10 +20,11 @@ import numpy as np
 from tqdm import tqdm
 
 from molgen import cache, cleaning
-from molgen.config import DataConfig
+from molgen.config import NAMED, DataConfig
 from molgen.errors import MolgenError
 from molgen.molecules import RDKIT_VERSION
 from molgen.tables import Row, read_rows
+from molgen.tokenizer import TokenPattern
 from molgen.workers import Workers
 
 # The URL that deepchem.molnet.load_tox21 names.
@@ -39,11 +40,6 @@ MOSES_MEMBERS = {
     "moses/dataset/data/test_scaffolds_stats.npz": "test_scaffolds_stats.npz",
     "moses/metrics/mcf.csv": "mcf.csv",
     "moses/metrics/wehi_pains.csv": "wehi_pains.csv",
-}
-NAMED = {
-    "tox21": "8,014 molecules of the US Tox21 programme (DeepChem's table), fetched once",
-    "moses": "1,584,663 + 176,074 + 176,225 drug-like molecules of MOSES, fetched once (50 MB)",
-    "moses-mini": "20,000 + 1,000 + 1,000 molecules of MOSES, bundled",
 }
 LARGE = 50_000
 """From so many molecules on, what is computed once is kept for the next time."""
@@ -95,9 +91,19 @@ class Dataset:
         return {name: counts[name] for name in SPLITS if counts[name]}
 
     @property
-    def reasons(self) -> dict[str, int]:
-        """Dropped and altered rows by reason, the most frequent first."""
-        return dict(Counter(d.reason for d in self.dropped).most_common())
+    def dropped_by_reason(self) -> dict[str, int]:
+        """Dropped rows, the most frequent reason first."""
+        return dict(Counter(d.reason for d in self.dropped if d.reason not in cleaning.ALTERED).most_common())
+
+    @property
+    def altered_by_reason(self) -> dict[str, int]:
+        """Changes to rows that stayed, the most frequent first; a row with two of them counts in both."""
+        return dict(Counter(d.reason for d in self.dropped if d.reason in cleaning.ALTERED).most_common())
+
+    def account(self) -> list[str]:
+        """What became of the rows that did not stay as they were: a line of drops and a line of alterations."""
+        counted = (("dropped", self.dropped_by_reason), ("altered", self.altered_by_reason))
+        return [f"{name}: " + ", ".join(f"{n:,} {reason}" for reason, n in by.items()) for name, by in counted if by]
 
     @property
     def sha256(self) -> str:
@@ -115,23 +121,30 @@ def read_source(config: DataConfig) -> list[Row]:
     return rows
 
 
-def build_dataset(rows: Sequence[Row], config: DataConfig, longest: int, pattern: str, pool: Workers) -> Dataset:
-    """Cleans and splits rows; `longest` is the context, in tokens.
+def build_dataset(
+    rows: Sequence[Row],
+    config: DataConfig,
+    longest: int,
+    pattern: str,
+    pool: Workers,
+    familiar: Set[str] = frozenset(),
+) -> Dataset:
+    """Cleans and splits rows; `longest` is the context, in tokens; `familiar` tokens are never too rare.
 
     Raises MolgenError for rows of which nothing stays or of which more than half is dropped.
     """
-    kept, dropped = _clean(rows, config, longest, pattern, pool)
+    kept, dropped = _clean(rows, config, longest, pattern, pool, familiar)
     lost = Counter(d.reason for d in dropped if d.reason not in (*cleaning.ALTERED, cleaning.DUPLICATE))
     account = ", ".join(f"{count} {reason}" for reason, count in lost.most_common())
     if not kept:
         raise MolgenError(
             f"{config.source}: no molecule of {len(rows)} is left: {account}",
-            "see --smiles-column and data.*",
+            "see --smiles-column, data.elements, data.min_token_count and the other settings under data",
         )
     if 2 * lost.total() > len(rows) and config.source not in NAMED:
         raise MolgenError(
             f"{config.source}: more than half of {len(rows)} rows would be dropped: {account}",
-            "is it the right column (--smiles-column), are data.max_tokens and model.context large enough?",
+            "is it the right column (--smiles-column)? settings: data.min_token_count, data.elements, model.context, …",
         )
     molecules = _split(kept, config)
     return Dataset(config.source, tuple(molecules), tuple(dropped))
@@ -197,44 +210,62 @@ def _rows(config: DataConfig) -> Iterator[Row]:
 
 
 def _clean(
-    rows: Sequence[Row], config: DataConfig, longest: int, pattern: str, pool: Workers
+    rows: Sequence[Row], config: DataConfig, longest: int, pattern: str, pool: Workers, familiar: Set[str]
 ) -> tuple[list[tuple[Row, str]], list[Dropped]]:
     """((row with the chosen string, its group) of what stays, the account of the rest)."""
     cut = [cleaning.cut_extension(row.smiles) for row in rows]
     texts = [smiles for smiles, _ in cut]
-    settings = {
-        "pattern": pattern,
-        "form": config.form,
-        "unparsable": config.unparsable,
-        "shortest": config.min_tokens,
-        "longest": min(longest, config.max_tokens or longest),
-        "grouped": config.split == "grouped",
-    }
+    settings = cleaning.settings(config, longest, pattern)
 
     def columns() -> cache.Arrays:
-        results = [result or ("", "", cleaning.LOST) for result in pool.map("clean", texts, "cleaning", **settings)]
-        return {str(i): cache.from_strings(result[i] for result in results) for i in range(3)}
+        lost = ("", "", cleaning.LOST, ())
+        results = [result or lost for result in pool.map("clean", texts, "cleaning", **settings)]
+        rows = ((smiles, group, reason, ";".join(changes)) for smiles, group, reason, changes in results)
+        return {str(i): cache.from_strings(column) for i, column in enumerate(zip(*rows, strict=True))}
 
     if len(rows) < LARGE:
         found = columns()
     else:  # minutes for MOSES
         key = [str(cleaning.VERSION), RDKIT_VERSION, json.dumps(settings), *texts]
         found = cache.cached(data_directory() / "cache", "clean", key, columns)
-    results = zip(*(cache.to_strings(found[str(i)]) for i in range(3)), strict=True)
+    smiles, groups, reasons, changes = (list(cache.to_strings(found[str(i)])) for i in range(4))
+    if config.duplicates == "drop":
+        seen: set[str] = set()
+        for i, one in enumerate(smiles):
+            if not reasons[i]:  # a string may stand in two splits of a file; it stays in the first
+                reasons[i] = cleaning.DUPLICATE if one in seen else ""
+                seen.add(one)
+    for i in _with_rare_tokens(smiles, reasons, config.min_token_count, pattern, familiar):
+        reasons[i] = cleaning.RARE_TOKEN
     kept: list[tuple[Row, str]] = []
     dropped: list[Dropped] = []
-    seen: set[str] = set()
-    for row, (_, was_cut), result in zip(rows, cut, results, strict=True):
-        smiles, group, reason = result
-        if not reason and config.duplicates == "drop":
-            # a string may stand in two splits of a file; it stays in the first
-            reason = cleaning.DUPLICATE if smiles in seen else ""
-            seen.add(smiles)
-        if reason or was_cut:
-            dropped.append(Dropped(row.number, row.name, row.smiles, reason or cleaning.EXTENSION_CUT))
-        if not reason:
-            kept.append((row._replace(smiles=smiles), group))
+    for i, (row, (_, extension)) in enumerate(zip(rows, cut, strict=True)):
+        told = [reasons[i]] if reasons[i] else [extension, *changes[i].split(";")]
+        dropped += [Dropped(row.number, row.name, row.smiles, one) for one in told if one]
+        if not reasons[i]:
+            kept.append((row._replace(smiles=smiles[i]), groups[i]))
     return kept, dropped
+
+
+def _with_rare_tokens(
+    smiles: Sequence[str], reasons: Sequence[str], fewest: int, pattern: str, familiar: Set[str]
+) -> list[int]:
+    """Which of the molecules that have no reason yet must go, so that each token left is in so many, or is familiar.
+
+    A molecule that goes takes its other tokens with it, which may make them rare in turn.
+    """
+    if fewest == 1:
+        return []
+    split = TokenPattern(pattern).split
+    tokens = {i: set(split(one) or ()) - familiar for i, one in enumerate(smiles) if not reasons[i]}
+    counts = Counter(token for own in tokens.values() for token in own)
+    gone: list[int] = []
+    while rare := {token for token, count in counts.items() if 0 < count < fewest}:
+        going = [i for i, own in tokens.items() if own & rare]
+        for i in going:
+            counts.subtract(tokens.pop(i))
+        gone += going
+    return gone
 
 
 def _split(kept: Sequence[tuple[Row, str]], config: DataConfig) -> list[Molecule]:

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from molgen import cache, description
-from molgen.config import load_config, recipes
-from molgen.datasets import NAMED, build_dataset, fetch, moses_file, read_source, reference_smiles
+from molgen.config import NAMED, load_config, recipes
+from molgen.datasets import build_dataset, fetch, moses_file, read_source, reference_smiles
 from molgen.metrics import chemnet, guacamol, moses, moses_statistics
 from molgen.metrics.known import Known, known
 from molgen.metrics.profile import Profile, profile

@@ -92,8 +92,8 @@ def _prepare(config: Config, out: Path, resume: bool, force: bool, pool: Workers
         pattern = deepchem_pattern()
         dataset = build_dataset(rows, config.data, config.model.context, pattern, pool)
     say(", ".join(f"{name} {size:,}" for name, size in dataset.sizes.items()))
-    if dataset.reasons:
-        say("dropped or altered: " + ", ".join(f"{v:,} {k}" for k, v in dataset.reasons.items()))
+    for line in dataset.account():
+        say(line)
     if not resume:
         create_run(out, config, build_tokenizer(config, dataset, pattern), dataset)
     return dataset
@@ -330,7 +330,8 @@ def _finish(
             "sha256": dataset.sha256,
             "rows": dataset.rows,
             "sizes": dataset.sizes,
-            "dropped": dataset.reasons,
+            "dropped": dataset.dropped_by_reason,
+            "altered": dataset.altered_by_reason,
             "weights": model.weights,
             "tokens": len(tokenizer),
             "epochs": progress.epoch,

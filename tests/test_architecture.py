@@ -23,7 +23,7 @@ LAYERS = [
         "checkpoint",
         "plots",
     },
-    {"cleaning", "description", "pictures", "model.decoder"},
+    {"standardise", "cleaning", "description", "pictures", "model.decoder"},
     {"workers", "tables", "model.build", "batches"},
     {"metrics.profile", "metrics.known", "metrics.similarity", "metrics.chemnet"},
     {"metrics.basic", "metrics.moses", "metrics.guacamol", "metrics.chem"},

@@ -17,7 +17,7 @@ def build(config: DataConfig, longest: int, pattern: str, pool: Workers) -> Data
 
 def load(pattern: str, pool: Workers, path: Path, lines: list[str], **settings: object) -> Dataset:
     path.write_text("\n".join(lines) + "\n")
-    return build(DataConfig(source=str(path), **settings), 128, pattern, pool)
+    return build(DataConfig(source=str(path), **{"min_token_count": 1, **settings}), 128, pattern, pool)
 
 
 GOOD = ["CCO", "CCN", "CCC", "CCCC", "CCCl", "CCBr", "CCF", "CCS"]
@@ -26,7 +26,7 @@ GOOD = ["CCO", "CCN", "CCC", "CCCC", "CCCl", "CCBr", "CCF", "CCS"]
 def test_each_drop_is_counted_under_its_reason(pattern: str, pool: Workers, tmp_path: Path) -> None:
     bad = ["C(", "SiC", "С", "CC–C", "C1C1", "C" * 129, "OCC", "CCO"]
     dataset = load(pattern, pool, tmp_path / "a.smi", GOOD + bad)
-    assert dataset.reasons == {
+    assert dataset.dropped_by_reason == {
         cleaning.NOT_TOKENISABLE: 3,
         cleaning.UNPARSABLE: 2,
         cleaning.TOO_LONG: 1,
@@ -41,8 +41,39 @@ def test_a_cxsmiles_extension_is_cut_and_counted_but_the_molecule_stays(
     pattern: str, pool: Workers, tmp_path: Path
 ) -> None:
     dataset = load(pattern, pool, tmp_path / "a.smi", [*GOOD, "CC(O)N |o1:1| x"])
-    assert dataset.reasons == {cleaning.EXTENSION_CUT: 1}
+    assert (dataset.dropped_by_reason, dataset.altered_by_reason) == ({}, {cleaning.ENHANCED_STEREO: 1})
     assert ("CC(N)O", "x") in {(m.smiles, m.name) for m in dataset.molecules}
+
+
+def test_a_row_altered_twice_counts_in_both_and_a_dropped_one_only_as_dropped(
+    pattern: str, pool: Workers, tmp_path: Path
+) -> None:
+    lines = [*GOOD, "[Na+].CCCC(=O)[O-] butyrate", "[K+].CCCC(=O)[O-] again", "[13CH3]C(=O)CC"]
+    dataset = load(pattern, pool, tmp_path / "a.smi", lines)
+    assert dataset.altered_by_reason == {"smaller fragments cut": 1, "neutralised": 1, "isotopes stripped": 1}
+    assert dataset.dropped_by_reason == {"duplicate": 1}
+    assert [(d.row, d.smiles, d.name, d.reason) for d in dataset.dropped] == [
+        (9, "[Na+].CCCC(=O)[O-]", "butyrate", "smaller fragments cut"),
+        (9, "[Na+].CCCC(=O)[O-]", "butyrate", "neutralised"),
+        (10, "[K+].CCCC(=O)[O-]", "again", "duplicate"),
+        (11, "[13CH3]C(=O)CC", "", "isotopes stripped"),
+    ]
+    assert dataset.rows == len(lines)
+
+
+def test_every_token_left_is_in_five_molecules_or_is_familiar(pattern: str, pool: Workers, tmp_path: Path) -> None:
+    # S is in five molecules, but one of them has the only I, and with that one gone S is rare too
+    lines = [*("C" * n for n in range(2, 12)), *("C" * n + "S" for n in range(2, 6)), "ICCCS", "CCF", "CCCF"]
+    config = DataConfig(source=str(tmp_path / "a.smi"))
+    (tmp_path / "a.smi").write_text("\n".join(lines))
+    rows = read_source(config)
+    dataset = build_dataset(rows, config, 128, pattern, pool)
+    assert sorted(m.smiles for m in dataset.molecules) == sorted("C" * n for n in range(2, 12))
+    assert dataset.dropped_by_reason == {cleaning.RARE_TOKEN: 7}
+    with_familiar = build_dataset(rows, config, 128, pattern, pool, familiar={"I", "F"})
+    assert with_familiar.dropped_by_reason == {}
+    only_f = build_dataset(rows, config, 128, pattern, pool, familiar={"F"})
+    assert {d.smiles for d in only_f.dropped} == {*("C" * n + "S" for n in range(2, 6)), "ICCCS"}
 
 
 def test_canonical_forms_are_the_default_and_strings_as_written_an_option(
@@ -57,7 +88,7 @@ def test_canonical_forms_are_the_default_and_strings_as_written_an_option(
 def test_length_is_counted_in_tokens_of_the_chosen_form(pattern: str, pool: Workers, tmp_path: Path) -> None:
     lines = ["[H]C([H])([H])C", "CCCC", "CCCCC", "CCCCCC", "ClCCBr"]
     dataset = load(pattern, pool, tmp_path / "a.smi", lines, min_tokens=3, max_tokens=5)
-    assert dataset.reasons == {cleaning.TOO_SHORT: 1, cleaning.TOO_LONG: 1}
+    assert dataset.dropped_by_reason == {cleaning.TOO_SHORT: 1, cleaning.TOO_LONG: 1}
 
 
 def test_related_molecules_never_stand_on_two_sides(pattern: str, pool: Workers, tmp_path: Path) -> None:
@@ -65,7 +96,7 @@ def test_related_molecules_never_stand_on_two_sides(pattern: str, pool: Workers,
     for n in range(1, 41):
         chain = "C" * n
         lines += [f"{chain}C(N)C(=O)O", f"{chain}[C@H](N)C(=O)O", f"{chain}[C@@H](N)C(=O)[O-].[Na+]"]
-    dataset = load(pattern, pool, tmp_path / "a.smi", lines)
+    dataset = load(pattern, pool, tmp_path / "a.smi", lines, fragments="keep", charges="keep")
     sides: dict[str | None, set[str]] = {}
     for molecule in dataset.molecules:
         sides.setdefault(parent(molecule.smiles), set()).add(molecule.split)
@@ -156,7 +187,7 @@ def test_tox21_splits_into_the_sizes_of_the_definition(pattern: str, pool: Worke
     assert dataset.sizes["train"] == 6_200
     assert dataset.sizes["validation"] == 400
     assert 640 <= dataset.sizes["test"] <= 660
-    assert dataset.reasons[cleaning.UNPARSABLE] == 8
+    assert dataset.dropped_by_reason[cleaning.UNPARSABLE] == 8
 
 
 @pytest.mark.usefixtures("tox21")
@@ -203,7 +234,8 @@ def test_many_molecules_are_cleaned_once_until_a_setting_changes(
     with workers(1) as ended:
         pass  # a pool that can clean nothing
     assert load(pattern, ended, tmp_path / "a.smi", lines) == first
-    assert first.reasons == {cleaning.UNPARSABLE: 1, cleaning.DUPLICATE: 1, cleaning.EXTENSION_CUT: 1}
+    assert first.dropped_by_reason == {cleaning.UNPARSABLE: 1, cleaning.DUPLICATE: 1}
+    assert first.altered_by_reason == {cleaning.ENHANCED_STEREO: 1}
     with pytest.raises(RuntimeError, match="shutdown"):
         load(pattern, ended, tmp_path / "a.smi", lines, max_tokens=4)
-    assert load(pattern, pool, tmp_path / "a.smi", lines, max_tokens=4).reasons[cleaning.TOO_LONG] == 1
+    assert load(pattern, pool, tmp_path / "a.smi", lines, max_tokens=4).dropped_by_reason[cleaning.TOO_LONG] == 1

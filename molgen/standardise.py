@@ -1,0 +1,122 @@
+"""A parsed molecule → the one to train on, by a policy: fragments, charges, stereo, isotopes, radicals, elements.
+
+The chemistry is RDKit's MolStandardize; what is done, and in which order, is said here.
+"""
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from rdkit import Chem
+from rdkit.Chem.MolStandardize import rdMolStandardize
+
+from molgen import molecules
+
+# Reasons for which a policy drops a molecule, and the changes it makes to one that stays.
+WILDCARD = "wildcard atom"
+ATOM_MAP = "atom map"
+FRAGMENTS = "several fragments"
+ISOTOPE = "isotope"
+ELEMENT = "element not in data.elements"
+NO_CARBON = "no carbon"
+RADICAL = "radical"
+FAILED = "not standardised by RDKit"
+FRAGMENTS_CUT = "smaller fragments cut"
+ISOTOPES_STRIPPED = "isotopes stripped"
+NEUTRALISED = "neutralised"
+STEREO_STRIPPED = "stereo stripped"
+CHANGES = (FRAGMENTS_CUT, ISOTOPES_STRIPPED, NEUTRALISED, STEREO_STRIPPED)
+
+
+class Policy(NamedTuple):
+    """What may stay; the fields are those of the `data` section, described in config.py."""
+
+    fragments: str
+    charges: str
+    stereo: str
+    isotopes: str
+    radicals: str
+    atom_maps: str
+    wildcards: str
+    elements: list[str] | None
+    require_carbon: bool
+
+
+class Standardised(NamedTuple):
+    """A molecule that stays, or the reason why it does not."""
+
+    smiles: str
+    """Canonical; empty where there is a reason."""
+    changes: tuple[str, ...]
+    """What was altered, of CHANGES, in this order."""
+    reason: str
+    """Why the molecule is dropped; else empty."""
+
+
+def standardise(molecule: Any, policy: Policy) -> Standardised:
+    """Applies a policy to a sanitised molecule, which stays as it was.
+
+    Atom maps and wildcards mark a reaction or a pattern, so they are looked for in the whole record; everything else
+    in what is left of it once the smaller fragments are cut.
+    """
+    with molecules.quiet():
+        try:
+            return _standardise(molecule, policy)
+        except (ValueError, RuntimeError):  # what MolStandardize makes of it cannot be sanitised
+            return Standardised("", (), FAILED)
+
+
+def _standardise(molecule: Any, policy: Policy) -> Standardised:
+    if policy.wildcards == "drop" and any(not atom.GetAtomicNum() for atom in molecule.GetAtoms()):
+        return Standardised("", (), WILDCARD)
+    if policy.atom_maps == "drop" and any(atom.GetAtomMapNum() for atom in molecule.GetAtoms()):
+        return Standardised("", (), ATOM_MAP)
+    changes = []
+    if policy.fragments != "keep" and len(Chem.GetMolFrags(molecule)) > 1:
+        if policy.fragments == "drop":
+            return Standardised("", (), FRAGMENTS)
+        molecule = _tools().largest.choose(molecule)
+        changes.append(FRAGMENTS_CUT)
+    atoms = list(molecule.GetAtoms())
+    if policy.elements is not None and any(atom.GetSymbol() not in (*policy.elements, "*") for atom in atoms):
+        return Standardised("", (), ELEMENT)
+    if policy.require_carbon and not any(atom.GetAtomicNum() == 6 for atom in atoms):
+        return Standardised("", (), NO_CARBON)
+    if policy.radicals == "drop" and any(atom.GetNumRadicalElectrons() for atom in atoms):
+        return Standardised("", (), RADICAL)
+    if policy.isotopes != "keep" and any(atom.GetIsotope() for atom in atoms):
+        if policy.isotopes == "drop":
+            return Standardised("", (), ISOTOPE)
+        molecule = Chem.Mol(molecule)
+        for atom in molecule.GetAtoms():
+            atom.SetIsotope(0)
+        # deuterium has become an atom of hydrogen like any other; a centre that only isotopes made chiral is none
+        molecule = molecules.parse(Chem.MolToSmiles(molecule))
+        if molecule is None:
+            return Standardised("", (), FAILED)
+        changes.append(ISOTOPES_STRIPPED)
+    if policy.charges == "neutralise" and any(atom.GetFormalCharge() for atom in molecule.GetAtoms()):
+        before = [atom.GetFormalCharge() for atom in molecule.GetAtoms()]
+        molecule = _tools().uncharger.uncharge(molecule)
+        if before != [atom.GetFormalCharge() for atom in molecule.GetAtoms()]:
+            changes.append(NEUTRALISED)
+    smiles = str(Chem.MolToSmiles(molecule))
+    if policy.stereo == "strip":
+        molecule = Chem.Mol(molecule)
+        Chem.RemoveStereochemistry(molecule)
+        flat = str(Chem.MolToSmiles(molecule))
+        if flat != smiles:
+            smiles = flat
+            changes.append(STEREO_STRIPPED)
+    # a change may make atoms alike that were not, which only reading the string anew will tell
+    whole = molecules.canonical(smiles) if changes else smiles
+    return Standardised(whole, tuple(changes), "") if whole else Standardised("", (), FAILED)
+
+
+class _Tools(NamedTuple):
+    largest: Any
+    uncharger: Any
+
+
+@lru_cache(maxsize=1)
+def _tools() -> _Tools:
+    return _Tools(rdMolStandardize.LargestFragmentChooser(preferOrganic=True), rdMolStandardize.Uncharger())
