@@ -18,6 +18,7 @@ from molgen.errors import MolgenError
 from molgen.processes import complain, processes, say
 
 if TYPE_CHECKING:
+    from molgen.config import Config
     from molgen.evaluation import Evaluation
 
 app = typer.Typer(
@@ -28,8 +29,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Named datasets: list them, fetch one.", no_args_is_help=True)
+data_app = typer.Typer(help="Datasets: list and fetch the named ones, describe or clean any.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+
+
+_DATA_HELP = "tox21, moses, moses-mini, or a .csv .tsv .smi .txt .sdf file (also .gz)."
 
 
 class Device(StrEnum):
@@ -47,6 +51,13 @@ class Metric(StrEnum):
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
 DeviceOption = Annotated[Device, typer.Option(help="Where to compute.")]
 Column = Annotated[str | None, typer.Option("--smiles-column", help="The column that holds the SMILES.")]
+Recipe = Annotated[
+    str | None,
+    typer.Option("--config", help="A recipe's name or a YAML file.", show_default="the dataset's recipe"),
+]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting; may be repeated.")
+]
 RunArgument = Annotated[
     str | None, typer.Argument(help="A run directory; left out, the newest under runs/.", show_default=False)
 ]
@@ -57,16 +68,12 @@ def train(
     data: Annotated[
         str | None,
         typer.Argument(
-            help="tox21, moses, moses-mini, or a .csv .tsv .smi .txt .sdf file (also .gz).",
+            help=_DATA_HELP,
             show_default=False,
         ),
     ] = None,
-    config: Annotated[
-        str | None, typer.Option(help="A recipe's name or a YAML file.", show_default="the dataset's recipe")
-    ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting.")
-    ] = None,
+    config: Recipe = None,
+    settings: Settings = None,
     out: Annotated[Path | None, typer.Option(help="The run directory.", show_default="runs/<recipe>-<time>")] = None,
     seed: Annotated[int | None, typer.Option(help="Initial weights, order, dropout, random SMILES.")] = None,
     device: Annotated[Device | None, typer.Option(help="Where to train.", show_default="auto")] = None,
@@ -77,16 +84,9 @@ def train(
     force: Force = False,
 ) -> None:
     """Train on a dataset or a file (default: Tox21) into a run directory."""
-    from molgen.config import load_config, recipes
-
-    recipe = config or (data if data in recipes() else "tox21" if data is None else None)
-    options = {
-        "data.source": data,
-        "data.smiles_column": smiles_column,
-        "training.seed": seed,
-        "training.device": device.value if device else None,
-    }
-    resolved = load_config(recipe, settings or [], options)
+    where_to_train = device.value if device else None
+    options = {"data.smiles_column": smiles_column, "training.seed": seed, "training.device": where_to_train}
+    recipe, resolved = _configuration(data, config, settings, options)
     from molgen import runs
     from molgen.training import train as run_training
 
@@ -245,6 +245,53 @@ def data_get(name: Annotated[str, typer.Argument(help="tox21, moses or moses-min
 
     for path in fetch(name):
         print(path)
+
+
+@data_app.command(name="describe")
+def data_describe(
+    data: Annotated[str, typer.Argument(help=_DATA_HELP)],
+    config: Recipe = None,
+    settings: Settings = None,
+    smiles_column: Column = None,
+) -> None:
+    """What a training would see: sizes, drops and changes, lengths, vocabulary, elements, charges, stereo twins."""
+    from molgen.preparation import describe_data
+    from molgen.workers import workers
+
+    _, resolved = _configuration(data, config, settings, {"data.smiles_column": smiles_column})
+    with workers() as pool:
+        print("\n".join(describe_data(resolved, pool)))
+
+
+@data_app.command(name="clean")
+def data_clean(
+    data: Annotated[str, typer.Argument(help=_DATA_HELP)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="A .smi or .csv file (also .gz).")],
+    config: Recipe = None,
+    settings: Settings = None,
+    smiles_column: Column = None,
+    force: Force = False,
+) -> None:
+    """Standardise and clean without training; what is dropped or altered is listed in a .dropped.csv.gz beside it."""
+    from molgen.preparation import dropped_beside, write_clean
+    from molgen.workers import workers
+
+    for path in (output, dropped_beside(output)):
+        _check_target(path, force)
+    _, resolved = _configuration(data, config, settings, {"data.smiles_column": smiles_column})
+    with workers() as pool:
+        for line in write_clean(resolved, output, pool):
+            say(line)
+
+
+def _configuration(
+    data: str | None, config: str | None, settings: list[str] | None, options: dict[str, Any]
+) -> tuple[str | None, "Config"]:
+    """(recipe, configuration): the recipe named, else the dataset's own, then `--set`, then the named options."""
+    from molgen.config import load_config, recipes
+
+    recipe = config or (data if data in recipes() else "tox21" if data is None else None)
+    return recipe, load_config(recipe, settings or [], {"data.source": data, **options})
 
 
 class _TerminatedError(Exception):

@@ -10,7 +10,7 @@ import tempfile
 import urllib.request
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -93,17 +93,12 @@ class Dataset:
     @property
     def dropped_by_reason(self) -> dict[str, int]:
         """Dropped rows, the most frequent reason first."""
-        return dict(Counter(d.reason for d in self.dropped if d.reason not in cleaning.ALTERED).most_common())
+        return _by_reason(d for d in self.dropped if d.reason not in cleaning.ALTERED)
 
     @property
     def altered_by_reason(self) -> dict[str, int]:
         """Changes to rows that stayed, the most frequent first; a row with two of them counts in both."""
-        return dict(Counter(d.reason for d in self.dropped if d.reason in cleaning.ALTERED).most_common())
-
-    def account(self) -> list[str]:
-        """What became of the rows that did not stay as they were: a line of drops and a line of alterations."""
-        counted = (("dropped", self.dropped_by_reason), ("altered", self.altered_by_reason))
-        return [f"{name}: " + ", ".join(f"{n:,} {reason}" for reason, n in by.items()) for name, by in counted if by]
+        return _by_reason(d for d in self.dropped if d.reason in cleaning.ALTERED)
 
     @property
     def sha256(self) -> str:
@@ -131,6 +126,22 @@ def build_dataset(
 ) -> Dataset:
     """Cleans and splits rows; `longest` is the context, in tokens; `familiar` tokens are never too rare.
 
+    Raises MolgenError for rows that `clean_rows` refuses and for those that cannot be split.
+    """
+    kept, dropped = clean_rows(rows, config, longest, pattern, pool, familiar)
+    return Dataset(config.source, tuple(_split(kept, config)), tuple(dropped))
+
+
+def clean_rows(
+    rows: Sequence[Row],
+    config: DataConfig,
+    longest: int,
+    pattern: str,
+    pool: Workers,
+    familiar: Set[str] = frozenset(),
+) -> tuple[list[tuple[Row, str]], list[Dropped]]:
+    """((row with the chosen string, its group) of what stays, the account of the rest).
+
     Raises MolgenError for rows of which nothing stays or of which more than half is dropped.
     """
     kept, dropped = _clean(rows, config, longest, pattern, pool, familiar)
@@ -146,8 +157,7 @@ def build_dataset(
             f"{config.source}: more than half of {len(rows)} rows would be dropped: {account}",
             "is it the right column (--smiles-column)? settings: data.min_token_count, data.elements, model.context, …",
         )
-    molecules = _split(kept, config)
-    return Dataset(config.source, tuple(molecules), tuple(dropped))
+    return kept, dropped
 
 
 def reference_smiles(source: str, split: str) -> list[str]:
@@ -155,6 +165,20 @@ def reference_smiles(source: str, split: str) -> list[str]:
     if source in ("moses", "moses-mini"):
         return [row.smiles for row in _rows(DataConfig(source=source)) if row.split == split]
     return [cleaning.cut_extension(row.smiles)[0] for row in read_rows(source)]
+
+
+def account(dropped: Sequence[Dropped]) -> list[str]:
+    """What became of the rows that did not stay as they were: a line of drops and a line of alterations."""
+    lines = []
+    for name, altered in (("dropped", False), ("altered", True)):
+        counts = _by_reason(d for d in dropped if (d.reason in cleaning.ALTERED) == altered)
+        if counts:
+            lines.append(f"{name}: " + ", ".join(f"{count:,} {reason}" for reason, count in counts.items()))
+    return lines
+
+
+def _by_reason(dropped: Iterable[Dropped]) -> dict[str, int]:
+    return dict(Counter(d.reason for d in dropped).most_common())
 
 
 def data_directory() -> Path:
@@ -212,7 +236,6 @@ def _rows(config: DataConfig) -> Iterator[Row]:
 def _clean(
     rows: Sequence[Row], config: DataConfig, longest: int, pattern: str, pool: Workers, familiar: Set[str]
 ) -> tuple[list[tuple[Row, str]], list[Dropped]]:
-    """((row with the chosen string, its group) of what stays, the account of the rest)."""
     cut = [cleaning.cut_extension(row.smiles) for row in rows]
     texts = [smiles for smiles, _ in cut]
     settings = cleaning.settings(config, longest, pattern)

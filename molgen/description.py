@@ -172,6 +172,16 @@ def flaws(molecule: Any) -> list[int]:
     return [radicals, len(Chem.GetMolFrags(molecule)), Chem.GetFormalCharge(molecule)]
 
 
+def elements(molecule: Any) -> list[str]:
+    """Symbols of the elements, without hydrogen that is implied."""
+    return sorted({str(atom.GetSymbol()) for atom in molecule.GetAtoms()})
+
+
+def charged_atoms(molecule: Any) -> int:
+    """Atoms with a formal charge."""
+    return sum(atom.GetFormalCharge() != 0 for atom in molecule.GetAtoms())
+
+
 def alerts(molecule: Any) -> list[str]:
     """The structural alerts of RDKit's filter catalogue that match, each as SET:name; SET is PAINS, BRENK or NIH."""
     matches = _alert_catalog().GetMatches(molecule)
@@ -216,6 +226,8 @@ PARTS: dict[str, Callable[[Any], Any]] = {
     "guacamol": guacamol_descriptors,
     "parent": molecules.parent_of,
     "flaws": flaws,
+    "elements": elements,
+    "charged_atoms": charged_atoms,
     "alerts": alerts,
     "ring_systems": ring_systems,
     "functional_groups": functional_groups,

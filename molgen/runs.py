@@ -135,8 +135,8 @@ def create_run(path: Path, config: Config, tokenizer: SmilesTokenizer, dataset: 
         (path / old).unlink(missing_ok=True)
     write_atomically(path / TOKENIZER, tokenizer.to_json().encode())
     if len(dataset.molecules) <= _MOST_COPIED:
-        _write_table(path / MOLECULES, Molecule._fields, dataset.molecules)
-    _write_table(path / DROPPED, Dropped._fields, dataset.dropped)
+        write_table(path / MOLECULES, Molecule._fields, dataset.molecules)
+    write_table(path / DROPPED, Dropped._fields, dataset.dropped)
     write_atomically(path / CONFIG, to_yaml(config).encode())
     return Run(path)
 
@@ -160,7 +160,8 @@ def newest_unfinished() -> Path:
     return max(found, key=lambda p: p.stat().st_mtime).parent
 
 
-def _write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A gzipped CSV file, the same bytes for the same rows."""
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
     table.writerow(columns)

@@ -23,7 +23,7 @@ from molgen.batches import Corpus, Rows, bucketed_batches, random_batches
 from molgen.cache import Arrays, cached
 from molgen.checkpoint import load_state, save_state
 from molgen.config import Config, TrainingConfig
-from molgen.datasets import LARGE, Dataset, build_dataset, data_directory, read_source
+from molgen.datasets import LARGE, Dataset, account, build_dataset, data_directory, read_source
 from molgen.errors import MolgenError
 from molgen.likelihood import likelihood, token_nll
 from molgen.model.build import build_model
@@ -92,7 +92,7 @@ def _prepare(config: Config, out: Path, resume: bool, force: bool, pool: Workers
         pattern = deepchem_pattern()
         dataset = build_dataset(rows, config.data, config.model.context, pattern, pool)
     say(", ".join(f"{name} {size:,}" for name, size in dataset.sizes.items()))
-    for line in dataset.account():
+    for line in account(dataset.dropped):
         say(line)
     if not resume:
         create_run(out, config, build_tokenizer(config, dataset, pattern), dataset)

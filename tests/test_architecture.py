@@ -30,7 +30,7 @@ LAYERS = [
     {"metrics.moses_statistics", "datasets", "likelihood", "sampling", "augmentation"},
     {"library", "runs"},
     {"benchmarks", "training", "generator"},
-    {"evaluation", "scoring", "writing"},
+    {"evaluation", "preparation", "scoring", "writing"},
     {"presentation"},
     {"report"},
     {"cli"},

@@ -1,0 +1,127 @@
+"""Molecules as a training would see them: written out by `molgen data clean`, summed up by `molgen data describe`."""
+
+import csv
+import gzip
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from molgen import cleaning
+from molgen.checkpoint import write_atomically
+from molgen.config import Config
+from molgen.datasets import Dataset, Dropped, account, build_dataset, clean_rows, read_source
+from molgen.errors import MolgenError
+from molgen.runs import write_table
+from molgen.tokenizer import TokenPattern, deepchem_pattern
+from molgen.training import build_tokenizer
+from molgen.workers import Workers
+
+_FORMATS = (".smi", ".smi.gz", ".csv", ".csv.gz")
+_ENOUGH = 0.999
+_LONGEST_LOOKED_AT = 65_536
+
+
+def dropped_beside(output: Path) -> Path:
+    """Where the list of dropped and altered rows goes. Raises MolgenError for an output of an unknown format."""
+    suffix = next((s for s in reversed(_FORMATS) if output.name.lower().endswith(s)), None)
+    if suffix is None:
+        raise MolgenError(f"{output}: unknown kind of file", f"use {', '.join(_FORMATS)}")
+    return output.with_name(f"{output.name[: -len(suffix)]}.dropped.csv.gz")
+
+
+def write_clean(config: Config, output: Path, pool: Workers) -> list[str]:
+    """Standardises and cleans without a training; gives back what to tell: sizes and counts by reason.
+
+    A .smi line is the SMILES and the name; a .csv file has smiles, name, row of the source and, if it has one, split.
+    """
+    beside = dropped_beside(output)
+    rows = read_source(config.data)
+    ungrouped = config.data.model_copy(update={"split": "random"})  # no split is drawn, so no groups are needed
+    kept, dropped = clean_rows(rows, ungrouped, config.model.context, deepchem_pattern(), pool)
+    text = io.StringIO(newline="")
+    if ".csv" in output.suffixes:
+        has_splits = any(row.split for row, _ in kept)
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(["smiles", "name", "row", *(["split"] if has_splits else [])])
+        table.writerows([row.smiles, row.name, row.number, *([row.split] if has_splits else [])] for row, _ in kept)
+    else:
+        text.writelines(f"{row.smiles} {' '.join(row.name.split())}".rstrip() + "\n" for row, _ in kept)
+    content = text.getvalue().encode()
+    write_atomically(output, gzip.compress(content, mtime=0) if output.suffix == ".gz" else content)
+    write_table(beside, Dropped._fields, dropped)
+    return [f"{len(rows):,} rows, {len(kept):,} molecules into {output}", *account(dropped), f"listed in {beside}"]
+
+
+def describe_data(config: Config, pool: Workers) -> list[str]:
+    """What a training with this configuration would see, as lines of text."""
+    pattern = deepchem_pattern()
+    dataset = build_dataset(read_source(config.data), config.data, config.model.context, pattern, pool)
+    smiles = [molecule.smiles for molecule in dataset.molecules]
+    sizes = ", ".join(f"{name} {size:,}" for name, size in dataset.sizes.items())
+    told = pool.map("describe", smiles, "describing", parts=("flat", "flaws", "elements", "charged_atoms"))
+    known = [answer for answer in told if answer is not None and "failure" not in answer]
+    lines = [
+        f"{dataset.name}: {dataset.rows:,} rows, {len(smiles):,} molecules: {sizes}",
+        *account(dataset.dropped),
+        *_lengths(dataset, config, pattern, pool),
+        *_vocabulary(dataset, config, pattern),
+    ]
+    if not known:
+        return lines
+    elements = Counter(element for answer in known for element in answer["elements"])
+    lines.append("elements: " + _listed({name: _percent(count, known) for name, count in elements.most_common()}))
+    radicals, fragments, charges = np.array([answer["flaws"] for answer in known]).T
+    shares = {
+        "with charged atoms": sum(answer["charged_atoms"] > 0 for answer in known),
+        "with a net charge": int((charges != 0).sum()),
+        "of several fragments": int((fragments > 1).sum()),
+        "radicals": int((radicals > 0).sum()),
+        "with stereo": sum("@" in one or "/" in one or "\\" in one for one in smiles),
+        "with isotopes": sum(_has_isotope(one, pattern) for one in smiles),
+    }
+    lines += [f"{name}: {count:,} ({_percent(count, smiles)})" for name, count in shares.items()]
+    twins = [count for count in Counter(answer["flat"] for answer in known).values() if count > 1]
+    lines.append(f"stereo twins: {sum(twins):,} molecules in {len(twins):,} groups that differ in stereo or isotopes")
+    return lines
+
+
+def _lengths(dataset: Dataset, config: Config, pattern: str, pool: Workers) -> Iterator[str]:
+    """Tokens a molecule, those of too long ones too."""
+    split = TokenPattern(pattern).split
+    dropped = [cleaning.cut_extension(d.smiles)[0] for d in dataset.dropped if d.reason == cleaning.TOO_LONG]
+    unlimited = config.data.model_copy(update={"max_tokens": None, "split": "random"})
+    settings = cleaning.settings(unlimited, _LONGEST_LOOKED_AT, pattern)
+    long = [result[0] for result in pool.map("clean", dropped, **settings) if result]
+    lengths = np.sort([len(split(smiles) or ()) for smiles in (*(m.smiles for m in dataset.molecules), *long)])
+    five, half, most = (int(np.quantile(lengths, q, method="inverted_cdf")) for q in (0.05, 0.5, 0.95))
+    enough = int(np.quantile(lengths, _ENOUGH, method="inverted_cdf"))
+    yield f"tokens a molecule: 5 % {five}, median {half}, 95 % {most}, longest {lengths[-1]}"
+    context = config.model.context
+    yield f"context: {enough} tokens keep {100 * _ENOUGH:.1f} % of the molecules; model.context is {context}"
+
+
+def _vocabulary(dataset: Dataset, config: Config, pattern: str) -> Iterator[str]:
+    tokenizer = build_tokenizer(config, dataset, pattern)
+    split = tokenizer.splitter.split
+    counts = Counter(token for smiles in dataset.split("train") for token in set(split(smiles) or ()))
+    rarest = {token: f"{count:,}" for token, count in sorted(counts.items(), key=lambda item: (item[1], item[0]))[:8]}
+    yield f"vocabulary: {len(tokenizer.tokens)} tokens; in fewest of the training molecules: {_listed(rarest)}"
+    unseen = sum(bool(tokenizer.unknown(m.smiles)) for m in dataset.molecules if m.split != "train")
+    if unseen:
+        yield f"{unseen:,} held-out molecules have a token that training lacks"
+
+
+def _listed(items: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in items.items())
+
+
+def _percent(count: int, whole: Sequence[object]) -> str:
+    share = 100 * count / len(whole)
+    return f"{share:.1f} %" if share >= 0.1 or not count else "< 0.1 %"
+
+
+def _has_isotope(smiles: str, pattern: str) -> bool:
+    return any(token[0] == "[" and token[1].isdigit() for token in TokenPattern(pattern).split(smiles) or ())
