@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "molgen"
 # From the bottom to the top; a module imports only from rows above its own in this list, or from its own row.
 LAYERS = [
     {"errors", "cache", "processes", "threads", "__init__"},
-    {"config"},
+    {"config", "conditions"},
     {
         "molecules",
         "tokenizer",

@@ -1,0 +1,214 @@
+"""Conditions on a table's columns, such as `pIC50 > 7 and units == "nM"`: parsed once, never executed.
+
+Python's parser reads the text; a walk over a few kinds of nodes says whether a row fulfils it.
+"""
+
+import ast
+import difflib
+import operator
+import re
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from molgen.errors import MolgenError
+
+Value = str | float | bool | None
+
+MOST_CHARACTERS = 1_000
+_DEEPEST = 50
+_HINT = "comparisons joined by and, or, not; a column name with spaces or signs goes in `backquotes`"
+# the quoted strings, which stay as they are, and the names in backquotes
+_QUOTED = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|`([^`]*)`""")
+_OPERATORS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}
+
+
+class Condition:
+    """Comparisons (`<` `<=` `>` `>=` `==` `!=` `in` `not in`) of columns with numbers, strings or each other.
+
+    Numbers compare as numbers, also those that a table holds as text (`true` and `false` are 1 and 0), strings as
+    strings. A missing value, and text beside a number, satisfies no comparison, `!=` and `not in` neither: so
+    `x == x` asks for a value, and `not (x > 7)` holds where x is missing.
+    """
+
+    def __init__(self, text: str) -> None:
+        """Raises MolgenError for anything but such comparisons."""
+        self.text = text
+        if len(text) > MOST_CHARACTERS:
+            raise MolgenError(f"the condition has {len(text)} characters", f"at most {MOST_CHARACTERS:,}")
+        if not text.strip():
+            raise MolgenError("the condition is empty", 'write one such as "pIC50 > 7"')
+        self._source, self._quoted = self._without_backquotes(text.strip())
+        self._columns: dict[str, str] = {}  # identifier → column
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # an odd escape in a string is the user's to see, not Python's to say
+                self._root = ast.parse(self._source, mode="eval").body
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            single = re.search(r"(?<![<>=!])=(?!=)", _QUOTED.sub("", text))
+            raise self._refusal("not understood", "write == for equality" if single else _HINT) from None
+        self._check_truth(self._root, 0)
+        if not self._columns:
+            raise self._refusal("names no column", _HINT)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns that it compares, in the order of the text."""
+        return tuple(dict.fromkeys(self._columns.values()))
+
+    def check(self, known: Iterable[str], source: str = "condition") -> None:
+        """Raises MolgenError when a column that it compares is not among the known ones."""
+        columns = list(known)
+        for name in self.names:
+            if name not in columns:
+                near = difflib.get_close_matches(name, columns, 1)
+                shown = ", ".join(columns[:12]) + (", …" if len(columns) > 12 else "")
+                raise MolgenError(
+                    f"{source}: no column {name!r}, which the condition names",
+                    (f"did you mean {near[0]}? " if near else "") + f"columns: {shown or 'none'}",
+                )
+
+    def holds(self, values: Mapping[str, Value]) -> bool:
+        """Whether a row fulfils it; a column that the row lacks counts as missing."""
+        return self._truth(self._root, values)
+
+    def _truth(self, node: ast.expr, values: Mapping[str, Value]) -> bool:
+        match node:
+            case ast.BoolOp(op=ast.And()):
+                return all(self._truth(part, values) for part in node.values)
+            case ast.BoolOp():
+                return any(self._truth(part, values) for part in node.values)
+            case ast.UnaryOp():
+                return not self._truth(node.operand, values)
+            case ast.Compare():
+                sides = [node.left, *node.comparators]
+                return all(
+                    self._compare(left, comparison, right, values)
+                    for left, comparison, right in zip(sides, node.ops, sides[1:], strict=False)
+                )
+        raise AssertionError(node)
+
+    def _compare(self, left: ast.expr, comparison: ast.cmpop, right: ast.expr, values: Mapping[str, Value]) -> bool:
+        match comparison:
+            case ast.In():
+                return any(self._compare(left, ast.Eq(), item, values) for item in _items(right))
+            case ast.NotIn():
+                return all(self._compare(left, ast.NotEq(), item, values) for item in _items(right))
+        a, b = self._value(left, values), self._value(right, values)
+        if _missing(a) or _missing(b):
+            return False
+        compare = _OPERATORS[type(comparison)]
+        numbers = _number(a), _number(b)
+        # two columns of numbers compare as such, but "007" in quotes is a string
+        quoted = isinstance(left, ast.Constant) or isinstance(right, ast.Constant) or None in numbers
+        if quoted and isinstance(a, str) and isinstance(b, str):
+            return compare(a, b)
+        return None not in numbers and compare(*numbers)
+
+    def _value(self, node: ast.expr, values: Mapping[str, Value]) -> Value:
+        match node:
+            case ast.Name():
+                return values.get(self._columns[node.id])
+            case ast.UnaryOp(operand=ast.Constant(value=number)):
+                return -number  # type: ignore[operator, return-value] # checked when parsed
+            case ast.Constant(value=constant):
+                return constant  # type: ignore[return-value]
+        raise AssertionError(node)
+
+    def _check_truth(self, node: ast.expr, depth: int) -> None:
+        if depth > _DEEPEST:
+            raise self._refusal("too deeply nested", "fewer parentheses")
+        match node:
+            case ast.BoolOp():
+                for part in node.values:
+                    self._check_truth(part, depth + 1)
+            case ast.UnaryOp(op=ast.Not()):
+                self._check_truth(node.operand, depth + 1)
+            case ast.Compare():
+                self._check_value(node.left)
+                for comparison, right in zip(node.ops, node.comparators, strict=True):
+                    if isinstance(comparison, ast.In | ast.NotIn):
+                        items = _items(right)
+                        if not items or not all(isinstance(item, ast.Constant | ast.UnaryOp) for item in items):
+                            raise self._refusal("`in` without a list", 'write x in (1, 2) or x in ("a", "b")')
+                        for item in items:
+                            self._check_value(item)
+                    elif type(comparison) in _OPERATORS:
+                        self._check_value(right)
+                    else:
+                        raise self._refusal("`is` is not known", "write == for equality")
+            case _:
+                raise self._refusal(f"{self._part(node)} is no comparison", _HINT)
+
+    def _check_value(self, node: ast.expr) -> None:
+        match node:
+            case ast.Name():
+                # as written: Python's parser turns the micro sign into a Greek letter
+                written = ast.get_source_segment(self._source, node) or node.id
+                self._columns[node.id] = self._quoted.get(node.id, written)
+            case ast.Constant(value=bool() | str()):
+                pass
+            case (
+                ast.Constant(value=int() | float())
+                | ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float()))
+            ):
+                pass
+            case _:
+                raise self._refusal(f"{self._part(node)} is neither a column nor a number nor a string", _HINT)
+
+    def _part(self, node: ast.expr) -> str:
+        """What the user wrote there, shortened."""
+        part = ast.get_source_segment(self._source, node) or "a part of it"
+        for placeholder, name in self._quoted.items():
+            part = part.replace(placeholder, f"`{name}`")
+        return part if len(part) <= 60 else f"{part[:59]}…"
+
+    def _refusal(self, message: str, hint: str) -> MolgenError:
+        shown = self.text.strip()
+        return MolgenError(f"condition {shown[:79] + '…' if len(shown) > 80 else shown}: {message}", hint)
+
+    def _without_backquotes(self, text: str) -> tuple[str, dict[str, str]]:
+        """(the text with a plain identifier for each name in backquotes, identifier → name)."""
+        prefix = "column_"
+        while prefix in text:
+            prefix += "_"
+        names: dict[str, str] = {}
+
+        def replaced(found: re.Match[str]) -> str:
+            if found[1] is not None:
+                return found[1]
+            if not found[2].strip():
+                raise self._refusal("nothing between two backquotes", _HINT)
+            placeholder = f"{prefix}{len(names)}_"
+            names[placeholder] = found[2].strip()
+            return placeholder
+
+        return _QUOTED.sub(replaced, text), names
+
+
+def _items(node: ast.expr) -> Sequence[ast.expr]:
+    """The list right of `in`; what stands alone, as in `x in ("a")`, is a list of one."""
+    return node.elts if isinstance(node, ast.Tuple | ast.List) else [node]
+
+
+def _missing(value: Value) -> bool:
+    return value is None or value != value or (isinstance(value, str) and not value.strip())  # NaN differs from itself
+
+
+def _number(value: Value) -> float | None:
+    if isinstance(value, str):
+        value = {"true": "1", "false": "0"}.get(value.strip().lower(), value)
+        if "_" in value:  # 1_000 is a number to Python only
+            return None
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (ValueError, OverflowError):
+        return None
+    return number if number == number else None
