@@ -4,6 +4,7 @@ Nothing heavy is imported at the top: `molgen --help` answers without torch, rdk
 """
 
 import os
+import shlex
 import signal
 import sys
 import time
@@ -109,7 +110,11 @@ def sample(
     run: RunArgument = None,
     n: Annotated[int, typer.Option("-n", "--number", help="Molecules to write.")] = 100,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="A .smi or .csv file instead of stdout.")
+        Path | None, typer.Option("-o", "--output", help="A .smi, .csv or .sdf file instead of stdout.")
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="Of a table: a comma-separated list, or all (see the guide).", show_default="the cheap ones"),
     ] = None,
     temperature: Annotated[
         float, typer.Option(help="Below 1: safer and more alike; 0: always the most probable token.")
@@ -123,6 +128,21 @@ def sample(
     valid: Annotated[bool, typer.Option("--valid", help="Draw until n are valid.")] = False,
     unique: Annotated[bool, typer.Option("--unique", help="Draw until n are distinct.")] = False,
     novel: Annotated[bool, typer.Option("--novel", help="Draw until n are valid and not in the training set.")] = False,
+    where: Annotated[
+        str, typer.Option(metavar="CONDITION", help='Draw until n fulfil it, such as "mw < 500 and qed > 0.5".')
+    ] = "",
+    smarts: Annotated[
+        list[str] | None, typer.Option(help="Draw until n have this substructure; may be repeated.")
+    ] = None,
+    not_smarts: Annotated[
+        list[str] | None, typer.Option(help="Draw until n lack this substructure; may be repeated.")
+    ] = None,
+    no_alerts: Annotated[
+        bool, typer.Option("--no-alerts", help="Draw until n have no PAINS, Brenk or NIH alert.")
+    ] = False,
+    diverse: Annotated[
+        int | None, typer.Option(metavar="K", help="Of the n molecules write K that differ most (MaxMin).")
+    ] = None,
     grid: Annotated[Path | None, typer.Option(help="Draw the first 30 valid ones into a .png or .svg file.")] = None,
     device: DeviceOption = Device.auto,
     batch_size: Annotated[
@@ -136,20 +156,33 @@ def sample(
     from molgen.workers import workers
 
     with processes() as team, workers() as pool:  # they start while the rest is imported
+        from molgen import writing
         from molgen.generator import Keep, MoleculeGenerator, Tally
+        from molgen.properties import Screen
         from molgen.runs import find_run
+        from molgen.sample_table import SampleTable
         from molgen.sampling import Filters
-        from molgen.writing import check_targets, summary, write_samples
 
-        check_targets(output, grid)
+        writing.check_targets(output, grid, columns is not None)
+        has_table = output is not None and output.suffix in writing.TABLES
+        if output is not None and has_table:
+            _check_target(writing.meta_beside(output), force)
         generator = MoleculeGenerator.load(team.meet(str(find_run(run).path)), device.value)
-        filters, keep, tally = Filters(temperature, top_k, top_p), Keep(valid, unique, novel), Tally()
+        screen = Screen(where, tuple(smarts or ()), tuple(not_smarts or ()), no_alerts)
+        filters, keep, tally = Filters(temperature, top_k, top_p), Keep(valid, unique, novel, screen), Tally()
         stream = generator.stream(
             n, filters, keep, pool, tally, prompt=prompt, seed=seed, batch_size=batch_size, team=team
         )
-        written = write_samples(stream, n, tally, output, grid, team)
+        if diverse is not None:
+            stream = writing.pick_diverse(stream, diverse, pool, team)
+        table = SampleTable(columns, generator, pool, output.suffix == ".sdf", team) if output and has_table else None
+        written = writing.write_samples(stream, n, tally, output, grid, team, table)
         if team.leads:
-            say(summary(written, tally, generator, pool))
+            say(writing.summary(written, tally, generator, pool))
+        if output is not None and has_table and team.leads:
+            settings = {"n": n, "seed": seed, **filters._asdict(), "prompt": prompt, "batch_size": batch_size}
+            settings |= {**screen._asdict(), "diverse": diverse}
+            writing.write_meta(output, _command(), settings, written, tally, generator)
 
 
 @app.command(name="eval")
@@ -300,6 +333,10 @@ class _TerminatedError(Exception):
 
 def _terminate(*_: Any) -> NoReturn:
     raise _TerminatedError
+
+
+def _command() -> str:
+    return shlex.join(["molgen", *sys.argv[1:]])
 
 
 def _check_target(path: Path | None, force: bool) -> None:

@@ -107,7 +107,7 @@ def properties(molecule: Any) -> list[float]:
     """Crippen logP, synthetic accessibility (Ertl and Schuffenhauer 2009), QED, molecular weight in g/mol."""
     return [
         float(_descriptors.MolLogP(molecule)),
-        float(_sa_scorer().calculateScore(molecule)),
+        float(sa_scorer().calculateScore(molecule)),
         qed(molecule),
         float(_descriptors.MolWt(molecule)),
     ]
@@ -266,7 +266,7 @@ def _morgan(bits: int) -> Any:
 
 
 @lru_cache(maxsize=1)
-def _sa_scorer() -> Any:
+def sa_scorer() -> Any:
     """RDKit ships the score outside of its package, as a script beside its table of fragment scores."""
     path = Path(RDConfig.RDContribDir) / "SA_Score" / "sascorer.py"
     specification = importlib.util.spec_from_file_location("sascorer", path)

@@ -1,13 +1,13 @@
 """A trained run as an object: sample molecules from it, ask how likely it finds them."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
 from threading import Event
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +21,15 @@ from molgen.model.decoder import Decoder
 from molgen.molecules import RDKIT_VERSION
 from molgen.optim import choose_device
 from molgen.processes import ALONE, Team
+from molgen.properties import PROPERTIES, Screen
 from molgen.runs import Run, find_run
 from molgen.sampling import Filters, decode
 from molgen.threads import at_once, shared_threads
 from molgen.tokenizer import SmilesTokenizer
 from molgen.workers import Workers, workers
+
+if TYPE_CHECKING:
+    from molgen.frames import MoleculeFrame
 
 BATCH_ON_CPU, BATCH_ON_GPU = 2_048, 8_192
 """Molecules drawn at a time unless told otherwise."""
@@ -41,14 +45,26 @@ class Sample(NamedTuple):
     """Empty if the draw was empty or unfinished."""
     canonical: str | None
     """RDKit's canonical SMILES, None if invalid."""
+    unfinished: bool = False
+    """Whether it hit the length limit."""
 
 
 class Keep(NamedTuple):
-    """Rejection: which draws count. `valid` and `novel` give exactly the conditional distribution."""
+    """Rejection: which draws count. All but `unique` give exactly the conditional distribution."""
 
     valid: bool = False
     unique: bool = False
     novel: bool = False
+    screen: Screen = Screen()
+
+    @property
+    def screens(self) -> bool:
+        """Whether there is a filter on properties or patterns; only valid molecules pass one."""
+        return self.screen != Screen()
+
+
+FILTERS = ("valid", *Screen._fields, "novel", "unique")
+"""In the order in which they are asked; a draw counts as rejected by the first that it fails."""
 
 
 @dataclass
@@ -59,19 +75,23 @@ class Tally:
     kept: int = 0
     unfinished: int = 0
     gave_up: bool = False
+    rejected: Counter[str] = field(default_factory=Counter)
+    """Draws by the one of FILTERS that rejected them."""
 
     def gather(self, team: Team) -> None:
         """Makes it the tally of all processes together."""
-        counts = team.sum(np.array([self.draws, self.kept, self.unfinished, self.gave_up]))
-        self.draws, self.kept, self.unfinished = counts[:3].tolist()
-        self.gave_up = bool(counts[3])
+        rejected = [self.rejected[name] for name in FILTERS]
+        counts = team.sum(np.array([self.draws, self.kept, self.unfinished, self.gave_up, *rejected])).tolist()
+        self.draws, self.kept, self.unfinished, gave_up = counts[:4]
+        self.gave_up = bool(gave_up)
+        self.rejected = Counter(dict(zip(FILTERS, counts[4:], strict=True)))
 
 
 class MoleculeGenerator:
     """Samples and scores SMILES with a trained decoder.
 
     generator = MoleculeGenerator.load("runs/tox21")
-    smiles = generator.sample(1000, seed=1)
+    molecules = generator.sample(1000, seed=1)
     """
 
     def __init__(self, model: Decoder, tokenizer: SmilesTokenizer, run: Run | None = None) -> None:
@@ -96,17 +116,41 @@ class MoleculeGenerator:
         valid: bool = False,
         unique: bool = False,
         novel: bool = False,
+        where: str = "",
+        smarts: Sequence[str] = (),
+        not_smarts: Sequence[str] = (),
+        no_alerts: bool = False,
+        columns: Sequence[str] = (),
         batch_size: int | None = None,
-    ) -> list[str]:
-        """`n` SMILES in the order in which they were started; an empty or unfinished one is an empty string.
+    ) -> "MoleculeFrame":
+        """A DataFrame of `n` molecules in the order in which they were started, which a notebook shows as pictures.
 
-        The same seed and batch size give the same molecules on the same device. With `valid`, `unique` or `novel`
-        it draws until n satisfy them, fewer only if hardly any draw does.
+        Its columns are smiles (empty if the draw was empty or unfinished), canonical (None if invalid), valid, and
+        those of `molgen.properties.PROPERTIES` that are asked for. The same seed and batch size give the same
+        molecules on the same device. With a filter (from `valid` to `no_alerts`) it draws until n satisfy it, fewer
+        only if hardly any draw does. Raises MolgenError for arguments that are out of range or not understood.
         """
-        filters, keep = Filters(temperature, top_k, top_p), Keep(valid, unique, novel)
+        from molgen.frames import MoleculeFrame  # with pandas, which the command line does without
+
+        for name in columns:
+            if name not in PROPERTIES:
+                raise MolgenError(f"columns: no property {name!r}", f"properties: {', '.join(PROPERTIES)}")
+        screen = Screen(where, tuple(smarts), tuple(not_smarts), no_alerts)
+        filters, keep = Filters(temperature, top_k, top_p), Keep(valid, unique, novel, screen)
         with workers() as pool:
             stream = self.stream(n, filters, keep, pool, Tally(), prompt=prompt, seed=seed, batch_size=batch_size)
-            return [sample.smiles for batch in stream for sample in batch]
+            samples = [sample for batch in stream for sample in batch]
+            told = pool.map("tabulate", [s.smiles for s in samples], columns=list(columns)) if columns else []
+        frame = MoleculeFrame(
+            {
+                "smiles": [sample.smiles for sample in samples],
+                "canonical": [sample.canonical for sample in samples],
+                "valid": [sample.canonical is not None for sample in samples],
+            }
+        )
+        for name in columns:
+            frame[name] = [(answer or {}).get(name) for answer in told]
+        return frame
 
     def stream(
         self,
@@ -132,9 +176,10 @@ class MoleculeGenerator:
                 "--unique: one process does not know what the others draw",
                 "sample in one process, or into a .csv without --unique and keep one line of each canonical SMILES",
             )
+        keep.screen.checked()
         sizes = even_batches(n, self._batch_size(batch_size))
         batches: Iterable[tuple[int, int]]
-        if any(keep):
+        if keep != Keep():
             n, rows = team.part(n), max(sizes[0], min(_FEWEST_TRIED, self._batch_size(batch_size)))
             batches = ((number, rows) for number in count(team.rank, team.size))
         else:
@@ -147,22 +192,24 @@ class MoleculeGenerator:
             while tally.kept < n and not tally.gave_up:
                 texts = next(drawn_batches)
                 tally.unfinished += sum(text is None for text in texts)
-                samples = [text or "" for text in texts]
                 batch: list[Sample] = []
-                for sample in map(Sample, samples, pool.map("canonical", samples)):
+                for sample, screened_by in self._parsed(texts, keep, pool):
                     tally.draws += 1
-                    if keep.valid and sample.canonical is None:
-                        continue
-                    if keep.novel and (sample.canonical is None or sample.canonical in known):
-                        continue
-                    if keep.unique:
-                        key = sample.canonical or sample.smiles
-                        if key in seen:
-                            continue
-                        seen.add(key)
-                    batch.append(sample)
-                    if tally.kept + len(batch) == n:
-                        break
+                    key = sample.canonical or sample.smiles
+                    if sample.canonical is None and (keep.valid or keep.novel or keep.screens):
+                        tally.rejected["valid"] += 1
+                    elif screened_by:
+                        tally.rejected[screened_by] += 1
+                    elif keep.novel and sample.canonical in known:
+                        tally.rejected["novel"] += 1
+                    elif keep.unique and key in seen:
+                        tally.rejected["unique"] += 1
+                    else:
+                        if keep.unique:
+                            seen.add(key)
+                        batch.append(sample)
+                        if tally.kept + len(batch) == n:
+                            break
                 tally.kept += len(batch)
                 window.append((len(texts), len(batch)))
                 while sum(draws for draws, _ in window) - window[0][0] >= _WINDOW:
@@ -170,6 +217,18 @@ class MoleculeGenerator:
                 drawn, kept = (sum(column) for column in zip(*window, strict=True))
                 tally.gave_up = drawn >= _WINDOW and kept < _LEAST_KEPT and tally.kept < n
                 yield batch
+
+    @staticmethod
+    def _parsed(texts: Sequence[str | None], keep: Keep, pool: Workers) -> Iterator[tuple[Sample, str]]:
+        """(sample, the filter of `keep.screen` that rejects it or an empty string) of each text."""
+        smiles = [text or "" for text in texts]
+        if keep.screens:
+            answers = pool.map("screen", smiles, **keep.screen._asdict())
+        else:
+            answers = [(canonical, "") for canonical in pool.map("canonical", smiles)]
+        for text, answer in zip(texts, answers, strict=True):
+            canonical, screened_by = answer or (None, "")  # RDKit hung or crashed: invalid
+            yield Sample(text or "", canonical, text is None), screened_by
 
     def strings(
         self, batches: Iterable[tuple[int, int]], filters: Filters, *, prompt: str = "", seed: int = 0

@@ -19,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from molgen import cleaning, description, molecules
+from molgen import cleaning, description, molecules, properties
 from molgen.processes import processes_here, silent
 
 TASKS: dict[str, Callable[..., Any]] = {
@@ -28,6 +28,8 @@ TASKS: dict[str, Callable[..., Any]] = {
     "random_form": molecules.random_form,
     "add_carbon": molecules.add_carbon,
     "describe": description.describe,
+    "tabulate": properties.tabulate,
+    "screen": properties.screen,
 }
 _CHUNK = 500
 _SECONDS, _SECONDS_AN_ITEM = 10.0, 0.1

@@ -1,34 +1,55 @@
-"""Samples → stdout, a .smi or .csv file, a picture, and one line that sums them up."""
+"""Samples → stdout, a .smi, .csv or .sdf file, a picture, and what sums them up: one line, one .meta.json file."""
 
+import csv
+import hashlib
 import io
+import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from base64 import b64decode
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from molgen import __version__
 from molgen.errors import MolgenError
-from molgen.generator import MoleculeGenerator, Sample, Tally
+from molgen.generator import FILTERS, MoleculeGenerator, Sample, Tally
 from molgen.metrics.known import keys_of
+from molgen.metrics.similarity import max_min
 from molgen.molecules import DRAWINGS, draw_grid
 from molgen.processes import ALONE, Team, say, silent
+from molgen.runs import WEIGHTS
+from molgen.sample_table import SampleTable
 from molgen.workers import Workers
 
 _DRAWN = 30
+_FORMATS = (".smi", ".csv", ".sdf")
+TABLES = (".csv", ".sdf")
+_REJECTED = {
+    "valid": "invalid",
+    "where": "by --where",
+    "smarts": "by --smarts",
+    "not_smarts": "by --not-smarts",
+    "no_alerts": "by --no-alerts",
+    "novel": "known from training",
+    "unique": "drawn before",
+}
 
 
 @dataclass
 class Written:
     """What a summary needs of samples that are no longer held: ten million of them take 80 MB."""
 
+    rows: int = 0
     valid: int = 0
     keys: list[npt.NDArray[np.uint64]] = field(default_factory=list)
     """A number for the canonical SMILES of each valid sample, batch by batch."""
@@ -38,6 +59,7 @@ class Written:
     def add(self, batch: list[Sample]) -> None:
         """Takes note of samples."""
         valid = [sample for sample in batch if sample.canonical]
+        self.rows += len(batch)
         self.valid += len(valid)
         self.keys.append(keys_of(sample.canonical or "" for sample in valid))
         self.drawable += [sample.smiles for sample in valid[: _DRAWN - len(self.drawable)]]
@@ -46,42 +68,77 @@ class Written:
         """The same of all processes together."""
         keys = team.gather(np.concatenate([np.empty(0, np.uint64), *self.keys]).view(np.int64)).view(np.uint64)
         drawable = _gathered_text("".join(f"{smiles}\n" for smiles in self.drawable), team).split()
-        return Written(len(keys), [keys], drawable[:_DRAWN])
+        rows = int(team.sum(np.array(self.rows)))
+        return Written(rows, len(keys), [keys], drawable[:_DRAWN])
 
 
-def check_targets(output: Path | None, grid: Path | None) -> None:
-    """Raises MolgenError for a file name whose suffix says no format that can be written."""
-    if output is not None and output.suffix not in (".smi", ".csv"):
-        raise MolgenError(f"{output}: unknown kind of file", "use .smi or .csv")
+def check_targets(output: Path | None, grid: Path | None, table: bool) -> None:
+    """Raises MolgenError for a file name whose suffix says no format that can be written.
+
+    `table`: columns were asked for, which only a table has.
+    """
+    if output is not None and output.suffix not in _FORMATS:
+        raise MolgenError(f"{output}: unknown kind of file", f"use {', '.join(_FORMATS)}")
+    if table and (output is None or output.suffix not in TABLES):
+        raise MolgenError("--columns: only a table has columns", f"name one with -o: {' or '.join(TABLES)}")
     if grid is not None and grid.suffix not in DRAWINGS:
         raise MolgenError(f"{grid}: cannot draw into this format", f"use {' or '.join(DRAWINGS)}")
 
 
-def write_samples(
-    stream: Iterator[list[Sample]], n: int, tally: Tally, output: Path | None, grid: Path | None, team: Team = ALONE
-) -> Written:
-    """Writes batch by batch, whole lines only, and sums up what it wrote; the first valid ones become a picture.
+def pick_diverse(stream: Iterator[list[Sample]], k: int, pool: Workers, team: Team = ALONE) -> Iterator[list[Sample]]:
+    """Holds all samples and gives back `k` distinct valid ones, by MaxMin, in the order in which they are picked."""
+    if team.size > 1:
+        raise MolgenError("--diverse: one process does not know what the others draw", "sample in one process")
+    if k < 1:
+        raise MolgenError(f"--diverse {k}: out of range", "pick at least one molecule")
+    drawn = [sample for batch in stream for sample in batch]
+    distinct = list({sample.canonical: sample for sample in reversed(drawn) if sample.canonical}.values())[::-1]
+    told = pool.map("tabulate", [sample.smiles for sample in distinct], "fingerprints", columns=["fingerprint"])
+    known = [(sample, answer["fingerprint"]) for sample, answer in zip(distinct, told, strict=True) if answer]
+    packed = np.frombuffer(b"".join(b64decode(bits) for _, bits in known), np.uint8).reshape(len(known), -1)
+    picks, closest = max_min(packed, k)
+    say(
+        f"--diverse: {len(picks):,} of {len(known):,} distinct valid molecules, of {len(drawn):,} kept; "
+        f"the two most similar picks have a Tanimoto similarity of {closest:.2f}"
+    )
+    yield [known[i][0] for i in picks]
 
-    Without `output` one SMILES a line goes to stdout. A .csv file has the columns smiles, canonical and valid.
+
+def write_samples(
+    stream: Iterator[list[Sample]],
+    n: int,
+    tally: Tally,
+    output: Path | None,
+    grid: Path | None,
+    team: Team = ALONE,
+    table: SampleTable | None = None,
+) -> Written:
+    """Writes batch by batch, whole rows only, and sums up what it wrote; the first valid ones become a picture.
+
+    Without `table` one SMILES a line; with it a .csv file of its columns, or a .sdf file of the valid molecules with
+    2D coordinates and the columns as fields. Without `output` it goes to stdout.
     In a team each process writes a file of its own beside `output`; when all are done the leader puts them together.
     """
     first = next(stream, [])  # an option that the generator refuses is said before a file is made
     written = Written()
-    table = output is not None and output.suffix == ".csv"
     with ExitStack() as stack:
         target: TextIO = sys.stdout if team.size == 1 else io.StringIO()
         if output is not None:
             path = output if team.size == 1 else _part(output, team.rank)
-            target = stack.enter_context(path.open("w", encoding="utf-8"))
+            target = stack.enter_context(path.open("w", encoding="utf-8", newline=""))
         bar = stack.enter_context(
             tqdm(total=team.part(n), desc="sampling", unit="mol", delay=1, leave=False, disable=silent())
         )
-        if table and team.leads:
-            target.write("smiles,canonical,valid\n")
+        as_records = output is not None and output.suffix == ".sdf"
+        if table is not None and not as_records and team.leads:
+            csv.writer(target, lineterminator="\n").writerow(table.columns)
         for batch in chain([first], stream):
-            for smiles, canonical in batch:  # no SMILES holds a comma, a quote or a line end
-                valid = "true" if canonical else "false"
-                target.write(f"{smiles},{canonical or ''},{valid}\n" if table else f"{smiles}\n")
+            if table is None:
+                target.writelines(f"{sample.smiles}\n" for sample in batch)
+            elif as_records:
+                target.writelines(_record(row) for row in table.rows(batch) if row["molblock"])
+            else:
+                csv.writer(target, lineterminator="\n").writerows(row.values() for row in table.rows(batch))
             target.flush()
             written.add(batch)
             bar.update(len(batch))
@@ -92,23 +149,70 @@ def write_samples(
     if grid is not None and team.leads:
         drawn = draw_grid(written.drawable, grid)
         say(f"{drawn} molecules drawn into {grid}")
+    if as_records and team.leads and written.valid < written.rows:
+        say(f"{written.rows - written.valid:,} invalid ones have no record in {output}")
     if tally.gave_up:
-        raise RuntimeError(f"fewer than 1 in 1,000 of the last 10,000 draws was kept: {tally.kept} of {n} written")
+        raise RuntimeError(
+            f"fewer than 1 in 1,000 of the last 10,000 draws was kept: {tally.kept} of {n} written{_rejections(tally)}"
+        )
     return written
 
 
 def summary(written: Written, tally: Tally, generator: MoleculeGenerator, pool: Workers) -> str:
-    """One line about samples just written: draws, validity, uniqueness, novelty."""
+    """One line about samples just written: draws, what each filter cost, validity, uniqueness, novelty."""
     distinct = np.unique(np.concatenate(written.keys))
-    figures = {"validity": written.valid / tally.kept}
+    figures = {"validity": written.valid / written.rows} if written.rows else {}
     if len(distinct):
         figures["uniqueness"] = len(distinct) / written.valid
         if generator.run and generator.run.has_molecules:
             figures["novelty"] = float(np.isin(distinct, keys_of(generator.training_set(pool)), invert=True).mean())
     shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
-    draws = f" of {tally.draws:,} draws" if tally.draws != tally.kept else ""
+    draws = f" of {tally.draws:,} draws" if tally.draws != written.rows else ""
     unfinished = f", {tally.unfinished} unfinished" if tally.unfinished else ""
-    return f"{tally.kept:,} molecules{draws}: {shown}{unfinished}"
+    return f"{written.rows:,} molecules{draws}: {shown}{unfinished}{_rejections(tally)}"
+
+
+def _rejections(tally: Tally) -> str:
+    counted = [f"{tally.rejected[name]:,} {_REJECTED[name]}" for name in FILTERS if tally.rejected[name]]
+    return f"; rejected: {', '.join(counted)}" if counted else ""
+
+
+def meta_beside(output: Path) -> Path:
+    """Where the account of a table goes."""
+    return output.with_suffix(".meta.json")
+
+
+def write_meta(
+    output: Path,
+    command: str,
+    settings: Mapping[str, Any],
+    written: Written,
+    tally: Tally,
+    generator: MoleculeGenerator,
+) -> None:
+    """What it takes to draw a table again, and what each filter cost: `x.meta.json` beside `x.csv` or `x.sdf`."""
+    run = generator.run
+    account = {
+        "command": command,
+        "run": str(run.path) if run else None,
+        "weights_sha256": hashlib.sha256((run.path / WEIGHTS).read_bytes()).hexdigest() if run else None,
+        **settings,
+        "device": str(generator.device),
+        "rows": written.rows,
+        "valid": written.valid,
+        "draws": tally.draws,
+        "kept": tally.kept,
+        "unfinished": tally.unfinished,
+        "rejected": {name: tally.rejected[name] for name in FILTERS},
+        "versions": {"molgen": __version__, **{name: version(name) for name in ("torch", "rdkit", "numpy")}},
+    }
+    meta_beside(output).write_text(json.dumps(account, indent=1) + "\n", encoding="utf-8")
+
+
+def _record(row: dict[str, str]) -> str:
+    """A row as a record of an SD file; a title would be the place of a name, which a new molecule has none of."""
+    fields = "".join(f">  <{name}>\n{value}\n\n" for name, value in row.items() if name != "molblock" and value)
+    return f"{row['molblock']}{fields}$$$$\n"
 
 
 def _part(output: Path, rank: int) -> Path:

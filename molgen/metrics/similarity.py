@@ -130,6 +130,28 @@ def circles(fingerprints: Packed, distance: float = 0.75) -> int:
     return count
 
 
+def max_min(fingerprints: Packed, k: int) -> tuple[list[int], float]:
+    """(up to `k` indices, the Tanimoto similarity of the two most similar picks).
+
+    MaxMin (Kennard and Stone 1969; Ashton et al. 2002, Quant. Struct.-Act. Relat. 21:598): the first molecule, then
+    always the one that is least similar to the most similar pick before it; the first of equals.
+    """
+    words = np.ascontiguousarray(fingerprints).view(np.uint64)
+    ones = _ones(fingerprints)
+    nearest = np.full(len(words), -1.0)  # similarity to the most similar pick
+    picked: list[int] = []
+    closest = 0.0
+    while len(picked) < min(k, len(words)):
+        chosen = int(nearest.argmin())
+        closest = max(closest, float(nearest[chosen]))
+        picked.append(chosen)
+        shared = np.bitwise_count(words & words[chosen]).sum(1, dtype=np.int64)
+        union = np.maximum(ones + ones[chosen] - shared, 1)
+        nearest = np.maximum(nearest, shared / union)
+        nearest[chosen] = np.inf
+    return picked, closest
+
+
 class _Bag(NamedTuple):
     """Some consecutive queries as lists of their bits."""
 
