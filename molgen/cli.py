@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
@@ -239,6 +240,13 @@ app.command(name="evaluate", hidden=True)(evaluate)
 def score(
     file: Annotated[str, typer.Argument(help="A file of molecules, or - for stdin.")],
     run: RunArgument = None,
+    as_written: Annotated[
+        bool, typer.Option("--as-written", help="Score the strings as they are given, not standardised.")
+    ] = False,
+    strings: Annotated[
+        int | None,
+        typer.Option(metavar="K", help="Also sum over K distinct strings a molecule: a lower bound for the molecule."),
+    ] = None,
     smiles_column: Column = None,
     device: DeviceOption = Device.auto,
 ) -> None:
@@ -250,14 +258,15 @@ def score(
     from molgen.workers import workers
 
     with workers() as pool:
-        rows = score_file(file, MoleculeGenerator.load(run, device.value), pool, smiles_column)
+        rows = score_file(file, MoleculeGenerator.load(run, device.value), pool, smiles_column, as_written, strings)
+    columns = len(Score._fields) - (0 if strings else 2)
     table = csv.writer(sys.stdout, lineterminator="\n")
-    table.writerow(Score._fields)
+    table.writerow(Score._fields[:columns])
     for row in rows:
-        table.writerow(f"{cell:.4f}" if isinstance(cell, float) else cell for cell in row)
-    missing = sum(row.log_likelihood is None for row in rows)
-    if missing:
-        say(f"{missing} of {len(rows)} not scored: invalid, with an unseen token, or too long")
+        table.writerow(f"{cell:.4f}" if isinstance(cell, float) else cell for cell in row[:columns])
+    if missing := [row.note for row in rows if row.log_likelihood is None]:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in Counter(missing).most_common())
+        say(f"{len(missing)} of {len(rows)} not scored: {reasons}")
 
 
 @data_app.command(name="list")

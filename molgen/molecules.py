@@ -22,6 +22,7 @@ _draw: Any = Draw  # has no type hints
 
 # RDKit's parser recurses: thousands of nested branches would end the process, not raise an error.
 MOST_CHARACTERS = 10_000
+_TRIES_A_FORM = 5
 DRAWINGS = (".png", ".svg")
 
 
@@ -85,6 +86,29 @@ def random_form(smiles: str, seed: int) -> str | None:
     with quiet():
         drawn = str(Chem.MolToRandomSmilesVect(molecule, 1, randomSeed=seed)[0])
     return drawn if canonical(drawn) == smiles else None
+
+
+def random_forms(smiles: str, most: int, seed: int) -> list[str]:
+    """Up to `most` distinct random SMILES of a valid molecule, other than the string given; fewer of a small one.
+
+    Each parses back to the same molecule. The same seed gives the same strings.
+    """
+    molecule = parse(smiles)
+    if molecule is None or not most:
+        return []
+    whole = canonical(smiles)
+    found: dict[str, None] = {}
+    tried: set[str] = {smiles}
+    for attempt in range(_TRIES_A_FORM):  # each in one call, with a seed of its own
+        with quiet():
+            drawn = Chem.MolToRandomSmilesVect(molecule, most, randomSeed=1 + seed + attempt)
+        for one in map(str, drawn):
+            if one not in tried and canonical(one) == whole:
+                found[one] = None
+            tried.add(one)
+            if len(found) == most:
+                return list(found)
+    return list(found)
 
 
 def add_carbon(smiles: str, seed: int, most: int = 5) -> list[str]:

@@ -1,44 +1,124 @@
 """A file of molecules → their log-likelihoods under a run."""
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from molgen.cleaning import cut_extension
+from molgen import cleaning
 from molgen.errors import MolgenError
 from molgen.generator import MoleculeGenerator
 from molgen.tables import read_rows
 from molgen.workers import Workers
+
+_AT_A_TIME = 20_000  # strings whose likelihoods are computed together
+_SEED = 0  # a molecule's random strings are the same each time
 
 
 class Score(NamedTuple):
     """A row of the table that `molgen score` writes; log-likelihoods in nats, None where there is none."""
 
     smiles: str
+    """As given, without an extension."""
+    name: str
     canonical: str
+    """The string that is scored: standardised and in the run's form, or as given."""
     log_likelihood: float | None
+    """ln p of that string and its `<eos>`."""
     tokens: int
     log_likelihood_per_token: float | None
+    """`<eos>` counts as a token."""
     unseen_token: str
+    """Tokens that the vocabulary lacks."""
+    note: str
+    """What standardising changed, or why there is no score."""
+    strings: int | None = None
+    """Distinct strings of the molecule that the sum is over."""
+    log_likelihood_strings: float | None = None
+    """ln of the sum of their probabilities: a lower bound for the molecule's."""
 
 
-def score_file(file: str, generator: MoleculeGenerator, pool: Workers, smiles_column: str | None = None) -> list[Score]:
+def score_file(
+    file: str,
+    generator: MoleculeGenerator,
+    pool: Workers,
+    smiles_column: str | None = None,
+    as_written: bool = False,
+    strings: int | None = None,
+) -> list[Score]:
     """A row for each of the file's molecules, in order.
 
-    The string scored is the canonical SMILES, or the string as written for a run trained on those. None where that
-    string is invalid, has a token that the vocabulary lacks (named) or exceeds the context. Per token: `<eos>` counts.
+    The string scored is the molecule as the run's own would have been standardised and written, or `as_written` the
+    string as given. There is no score where the run would have dropped the molecule, where RDKit does not parse it,
+    where the vocabulary lacks a token (named) or where it exceeds the context; only lengths that the run left out of
+    its training do not matter. With `strings` so many distinct strings of each molecule are summed over.
     """
-    given = [cut_extension(row.smiles)[0] for row in read_rows(file, smiles_column)]
-    if not given:
+    if strings is not None and strings < 1:
+        raise MolgenError(f"--strings {strings}: out of range", "sum over at least one string")
+    rows = list(read_rows(file, smiles_column))
+    if not rows:
         raise MolgenError(f"{file}: no molecules in it", "give a file with one molecule a line")
-    as_written = generator.run is not None and generator.run.config.data.form == "as-written"
-    canonical: list[str] = [smiles or "" for smiles in pool.map("canonical", given, "reading")]
-    scored = given if as_written else canonical
-    rows = []
-    for smiles, form, string, value in zip(given, canonical, scored, generator.log_likelihood(scored), strict=True):
-        tokens = generator.tokenizer.splitter.split(string) or []
-        unseen = " ".join(generator.tokenizer.unknown(string)) if tokens else ""
+    given = [cleaning.cut_extension(row.smiles) for row in rows]
+    cleaned = _as_written(given, pool) if as_written else _standardised(given, generator, pool)
+    values = generator.log_likelihood([smiles for smiles, _ in cleaned])
+    scores = []
+    for row, (smiles, _), (scored, note), value in zip(rows, given, cleaned, values, strict=True):
+        tokens = generator.tokenizer.splitter.split(scored) or []
+        shown = scored or smiles  # the token is named also where the run would have dropped the molecule
+        unseen = " ".join(generator.tokenizer.unknown(shown)) if generator.tokenizer.splitter.split(shown) else ""
         known = None if np.isnan(value) else float(value)
+        if known is None:
+            note = note or ("a token that training lacks" if unseen else cleaning.TOO_LONG)
         per_token = None if known is None else known / (len(tokens) + 1)
-        rows.append(Score(smiles, form, known, len(tokens), per_token, unseen))
-    return rows
+        scores.append(Score(smiles, row.name, scored, known, len(tokens), per_token, unseen, note))
+    return scores if strings is None else list(_summed(scores, strings, generator, pool))
+
+
+def _standardised(
+    given: Sequence[tuple[str, str]], generator: MoleculeGenerator, pool: Workers
+) -> list[tuple[str, str]]:
+    """(the string that the run would train on, what was changed), or ("", why there is none)."""
+    if generator.run is None:
+        raise MolgenError("this generator has no run to standardise as", "score the strings as written")
+    anything = {"min_tokens": 1, "max_tokens": None, "unparsable": "drop", "split": "random"}
+    config = generator.run.config.data.model_copy(update=anything)
+    settings = cleaning.settings(config, generator.model.context, generator.tokenizer.splitter.pattern)
+    results = pool.map("clean", [smiles for smiles, _ in given], "standardising", **settings)
+    strings = []
+    for (_, extension), result in zip(given, results, strict=True):
+        smiles, _, reason, changes = result or ("", "", cleaning.LOST, ())
+        strings.append((smiles, reason or "; ".join(filter(None, [extension, *changes]))))
+    return strings
+
+
+def _as_written(given: Sequence[tuple[str, str]], pool: Workers) -> list[tuple[str, str]]:
+    parsed = pool.map("canonical", [smiles for smiles, _ in given], "parsing")
+    return [
+        (smiles, extension) if canonical else ("", cleaning.UNPARSABLE if smiles else cleaning.EMPTY)
+        for (smiles, extension), canonical in zip(given, parsed, strict=True)
+    ]
+
+
+def _summed(scores: Sequence[Score], k: int, generator: MoleculeGenerator, pool: Workers) -> Iterator[Score]:
+    """The scores with the sum over up to `k` distinct strings, the one that was scored among them."""
+    at_a_time = max(1, _AT_A_TIME // k)
+    for start in range(0, len(scores), at_a_time):
+        block = scores[start : start + at_a_time]
+        wanted = [
+            [score.canonical, k - 1, _SEED] if score.log_likelihood is not None else ["", 0, 0] for score in block
+        ]
+        others = pool.map("random_forms", wanted, "random SMILES")
+        forms = [[score.canonical, *(found or [])] for score, found in zip(block, others, strict=True)]
+        values = generator.log_likelihood([form for own in forms for form in own])
+        parts = np.split(values, np.cumsum([len(own) for own in forms])[:-1])
+        for score, part in zip(block, parts, strict=True):
+            known = part[~np.isnan(part)]
+            if score.log_likelihood is None or not len(known):
+                yield score
+            else:
+                yield score._replace(strings=len(known), log_likelihood_strings=_log_sum(known))
+
+
+def _log_sum(values: npt.NDArray[np.float64]) -> float:
+    return float(np.logaddexp.reduce(values))

@@ -26,6 +26,7 @@ TASKS: dict[str, Callable[..., Any]] = {
     "clean": cleaning.clean,
     "canonical": molecules.canonical,
     "random_form": molecules.random_form,
+    "random_forms": molecules.random_forms,
     "add_carbon": molecules.add_carbon,
     "describe": description.describe,
     "tabulate": properties.tabulate,

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, Cli
+from conftest import SMALL, Cli, Done
 
 from molgen.metrics.basic import basic_figures
 from molgen.molecules import canonical
@@ -114,17 +115,54 @@ def test_without_a_training_set_novelty_is_null_and_says_why() -> None:
     assert "--train" in basic_figures(["C"], None).reasons["novelty"]
 
 
+def scored(done: Done) -> list[dict[str, str]]:
+    assert done.code == 0, done.err
+    return list(csv.DictReader(io.StringIO(done.out)))
+
+
 def test_score_gives_a_row_for_every_molecule(cli: Cli, small_run: Run) -> None:
-    Path("in.csv").write_text("name,Smiles\na,OCC\nb,CC[Xe]\nc,C(\n")
+    Path("in.csv").write_text("name,Smiles\na,OCC\nb,CC[Xe]\nc,C(\nd,CP\n")
     done = cli("score", "in.csv", small_run.path)
-    assert done.code == 0
-    rows = list(csv.DictReader(io.StringIO(done.out)))
-    assert [row["canonical"] for row in rows] == ["CCO", "CC[Xe]", ""]
+    rows = scored(done)
+    assert [row["name"] for row in rows] == ["a", "b", "c", "d"]
+    assert [row["canonical"] for row in rows] == ["CCO", "", "", "CP"]
     assert float(rows[0]["log_likelihood"]) < 0
     assert float(rows[0]["log_likelihood_per_token"]) == pytest.approx(float(rows[0]["log_likelihood"]) / 4, abs=1e-3)
     assert rows[0]["tokens"] == "3"
-    assert [row["unseen_token"] for row in rows] == ["", "[Xe]", ""]
-    assert "2 of 3 not scored" in done.err
+    assert [row["unseen_token"] for row in rows] == ["", "[Xe]", "", "P"]
+    assert [row["note"] for row in rows] == [
+        "",
+        "element not in data.elements",
+        "not parsed by RDKit",
+        "a token that training lacks",
+    ]
+    assert "3 of 4 not scored: 1 element not in data.elements" in done.err
+
+
+def test_score_standardises_as_the_run_did_unless_told_otherwise(cli: Cli, small_run: Run) -> None:
+    Path("in.smi").write_text("CC[NH3+].[Cl-] salt\nOCC\nCCN plain\nC[C@H](O)N |o1:1|\n")
+    salt, turned, plain, enhanced = scored(cli("score", "in.smi", small_run.path))
+    assert (salt["canonical"], salt["note"]) == ("CCN", "smaller fragments cut; neutralised")
+    assert salt["log_likelihood"] == plain["log_likelihood"]
+    assert enhanced["note"] == "enhanced stereo flattened" or "[C@H]" in enhanced["unseen_token"]
+    as_given = scored(cli("score", "in.smi", small_run.path, "--as-written"))
+    assert [row["canonical"] for row in as_given[1:3]] == ["OCC", "CCN"]
+    assert as_given[1]["log_likelihood"] != turned["log_likelihood"]
+    assert as_given[0]["unseen_token"]  # no charged token in the small run
+
+
+def test_a_sum_over_strings_is_that_of_their_probabilities(cli: Cli, small_run: Run) -> None:
+    Path("in.smi").write_text("CCO\nC\nCC[Xe]\n")
+    ethanol, methane, unknown = scored(cli("score", "in.smi", small_run.path, "--strings", 8))
+    # every SMILES that RDKit writes of ethanol without brackets
+    Path("all.smi").write_text("CCO\nOCC\nC(C)O\nC(O)C\n")
+    every = [float(row["log_likelihood"]) for row in scored(cli("score", "all.smi", small_run.path, "--as-written"))]
+    assert ethanol["strings"] == "4"
+    expected = math.log(sum(math.exp(value) for value in every))
+    assert float(ethanol["log_likelihood_strings"]) == pytest.approx(expected, abs=1e-3)
+    assert (methane["strings"], methane["log_likelihood_strings"]) == ("1", methane["log_likelihood"])
+    assert (unknown["strings"], unknown["log_likelihood_strings"]) == ("", "")
+    assert cli("score", "in.smi", small_run.path, "--strings", 0).code == 2
 
 
 def test_a_csv_of_samples_has_their_canonical_form_and_validity(cli: Cli, small_run: Run) -> None:
@@ -174,7 +212,7 @@ def test_wrong_settings_are_refused_in_one_line(cli: Cli, small_run: Run) -> Non
     refused(cli("sample", small_run.path, "--temperature", "nan"), "--temperature")
     refused(cli("sample", small_run.path, "-n", 0), "-n 0")
     refused(cli("sample", small_run.path, "--prompt", "CC[Xe]"), "[Xe]")
-    refused(cli("sample", small_run.path, "-o", "x.pdf"), ".smi or .csv")
+    refused(cli("sample", small_run.path, "-o", "x.pdf"), ".smi, .csv, .sdf")
     refused(cli("sample", small_run.path, "--grid", "none/x.png"), "no directory none")
     refused(cli("sample", small_run.path, "--grid", "x.pdf"), ".png or .svg")
     refused(cli("sample", "nowhere"), "not a run directory")

@@ -99,7 +99,9 @@ def test_two_processes_sample_what_one_does(small_run: Run, tmp_path: Path) -> N
     again = torchrun(tmp_path, *arguments)
     assert again[:2] == (0, written)  # the same seed, now to stdout
 
-    assert written.splitlines() == MoleculeGenerator.load(small_run.path, "cpu").sample(101, seed=3, batch_size=20)
+    assert written.splitlines() == list(
+        MoleculeGenerator.load(small_run.path, "cpu").sample(101, seed=3, batch_size=20).smiles
+    )
 
 
 @pytest.mark.slow
@@ -204,7 +206,7 @@ def test_a_signal_to_one_process_stops_both_between_two_steps(two: Start, tmp_pa
     assert [leader.returncode, follower.returncode] == [143, 143], errors
     assert "--resume" in errors[0]
     assert errors[1] == ""
-    assert MoleculeGenerator.load(tmp_path / "run", "cpu").sample(2)
+    assert len(MoleculeGenerator.load(tmp_path / "run", "cpu").sample(2)) == 2
 
 
 @pytest.mark.slow
