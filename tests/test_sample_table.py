@@ -203,7 +203,7 @@ def test_a_frame_shows_its_molecules_and_keeps_doing_so_when_it_is_cut(generator
     page = frame._repr_html_()
     assert page.count("<svg") == frame.head(20).valid.sum()
     assert "10 more rows" in page
-    assert frame[frame.valid].head(3)._repr_html_().count("<svg") == 3
+    assert frame[frame.valid].head(2)._repr_html_().count("<svg") == 2
     hostile = frame.head(1).assign(smiles="<script>alert(1)</script>")
     assert "<script>" not in hostile._repr_html_()
     assert "<svg" not in frame[["mw"]]._repr_html_()
