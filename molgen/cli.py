@@ -62,11 +62,13 @@ def train(
         ),
     ] = None,
     config: Annotated[
-        str | None, typer.Option(help="A recipe's name or a YAML file.", show_default="the dataset's recipe")
+        str | None,
+        typer.Option(help="A recipe's name or a YAML file.", show_default="the dataset's, or finetune"),
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting.")
     ] = None,
+    init: Annotated[str | None, typer.Option(metavar="RUN", help="Fine-tune: start from this run's weights.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run directory.", show_default="runs/<recipe>-<time>")] = None,
     seed: Annotated[int | None, typer.Option(help="Initial weights, order, dropout, random SMILES.")] = None,
     device: Annotated[Device | None, typer.Option(help="Where to train.", show_default="auto")] = None,
@@ -79,12 +81,13 @@ def train(
     """Train on a dataset or a file (default: Tox21) into a run directory."""
     from molgen.config import load_config, recipes
 
-    recipe = config or (data if data in recipes() else "tox21" if data is None else None)
+    recipe = config or ("finetune" if init else data if data in recipes() else "tox21" if data is None else None)
     options = {
         "data.source": data,
         "data.smiles_column": smiles_column,
         "training.seed": seed,
         "training.device": device.value if device else None,
+        "training.init": init,
     }
     resolved = load_config(recipe, settings or [], options)
     from molgen import runs
