@@ -75,5 +75,5 @@ def describe(origin: Run, tokenizer: SmilesTokenizer, training: Sequence[str]) -
     else:
         line += "none is new"
     if others := len(tokenizer.tokens) - len(known) - len(new):
-        line += f"; {others} more for other forms or splits"
+        line += f"; {others} more for random forms or other splits"
     return line

@@ -123,7 +123,7 @@ def test_the_summary_counts_used_and_new_tokens_and_their_molecules(tmp_path: Pa
     training = ["CCO", "CC[O-].[Na+]", "C[O-].C[N+]", "CCN"]  # C N O of the 8, . and [O-] twice, two more once
     assert describe(run, tokenizer, training) == (
         f"from {run.path}: 3 of its 8 tokens are used, 4 new tokens (., [O-], [N+], [Na+]), "
-        "in 2 of 4 training molecules (50.0%); 1 more for other forms or splits"  # Br
+        "in 2 of 4 training molecules (50.0%); 1 more for random forms or other splits"  # Br
     )
     assert describe(run, run.tokenizer, ["CC", "CCO"]) == f"from {run.path}: 2 of its 8 tokens are used, none is new"
 
