@@ -143,8 +143,7 @@ def test_fine_tuning_says_and_records_where_it_started(charged: Path, small_run:
     assert tuned.report["init"] == {"path": "runs/small", "sha256": digest}
     assert small_run.report["init"] is None
     assert tuned.log()[0]["val_nll"] < small_run.log()[0]["val_nll"]
-    generator = MoleculeGenerator.load("tuned", "cpu")
-    assert not any(generator.log_likelihood(["CC(=O)[O-].[Na+]"]) != generator.log_likelihood(["CC(=O)[O-].[Na+]"]))
+    assert MoleculeGenerator.load("tuned", "cpu").log_likelihood(["CC(=O)[O-].[Na+]"])[0] < 0  # and no NaN: all known
 
     again = cli("train", charged, "--init", "small", "--out", "tuned", "--set", "training.epochs=2", "--force")
     assert "before the first step" in again.err  # not from the state that lay there
@@ -157,30 +156,31 @@ def test_fine_tuning_says_and_records_where_it_started(charged: Path, small_run:
     assert "--init with --resume" in refused.err
 
 
-@pytest.mark.parametrize("stopped_in", [0, 2])
 def test_a_resumed_fine_tuning_needs_the_other_run_no_more_and_equals_one_never_stopped(
-    charged: Path, small_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_in: int
+    charged: Path, small_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = tmp_path / "gone"
     shutil.copytree(small_run.path, gone)
-    settings = ["training.epochs=4", "training.batch_size=8", "training.randomized=0.5"]
+    settings = ["training.epochs=3", "training.batch_size=8", "training.randomized=0.5"]
     config = load_config("finetune", settings, {"data.source": str(charged), "training.init": str(gone)})
     whole = train(config, tmp_path / "whole")
 
     import molgen.training as module
 
-    epoch = module.train_epoch
+    epoch, stops_in = module.train_epoch, [0, 2]
 
     def stops(*arguments: object) -> tuple[float, float]:
-        if arguments[4].epoch == stopped_in:  # type: ignore[attr-defined]
+        if stops_in and arguments[4].epoch == stops_in[0]:  # type: ignore[attr-defined]
+            stops_in.pop(0)
             raise KeyboardInterrupt
         return epoch(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "train_epoch", stops)
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "stopped")
-    monkeypatch.undo()
     shutil.rmtree(gone)
+    with pytest.raises(KeyboardInterrupt):
+        train(Config(), tmp_path / "stopped", resume=True)
     resumed = train(Config(), tmp_path / "stopped", resume=True)
     assert (resumed.path / "model.safetensors").read_bytes() == (whole.path / "model.safetensors").read_bytes()
     assert [row["val_nll"] for row in resumed.log()] == [row["val_nll"] for row in whole.log()]
