@@ -55,7 +55,7 @@ DeviceOption = Annotated[Device, typer.Option(help="Where to compute.")]
 Column = Annotated[str | None, typer.Option("--smiles-column", help="The column that holds the SMILES.")]
 Recipe = Annotated[
     str | None,
-    typer.Option("--config", help="A recipe's name or a YAML file.", show_default="the dataset's recipe"),
+    typer.Option("--config", help="A recipe's name or a YAML file.", show_default="the dataset's, or finetune"),
 ]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting; may be repeated.")
@@ -76,6 +76,7 @@ def train(
     ] = None,
     config: Recipe = None,
     settings: Settings = None,
+    init: Annotated[str | None, typer.Option(metavar="RUN", help="Fine-tune: start from this run's weights.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run directory.", show_default="runs/<recipe>-<time>")] = None,
     seed: Annotated[int | None, typer.Option(help="Initial weights, order, dropout, random SMILES.")] = None,
     device: Annotated[Device | None, typer.Option(help="Where to train.", show_default="auto")] = None,
@@ -88,7 +89,7 @@ def train(
     """Train on a dataset or a file (default: Tox21) into a run directory."""
     where_to_train = device.value if device else None
     options = {"data.smiles_column": smiles_column, "training.seed": seed, "training.device": where_to_train}
-    recipe, resolved = _configuration(data, config, settings, options)
+    recipe, resolved = _configuration(data, config, settings, {**options, "training.init": init})
     from molgen import runs
     from molgen.training import train as run_training
 
@@ -329,10 +330,11 @@ def data_clean(
 def _configuration(
     data: str | None, config: str | None, settings: list[str] | None, options: dict[str, Any]
 ) -> tuple[str | None, "Config"]:
-    """(recipe, configuration): the recipe named, else the dataset's own, then `--set`, then the named options."""
+    """(recipe, configuration): the recipe named, else that of `--init` or of the dataset; `--set`; named options."""
     from molgen.config import load_config, recipes
 
-    recipe = config or (data if data in recipes() else "tox21" if data is None else None)
+    own = data if data in recipes() else "tox21" if data is None else None
+    recipe = config or ("finetune" if options.get("training.init") else own)
     return recipe, load_config(recipe, settings or [], {"data.source": data, **options})
 
 

@@ -186,6 +186,8 @@ class TrainingConfig(Section):
     """Initial weights, order, dropout, random SMILES."""
     device: Device = "auto"
     """Where to train: cuda, else mps, else cpu when `auto`."""
+    init: str | None = None
+    """A run whose weights, vocabulary and model section are the start (fine-tuning); null: fresh weights."""
 
 
 class Config(Section):
@@ -198,7 +200,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _consistent(self) -> "Config":
         longest = self.data.max_tokens
-        if longest is not None and longest > self.model.context:
+        # with `init` a context that is left out is that run's, and checked once it is taken over
+        context_known = self.training.init is None or "context" in self.model.model_fields_set
+        if longest is not None and longest > self.model.context and context_known:
             raise ValueError(f"data.max_tokens {longest} is above model.context {self.model.context}")
         if self.data.form == "as-written" and max(self.training.randomized, self.training.randomized_end) > 0:
             raise ValueError("training.randomized needs data.form: canonical")

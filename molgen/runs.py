@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import hashlib
 import io
 import json
 from collections.abc import Iterable, Sequence
@@ -59,6 +60,11 @@ class Run:
         weights = count_weights(self.config.model, len(self.tokenizer))
         model = load_weights(path, lambda: build_model(self.config.model, len(self.tokenizer)), weights, expected)
         return cast(Decoder, model.to(device).eval())
+
+    @property
+    def weights_sha256(self) -> str:
+        """Of the weights file; which weights a fine-tuning began with."""
+        return hashlib.sha256((self.path / WEIGHTS).read_bytes()).hexdigest()
 
     def save_model(self, model: Decoder) -> None:
         """Replaces the run's weights."""

@@ -65,7 +65,7 @@ class TokenPattern:
 
 
 class SmilesTokenizer:
-    """A token pattern and a vocabulary: ids 0 to 2 are `<pad>`, `<bos>`, `<eos>`, then sorted SMILES tokens.
+    """A token pattern and a vocabulary: ids 0 to 2 are `<pad>`, `<bos>`, `<eos>`, then SMILES tokens.
 
     With `randomized`, id 3 is `<random>`, which starts randomised SMILES in place of `<bos>`.
     """
@@ -82,7 +82,7 @@ class SmilesTokenizer:
     def of_corpus(
         cls, smiles: Iterable[str], pattern: str, randomized: bool = False, rdkit_version: str = ""
     ) -> "SmilesTokenizer":
-        """The vocabulary of a corpus, with ring labels up to %19 if randomised SMILES will be trained on too.
+        """The sorted vocabulary of a corpus, with ring labels up to %19 if randomised SMILES will be trained on too.
 
         Raises MolgenError for a string that has no lossless split.
         """
@@ -94,6 +94,17 @@ class SmilesTokenizer:
                 raise MolgenError(f"{one!r} is not losslessly tokenisable", "remove it from the corpus")
             seen.update(tokens)
         return cls(pattern, sorted(seen), randomized, rdkit_version)
+
+    def extended(self, other: "SmilesTokenizer") -> "SmilesTokenizer":
+        """This vocabulary in its order, then what another one has besides; `<random>` where either has it.
+
+        Raises MolgenError where the two split a SMILES by different patterns.
+        """
+        if other.splitter.pattern != self.splitter.pattern:
+            raise MolgenError("the run to start from splits SMILES by another pattern", "train it again")
+        new = [token for token in other.tokens if token not in self._ids]
+        randomized = RANDOM in (*self.special, *other.special)
+        return SmilesTokenizer(self.splitter.pattern, (*self.tokens, *new), randomized, other.rdkit_version)
 
     def __len__(self) -> int:
         return len(self.special) + len(self.tokens)

@@ -25,6 +25,7 @@ from molgen.checkpoint import load_state, save_state
 from molgen.config import Config, TrainingConfig
 from molgen.datasets import LARGE, Dataset, account, build_dataset, data_directory, read_source
 from molgen.errors import MolgenError
+from molgen.finetuning import describe, initial_model, taken_over
 from molgen.likelihood import likelihood, token_nll
 from molgen.model.build import build_model
 from molgen.model.decoder import Decoder
@@ -50,11 +51,14 @@ class Progress:
     seconds: float = 0.0
     canonical_instead: int = 0
     """Times that no random SMILES could be used after some redraws, so the canonical one was."""
+    init_sha256: str | None = None
+    """The weights file that a fine-tuning began with; the run that it belongs to may be gone by the end."""
 
 
 def train(config: Config, out: Path, resume: bool = False, force: bool = False) -> Run:
     """Trains what `config` says into the run directory `out`; with `resume` goes on there from its own configuration.
 
+    With `config.training.init` it starts from that run's weights; `config.model` is then left out, or the same.
     Under torchrun the processes share each step's molecules; the first alone reads the data and writes the run.
     Raises MolgenError for unusable data, an existing directory (unless `force`) or a loss that is no longer finite.
     """
@@ -66,7 +70,7 @@ def train(config: Config, out: Path, resume: bool = False, force: bool = False) 
         model = build_model(config.model, len(tokenizer), config.training.seed).to(device)
         where = device.type if team.size == 1 else f"{team.size} processes on {device.type}"
         say(f"{model.weights:,} weights, {len(tokenizer)} tokens, {where}, into {run.path}")
-        progress = _loop(config.training, model, tokenizer, dataset, run, pool, device, resume, team)
+        progress = _loop(config.training, model, tokenizer, dataset, run, pool, device, team)
     if team.leads:
         _finish(run, model, tokenizer, dataset, progress, device, team)
     return run
@@ -74,6 +78,8 @@ def train(config: Config, out: Path, resume: bool = False, force: bool = False) 
 
 def _prepare(config: Config, out: Path, resume: bool, force: bool, pool: Workers) -> Dataset:
     """The molecules, clean and split, in a run directory that is new or to go on in."""
+    if resume and config.training.init is not None:
+        raise MolgenError("--init with --resume: a resumed training goes on from its own state", "leave --init out")
     if resume:
         run = Run(out)
         config = run.config
@@ -84,26 +90,44 @@ def _prepare(config: Config, out: Path, resume: bool, force: bool, pool: Workers
             f"{out}: exists", "choose another --out, or overwrite it with --force, or go on with --resume"
         )
     choose_device(config.training.device)
+    origin = None
+    if config.training.init is not None and not (resume and (out / STATE).exists()):
+        origin, config = taken_over(config, out)
     if resume and (out / MOLECULES).exists():
         dataset = Dataset(config.data.source, tuple(run.molecules), tuple(run.dropped))
     else:
         rows = read_source(config.data)
         say(f"{config.data.source}: {len(rows):,} rows; loading DeepChem's tokenizer, cleaning, splitting")
         pattern = deepchem_pattern()
-        dataset = build_dataset(rows, config.data, config.model.context, pattern, pool)
+        vocabulary = origin.tokenizer if origin else run.tokenizer if resume else None
+        familiar = frozenset(vocabulary.tokens if vocabulary else ())
+        dataset = build_dataset(rows, config.data, config.model.context, pattern, pool, familiar)
     say(", ".join(f"{name} {size:,}" for name, size in dataset.sizes.items()))
     for line in account(dataset.dropped):
         say(line)
     if not resume:
-        create_run(out, config, build_tokenizer(config, dataset, pattern), dataset)
+        tokenizer = build_tokenizer(config, dataset, pattern, origin.tokenizer if origin else None)
+        run = create_run(out, config, tokenizer, dataset)
+    if origin is not None:
+        say(describe(origin, run.tokenizer, dataset.split("train")))
+        model = initial_model(run.config, run.tokenizer, origin)
+        progress = Progress(init_sha256=origin.weights_sha256)
+        # the state before the first step: all processes start from it, and no resume needs the other run
+        save_state(out / STATE, model, build_optimizer(model, config.training), vars(progress))
     return dataset
 
 
-def build_tokenizer(config: Config, dataset: Dataset, pattern: str) -> SmilesTokenizer:
-    """The vocabulary of the training split or of all molecules; ring labels too where random SMILES are trained on."""
+def build_tokenizer(
+    config: Config, dataset: Dataset, pattern: str, known: SmilesTokenizer | None = None
+) -> SmilesTokenizer:
+    """The vocabulary of the training split or of all molecules; ring labels too where random SMILES are trained on.
+
+    Where a vocabulary is known already, it stays as it is and what is new follows.
+    """
     corpus = [m.smiles for m in dataset.molecules if m.split == "train" or config.data.vocabulary == "all"]
     randomized = max(config.training.randomized, config.training.randomized_end) > 0
-    return SmilesTokenizer.of_corpus(corpus, pattern, randomized, molecules.RDKIT_VERSION)
+    tokenizer = SmilesTokenizer.of_corpus(corpus, pattern, randomized, molecules.RDKIT_VERSION)
+    return known.extended(tokenizer) if known else tokenizer
 
 
 def _loop(
@@ -114,20 +138,23 @@ def _loop(
     run: Run,
     pool: Workers | None,
     device: torch.device,
-    resume: bool,
     team: Team,
 ) -> Progress:
     """Epoch after epoch: train, validate, keep the best weights, save. All randomness comes from (seed, epoch)."""
     optimizer = build_optimizer(model, config)
     progress = Progress()
     log: list[dict[str, float]] = []
-    if resume and (run.path / STATE).exists():
+    if (run.path / STATE).exists():
         progress = Progress(**cast(dict[str, Any], load_state(run.path / STATE, model, optimizer)))
+    if progress.epoch:
         log = run.log()[: progress.epoch]
         say(f"going on after epoch {progress.epoch} of {config.epochs}")
     canonical = dataset.split("train")
     fixed = _encoded(canonical, tokenizer).shared(team)
     validation = _known(dataset.split("validation"), tokenizer, team)
+    if config.init is not None and not progress.epoch:
+        before = likelihood(model, validation, device, team=team)
+        say(f"before the first step: validation NLL {before.mean_nll:.2f}, top-1 {before.top1:.3f}")
     began, drawn = time.monotonic() - progress.seconds, -math.inf
     with (
         _signals_held(team) as let_signals_act,
@@ -334,6 +361,7 @@ def _finish(
             "altered": dataset.altered_by_reason,
             "weights": model.weights,
             "tokens": len(tokenizer),
+            "init": {"path": init, "sha256": progress.init_sha256} if (init := run.config.training.init) else None,
             "epochs": progress.epoch,
             "steps": progress.step,
             "seconds": round(progress.seconds, 1),

@@ -29,6 +29,7 @@ LAYERS = [
     {"metrics.basic", "metrics.moses", "metrics.guacamol", "metrics.chem"},
     {"metrics.moses_statistics", "datasets", "likelihood", "sampling", "augmentation"},
     {"library", "runs", "frames"},
+    {"finetuning"},
     {"benchmarks", "training", "generator"},
     {"sample_table"},
     {"evaluation", "preparation", "scoring", "writing"},

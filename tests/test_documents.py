@@ -38,7 +38,7 @@ def commands(text: str) -> list[str]:
 def shortened(line: str) -> str:
     """The same command with a model of toy size, enough epochs on little data, and 20 samples."""
     if line.startswith("molgen train"):
-        little = "mine.csv" in line
+        little = "mine.csv" in line or "actives.smi" in line
         settings = [*SMALL, "model.context=128", f"training.epochs={40 if little else 1}", "training.batch_size=16"]
         settings += ["training.learning_rate=1e-2"] if little else []
         settings += [] if little or "moses" in line else ["data.train_size=600", "data.validation_size=100"]
@@ -58,6 +58,7 @@ def test_every_command_of_the_readme_runs_in_order(
     assert {line.split()[1] for line in lines} == {"train", "sample", "eval", "score", "data"}
     molecules = [f"{i},{smiles},{i % 7}" for i, smiles in enumerate(moses_mini[:150])]
     Path("mine.csv").write_text("\n".join(["id,smiles,activity", *molecules]) + "\n")
+    Path("actives.smi").write_text("\n".join(moses_mini[150:190]) + "\n")
     data = SHARED / "data" if (SHARED / "data" / "tox21.csv.gz").exists() else ROOT / "data"
     monkeypatch.setenv("MOLGEN_DATA", str(data))
     if not (data / "tox21.csv.gz").exists():
