@@ -16,6 +16,7 @@ TOO_SHORT = "too short"
 TOO_LONG = "too long"
 DUPLICATE = "duplicate"
 LOST = "RDKit hung or crashed"
+NOT_CHOSEN = "not chosen by data.where"
 EXTENSION_CUT = "CXSMILES extension cut"
 ALTERED = (EXTENSION_CUT,)
 

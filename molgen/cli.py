@@ -57,7 +57,7 @@ def train(
     data: Annotated[
         str | None,
         typer.Argument(
-            help="tox21, moses, moses-mini, or a .csv .tsv .smi .txt .sdf file (also .gz).",
+            help="tox21, moses, moses-mini, a .csv .tsv .smi .txt .sdf (also .gz) or .parquet file, or - for stdin.",
             show_default=False,
         ),
     ] = None,
@@ -71,6 +71,14 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Initial weights, order, dropout, random SMILES.")] = None,
     device: Annotated[Device | None, typer.Option(help="Where to train.", show_default="auto")] = None,
     smiles_column: Column = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CONDITION",
+            help="Only rows on which it holds, such as 'pIC50 > 7'.",
+            show_default="all rows",
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with --out, else with the newest unfinished run.")
     ] = False,
@@ -83,6 +91,7 @@ def train(
     options = {
         "data.source": data,
         "data.smiles_column": smiles_column,
+        "data.where": where,
         "training.seed": seed,
         "training.device": device.value if device else None,
     }

@@ -112,14 +112,21 @@ def read_source(config: DataConfig) -> list[Row]:
         raise MolgenError(
             f"{config.source}: no molecules in it", "give a file with one molecule a line below its header"
         )
+    if not any(row.chosen for row in rows):
+        raise MolgenError(
+            f"{config.source}: the condition {config.where} chose none of {len(rows)} rows",
+            "a missing value, and text beside a number, satisfies no comparison; see --where",
+        )
     return rows
 
 
 def build_dataset(rows: Sequence[Row], config: DataConfig, longest: int, pattern: str, pool: Workers) -> Dataset:
-    """Cleans and splits rows; `longest` is the context, in tokens.
+    """Cleans and splits the rows that were chosen; `longest` is the context, in tokens.
 
     Raises MolgenError for rows of which nothing stays or of which more than half is dropped.
     """
+    others = [Dropped(row.number, row.name, row.smiles, cleaning.NOT_CHOSEN) for row in rows if not row.chosen]
+    rows = [row for row in rows if row.chosen] if others else rows
     kept, dropped = _clean(rows, config, longest, pattern, pool)
     lost = Counter(d.reason for d in dropped if d.reason not in (*cleaning.ALTERED, cleaning.DUPLICATE))
     account = ", ".join(f"{count} {reason}" for reason, count in lost.most_common())
@@ -134,7 +141,7 @@ def build_dataset(rows: Sequence[Row], config: DataConfig, longest: int, pattern
             "is it the right column (--smiles-column), are data.max_tokens and model.context large enough?",
         )
     molecules = _split(kept, config)
-    return Dataset(config.source, tuple(molecules), tuple(dropped))
+    return Dataset(config.source, tuple(molecules), (*dropped, *others))
 
 
 def reference_smiles(source: str, split: str) -> list[str]:
@@ -187,13 +194,13 @@ def _rows(config: DataConfig) -> Iterator[Row]:
             f"no dataset or file called {source!r}", f"named datasets: {', '.join(NAMED)}; or give a file"
         )
     if source not in NAMED:
-        yield from read_rows(source, config.smiles_column)
+        yield from read_rows(source, config.smiles_column, config.where)
     elif source == "moses":
         for path in fetch(source):
             split = path.name.removesuffix(".csv.gz")
-            yield from (row._replace(split=split) for row in read_rows(str(path)))
+            yield from (row._replace(split=split) for row in read_rows(str(path), where=config.where))
     else:
-        yield from chain.from_iterable(read_rows(str(path)) for path in fetch(source))
+        yield from chain.from_iterable(read_rows(str(path), where=config.where) for path in fetch(source))
 
 
 def _clean(
