@@ -21,6 +21,7 @@ TOO_LONG = "too long"
 DUPLICATE = "duplicate"
 RARE_TOKEN = "rare token"
 LOST = "RDKit hung or crashed"
+NOT_CHOSEN = "not chosen by data.where"
 EXTENSION_CUT = "CXSMILES extension cut"
 ENHANCED_STEREO = "enhanced stereo flattened"
 ALTERED = (EXTENSION_CUT, ENHANCED_STEREO, *CHANGES)

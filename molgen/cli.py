@@ -16,11 +16,24 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from molgen.cli_data import data_app
+from molgen.cli_options import (
+    DATA_HELP,
+    Column,
+    Device,
+    DeviceOption,
+    Force,
+    Recipe,
+    RunArgument,
+    Settings,
+    Where,
+    check_target,
+    configuration,
+)
 from molgen.errors import MolgenError
 from molgen.processes import complain, processes, say
 
 if TYPE_CHECKING:
-    from molgen.config import Config
     from molgen.evaluation import Evaluation
 
 app = typer.Typer(
@@ -31,15 +44,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Datasets: list and fetch the named ones, describe or clean any.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-
-
-_DATA_HELP = "tox21, moses, moses-mini, or a .csv .tsv .smi .txt .sdf file (also .gz)."
-
-
-class Device(StrEnum):
-    auto, cpu, cuda, mps = "auto", "cpu", "cuda", "mps"
 
 
 class Split(StrEnum):
@@ -50,30 +55,9 @@ class Metric(StrEnum):
     basic, chem, moses, guacamol = "basic", "chem", "moses", "guacamol"
 
 
-Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
-DeviceOption = Annotated[Device, typer.Option(help="Where to compute.")]
-Column = Annotated[str | None, typer.Option("--smiles-column", help="The column that holds the SMILES.")]
-Recipe = Annotated[
-    str | None,
-    typer.Option("--config", help="A recipe's name or a YAML file.", show_default="the dataset's, or finetune"),
-]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting; may be repeated.")
-]
-RunArgument = Annotated[
-    str | None, typer.Argument(help="A run directory; left out, the newest under runs/.", show_default=False)
-]
-
-
 @app.command()
 def train(
-    data: Annotated[
-        str | None,
-        typer.Argument(
-            help=_DATA_HELP,
-            show_default=False,
-        ),
-    ] = None,
+    data: Annotated[str | None, typer.Argument(help=DATA_HELP, show_default=False)] = None,
     config: Recipe = None,
     settings: Settings = None,
     init: Annotated[str | None, typer.Option(metavar="RUN", help="Fine-tune: start from this run's weights.")] = None,
@@ -81,15 +65,16 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Initial weights, order, dropout, random SMILES.")] = None,
     device: Annotated[Device | None, typer.Option(help="Where to train.", show_default="auto")] = None,
     smiles_column: Column = None,
+    where: Where = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with --out, else with the newest unfinished run.")
     ] = False,
     force: Force = False,
 ) -> None:
     """Train on a dataset or a file (default: Tox21) into a run directory."""
-    where_to_train = device.value if device else None
-    options = {"data.smiles_column": smiles_column, "training.seed": seed, "training.device": where_to_train}
-    recipe, resolved = _configuration(data, config, settings, {**options, "training.init": init})
+    options = {"seed": seed, "device": device.value if device else None, "init": init}
+    training = {f"training.{name}": value for name, value in options.items()}
+    recipe, resolved = configuration(data, config, settings, smiles_column, where, training)
     from molgen import runs
     from molgen.training import train as run_training
 
@@ -154,7 +139,7 @@ def sample(
 ) -> None:
     """Sample molecules: one SMILES a line on stdout, an invalid one as it is, an unfinished one as an empty line."""
     for path in (output, grid):
-        _check_target(path, force)
+        check_target(path, force)
     from molgen.workers import workers
 
     with processes() as team, workers() as pool:  # they start while the rest is imported
@@ -168,7 +153,7 @@ def sample(
         writing.check_targets(output, grid, columns is not None)
         has_table = output is not None and output.suffix in writing.TABLES
         if output is not None and has_table:
-            _check_target(writing.meta_beside(output), force)
+            check_target(writing.meta_beside(output), force)
         generator = MoleculeGenerator.load(team.meet(str(find_run(run).path)), device.value)
         screen = Screen(where, tuple(smarts or ()), tuple(not_smarts or ()), no_alerts)
         filters, keep, tally = Filters(temperature, top_k, top_p), Keep(valid, unique, novel, screen), Tally()
@@ -212,8 +197,8 @@ def evaluate(
     """Evaluate runs, or files whose lines are samples: NLL, top-1, validity, uniqueness, novelty, benchmarks."""
     from json import dumps
 
-    _check_target(json, force)
-    _check_target(report, force)
+    check_target(json, force)
+    check_target(report, force)
     from molgen.workers import workers
 
     chosen: list[Any] = [metric.value for metric in [*(metrics or [Metric.basic]), *([Metric.chem] if report else [])]]
@@ -270,74 +255,6 @@ def score(
         say(f"{len(missing)} of {len(rows)} not scored: {reasons}")
 
 
-@data_app.command(name="list")
-def data_list() -> None:
-    """The named datasets and where they are."""
-    from molgen.config import NAMED
-    from molgen.datasets import data_directory
-
-    for name, description in NAMED.items():
-        print(f"{name:<12}{description}")
-    say(f"data directory: {data_directory()}")
-
-
-@data_app.command(name="get")
-def data_get(name: Annotated[str, typer.Argument(help="tox21, moses or moses-mini.")]) -> None:
-    """Fetch a named dataset and print where its files are."""
-    from molgen.datasets import fetch
-
-    for path in fetch(name):
-        print(path)
-
-
-@data_app.command(name="describe")
-def data_describe(
-    data: Annotated[str, typer.Argument(help=_DATA_HELP)],
-    config: Recipe = None,
-    settings: Settings = None,
-    smiles_column: Column = None,
-) -> None:
-    """What a training would see: sizes, drops and changes, lengths, vocabulary, elements, charges, stereo twins."""
-    from molgen.preparation import describe_data
-    from molgen.workers import workers
-
-    _, resolved = _configuration(data, config, settings, {"data.smiles_column": smiles_column})
-    with workers() as pool:
-        print("\n".join(describe_data(resolved, pool)))
-
-
-@data_app.command(name="clean")
-def data_clean(
-    data: Annotated[str, typer.Argument(help=_DATA_HELP)],
-    output: Annotated[Path, typer.Option("-o", "--output", help="A .smi or .csv file (also .gz).")],
-    config: Recipe = None,
-    settings: Settings = None,
-    smiles_column: Column = None,
-    force: Force = False,
-) -> None:
-    """Standardise and clean without training; what is dropped or altered is listed in a .dropped.csv.gz beside it."""
-    from molgen.preparation import dropped_beside, write_clean
-    from molgen.workers import workers
-
-    for path in (output, dropped_beside(output)):
-        _check_target(path, force)
-    _, resolved = _configuration(data, config, settings, {"data.smiles_column": smiles_column})
-    with workers() as pool:
-        for line in write_clean(resolved, output, pool):
-            say(line)
-
-
-def _configuration(
-    data: str | None, config: str | None, settings: list[str] | None, options: dict[str, Any]
-) -> tuple[str | None, "Config"]:
-    """(recipe, configuration): the recipe named, else that of `--init` or of the dataset; `--set`; named options."""
-    from molgen.config import load_config, recipes
-
-    own = data if data in recipes() else "tox21" if data is None else None
-    recipe = config or ("finetune" if options.get("training.init") else own)
-    return recipe, load_config(recipe, settings or [], {"data.source": data, **options})
-
-
 class _TerminatedError(Exception):
     """SIGTERM."""
 
@@ -348,15 +265,6 @@ def _terminate(*_: Any) -> NoReturn:
 
 def _command() -> str:
     return shlex.join(["molgen", *sys.argv[1:]])
-
-
-def _check_target(path: Path | None, force: bool) -> None:
-    if path is None:
-        return
-    if path.exists() and not force:
-        raise MolgenError(f"{path}: exists", "choose another name, or overwrite it with --force")
-    if not path.parent.is_dir():
-        raise MolgenError(f"{path}: no directory {path.parent}", "create it first")
 
 
 def main(arguments: Iterable[str] | None = None) -> None:

@@ -47,6 +47,8 @@ class DataConfig(Section):
     """A named dataset (tox21, moses, moses-mini; from `fragments` to `min_token_count` it keeps all) or a file."""
     smiles_column: str | None = None
     """The column that holds the SMILES; null finds it by name."""
+    where: str | None = None
+    """Only rows on which this condition on the file's columns holds, such as `pIC50 > 7`; null: all rows."""
     form: Literal["canonical", "as-written"] = "canonical"
     """The string that stands for a molecule: RDKit's canonical SMILES, or the one in the file."""
     unparsable: Literal["drop", "keep"] = "drop"

@@ -113,6 +113,11 @@ def read_source(config: DataConfig) -> list[Row]:
         raise MolgenError(
             f"{config.source}: no molecules in it", "give a file with one molecule a line below its header"
         )
+    if not any(row.chosen for row in rows):
+        raise MolgenError(
+            f"{config.source}: the condition {config.where} chose none of {len(rows)} rows",
+            "a missing value, and text beside a number, satisfies no comparison; see --where",
+        )
     return rows
 
 
@@ -140,10 +145,13 @@ def clean_rows(
     pool: Workers,
     familiar: Set[str] = frozenset(),
 ) -> tuple[list[tuple[Row, str]], list[Dropped]]:
-    """((row with the chosen string, its group) of what stays, the account of the rest).
+    """((row with the string to train on, its group) of what stays, the account of the rest).
 
-    Raises MolgenError for rows of which nothing stays or of which more than half is dropped.
+    Raises MolgenError for rows of which nothing stays or of which more than half is dropped; those that data.where did
+    not choose do not count.
     """
+    others = [Dropped(row.number, row.name, row.smiles, cleaning.NOT_CHOSEN) for row in rows if not row.chosen]
+    rows = [row for row in rows if row.chosen] if others else rows
     kept, dropped = _clean(rows, config, longest, pattern, pool, familiar)
     lost = Counter(d.reason for d in dropped if d.reason not in (*cleaning.ALTERED, cleaning.DUPLICATE))
     account = ", ".join(f"{count} {reason}" for reason, count in lost.most_common())
@@ -157,7 +165,7 @@ def clean_rows(
             f"{config.source}: more than half of {len(rows)} rows would be dropped: {account}",
             "is it the right column (--smiles-column)? settings: data.min_token_count, data.elements, model.context, …",
         )
-    return kept, dropped
+    return kept, [*dropped, *others]
 
 
 def reference_smiles(source: str, split: str) -> list[str]:
@@ -224,13 +232,13 @@ def _rows(config: DataConfig) -> Iterator[Row]:
             f"no dataset or file called {source!r}", f"named datasets: {', '.join(NAMED)}; or give a file"
         )
     if source not in NAMED:
-        yield from read_rows(source, config.smiles_column)
+        yield from read_rows(source, config.smiles_column, config.where)
     elif source == "moses":
         for path in fetch(source):
             split = path.name.removesuffix(".csv.gz")
-            yield from (row._replace(split=split) for row in read_rows(str(path)))
+            yield from (row._replace(split=split) for row in read_rows(str(path), where=config.where))
     else:
-        yield from chain.from_iterable(read_rows(str(path)) for path in fetch(source))
+        yield from chain.from_iterable(read_rows(str(path), where=config.where) for path in fetch(source))
 
 
 def _clean(

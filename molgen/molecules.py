@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import rdkit
@@ -128,15 +128,24 @@ def add_carbon(smiles: str, seed: int, most: int = 5) -> list[str]:
     return found
 
 
-def from_sdf(stream: BinaryIO) -> Iterator[tuple[str, str]]:
-    """(canonical SMILES, title) of each record of an SD file; an unparsable record has an empty SMILES."""
+def from_molblock(block: str) -> str:
+    """Canonical SMILES of a connection table, or an empty string where RDKit does not parse it.
+
+    Centres that are known only relative to each other (`or`, `and`) follow as a CXSMILES part, ` |o1:1|`: a SMILES
+    alone would claim one stereoisomer.
+    """
     with quiet():
-        for molecule in Chem.ForwardSDMolSupplier(stream):
+        try:
+            molecule = Chem.MolFromMolBlock(block)
             if molecule is None:
-                yield "", ""
-            else:
-                title = molecule.GetProp("_Name") if molecule.HasProp("_Name") else ""
-                yield Chem.MolToSmiles(molecule), title
+                return ""
+            groups = {group.GetGroupType() for group in molecule.GetStereoGroups()}
+            if groups - {Chem.StereoGroupType.STEREO_ABSOLUTE}:
+                only = Chem.CXSmilesFields.CX_ENHANCEDSTEREO
+                return str(Chem.MolToCXSmiles(molecule, Chem.SmilesWriteParams(), only))
+            return str(Chem.MolToSmiles(molecule))
+        except (ValueError, RuntimeError):
+            return ""
 
 
 def draw_grid(smiles: Sequence[str], path: Path, columns: int = 6) -> int:

@@ -35,6 +35,8 @@ LAYERS = [
     {"evaluation", "preparation", "scoring", "writing"},
     {"presentation"},
     {"report"},
+    {"cli_options"},
+    {"cli_data"},
     {"cli"},
     {"__main__"},
 ]

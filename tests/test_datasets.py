@@ -76,6 +76,38 @@ def test_every_token_left_is_in_five_molecules_or_is_familiar(pattern: str, pool
     assert {d.smiles for d in only_f.dropped} == {*("C" * n + "S" for n in range(2, 6)), "ICCCS"}
 
 
+def test_rows_that_the_condition_does_not_choose_are_accounted_for_and_never_read(
+    pattern: str, pool: Workers, tmp_path: Path
+) -> None:
+    rows = [f"{smiles},{i}" for i, smiles in enumerate(["C(", *GOOD, "C(", "", "SiC", "C1", "C(C"])]
+    dataset = load(pattern, pool, tmp_path / "a.csv", ["smiles,x", *rows], where="1 <= x <= 9")
+    assert dataset.dropped_by_reason == {cleaning.NOT_CHOSEN: 5, cleaning.UNPARSABLE: 1}
+    assert dataset.rows == len(rows)
+    assert sorted(m.smiles for m in dataset.molecules) == sorted(map(canonical, GOOD))
+    assert {d.row for d in dataset.dropped if d.reason == cleaning.NOT_CHOSEN} == {2, 12, 13, 14, 15}
+
+
+def test_rows_not_chosen_do_not_count_towards_the_half_that_may_be_dropped(
+    pattern: str, pool: Workers, tmp_path: Path
+) -> None:
+    rows = [f"{smiles},{i}" for i, smiles in enumerate([*GOOD, *["C("] * 9])]
+    path = tmp_path / "a.csv"
+    assert load(pattern, pool, path, ["smiles,x", *rows], where="x < 8").dropped_by_reason == {cleaning.NOT_CHOSEN: 9}
+    with pytest.raises(MolgenError, match="more than half of 13 rows"):
+        load(pattern, pool, path, ["smiles,x", *rows], where="x >= 4")
+
+
+def test_a_condition_that_chooses_no_row_is_refused(pattern: str, pool: Workers, tmp_path: Path) -> None:
+    with pytest.raises(MolgenError, match="the condition x > 7 chose none of 2 rows"):
+        load(pattern, pool, tmp_path / "a.csv", ["smiles,x", "CC,1", "CCC,"], where="x > 7")
+
+
+def test_a_condition_chooses_among_the_rows_of_a_named_dataset() -> None:
+    rows = read_source(DataConfig(source="moses-mini", where="split == 'test'"))
+    assert len(rows) == 22_000
+    assert sum(row.chosen for row in rows) == 1_000
+
+
 def test_canonical_forms_are_the_default_and_strings_as_written_an_option(
     pattern: str, pool: Workers, tmp_path: Path
 ) -> None:

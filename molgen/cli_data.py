@@ -1,0 +1,70 @@
+"""The command line's `molgen data`: list, get, describe, clean."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from molgen.cli_options import DATA_HELP, Column, Force, Recipe, Settings, Where, check_target, configuration
+from molgen.processes import say
+
+data_app = typer.Typer(help="Datasets: list and fetch the named ones, describe or clean any.", no_args_is_help=True)
+
+
+@data_app.command(name="list")
+def data_list() -> None:
+    """The named datasets and where they are."""
+    from molgen.config import NAMED
+    from molgen.datasets import data_directory
+
+    for name, description in NAMED.items():
+        print(f"{name:<12}{description}")
+    say(f"data directory: {data_directory()}")
+
+
+@data_app.command(name="get")
+def data_get(name: Annotated[str, typer.Argument(help="tox21, moses or moses-mini.")]) -> None:
+    """Fetch a named dataset and print where its files are."""
+    from molgen.datasets import fetch
+
+    for path in fetch(name):
+        print(path)
+
+
+@data_app.command(name="describe")
+def data_describe(
+    data: Annotated[str, typer.Argument(help=DATA_HELP)],
+    config: Recipe = None,
+    settings: Settings = None,
+    smiles_column: Column = None,
+    where: Where = None,
+) -> None:
+    """What a training would see: sizes, drops and changes, lengths, vocabulary, elements, charges, stereo twins."""
+    from molgen.preparation import describe_data
+    from molgen.workers import workers
+
+    _, resolved = configuration(data, config, settings, smiles_column, where, {})
+    with workers() as pool:
+        print("\n".join(describe_data(resolved, pool)))
+
+
+@data_app.command(name="clean")
+def data_clean(
+    data: Annotated[str, typer.Argument(help=DATA_HELP)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="A .smi or .csv file (also .gz).")],
+    config: Recipe = None,
+    settings: Settings = None,
+    smiles_column: Column = None,
+    where: Where = None,
+    force: Force = False,
+) -> None:
+    """Standardise and clean without training; what is dropped or altered is listed in a .dropped.csv.gz beside it."""
+    from molgen.preparation import dropped_beside, write_clean
+    from molgen.workers import workers
+
+    for path in (output, dropped_beside(output)):
+        check_target(path, force)
+    _, resolved = configuration(data, config, settings, smiles_column, where, {})
+    with workers() as pool:
+        for line in write_clean(resolved, output, pool):
+            say(line)

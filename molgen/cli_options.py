@@ -1,0 +1,67 @@
+"""What several commands share: their options, and what these lead to."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from molgen.errors import MolgenError
+
+if TYPE_CHECKING:
+    from molgen.config import Config
+
+DATA_HELP = "tox21, moses, moses-mini, a .csv .tsv .smi .txt .sdf (also .gz) or .parquet file, or - for stdin."
+
+
+class Device(StrEnum):
+    auto, cpu, cuda, mps = "auto", "cpu", "cuda", "mps"
+
+
+Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
+DeviceOption = Annotated[Device, typer.Option(help="Where to compute.")]
+Column = Annotated[str | None, typer.Option("--smiles-column", help="The column that holds the SMILES.")]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CONDITION", help="Only rows on which it holds, such as 'pIC50 > 7'.", show_default="all rows"
+    ),
+]
+Recipe = Annotated[
+    str | None,
+    typer.Option("--config", help="A recipe's name or a YAML file.", show_default="the dataset's, or finetune"),
+]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting; may be repeated.")
+]
+RunArgument = Annotated[
+    str | None, typer.Argument(help="A run directory; left out, the newest under runs/.", show_default=False)
+]
+
+
+def configuration(
+    data: str | None,
+    config: str | None,
+    settings: list[str] | None,
+    smiles_column: str | None,
+    where: str | None,
+    options: Mapping[str, Any],
+) -> tuple[str | None, "Config"]:
+    """(recipe, configuration): the recipe named, else that of `--init` or of the dataset; `--set`; named options."""
+    from molgen.config import load_config, recipes
+
+    own = data if data in recipes() else "tox21" if data is None else None
+    recipe = config or ("finetune" if options.get("training.init") else own)
+    named = {"data.source": data, "data.smiles_column": smiles_column, "data.where": where, **options}
+    return recipe, load_config(recipe, settings or [], named)
+
+
+def check_target(path: Path | None, force: bool) -> None:
+    """Raises MolgenError for a file that exists, unless `force`, and for one in no directory."""
+    if path is None:
+        return
+    if path.exists() and not force:
+        raise MolgenError(f"{path}: exists", "choose another name, or overwrite it with --force")
+    if not path.parent.is_dir():
+        raise MolgenError(f"{path}: no directory {path.parent}", "create it first")
