@@ -22,6 +22,7 @@ from molgen.training import train
 CPU = torch.device("cpu")
 OLD = ["CCO", "c1ccccc1N", "CC(C)=O"]  # tokens ( ) 1 = C N O c
 NEW = ["CC(=O)[O-].[Na+]", "C[N+](C)(C)CCBr"]  # tokens besides: . Br [N+] [Na+] [O-]
+AS_GIVEN = ["data.fragments=keep", "data.charges=keep", "data.elements=null", "data.min_token_count=1"]
 UNTIED = ["model.tied_head=false", "model.biases=true", "model.initialization=pytorch"]
 
 
@@ -130,7 +131,8 @@ def test_the_summary_counts_used_and_new_tokens_and_their_molecules(tmp_path: Pa
 
 def test_fine_tuning_says_and_records_where_it_started(charged: Path, small_run: Run, cli: Cli) -> None:
     shutil.copytree(small_run.path, "runs/small")
-    done = cli("train", charged, "--init", "small", "--out", "tuned", "--set", "training.epochs=2")
+    settings = [part for setting in ["training.epochs=2", *AS_GIVEN] for part in ("--set", setting)]
+    done = cli("train", charged, "--init", "small", "--out", "tuned", *settings)
     assert done.code == 0, done.err
     assert "4 new tokens (" in done.err
     assert "in 2 of 24 training molecules (8.3%)" in done.err
@@ -143,9 +145,13 @@ def test_fine_tuning_says_and_records_where_it_started(charged: Path, small_run:
     assert tuned.report["init"] == {"path": "runs/small", "sha256": digest}
     assert small_run.report["init"] is None
     assert tuned.log()[0]["val_nll"] < small_run.log()[0]["val_nll"]
+    # what the first run knows is never too rare, what is new may be
+    rare = cli("train", charged, "--init", "small", "--out", "plain", "--set", "training.epochs=1")
+    assert "none is new" in rare.err or "0 new" in rare.err
+    assert Run(Path("plain")).report["dropped"] == {"rare token": 1}
     assert MoleculeGenerator.load("tuned", "cpu").log_likelihood(["CC(=O)[O-].[Na+]"])[0] < 0  # and no NaN: all known
 
-    again = cli("train", charged, "--init", "small", "--out", "tuned", "--set", "training.epochs=2", "--force")
+    again = cli("train", charged, "--init", "small", "--out", "tuned", *settings, "--force")
     assert "before the first step" in again.err  # not from the state that lay there
     assert Run(Path("tuned")).log()[0]["val_nll"] == tuned.log()[0]["val_nll"]
     refused = cli("train", charged, "--init", "tuned", "--out", "tuned", "--force")
