@@ -1,13 +1,18 @@
 """What the documents say is true: every recipe trains, every command of the README runs, the tree is complete."""
 
+import gzip
+import json
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import chembl_like
 import pytest
+from chembl_like import Case
 from conftest import SHARED, SMALL, Cli
+from rdkit import Chem
 
 from molgen.config import recipes
 from molgen.runs import Run
@@ -73,6 +78,68 @@ def test_every_command_of_the_readme_runs_in_order(
             code, _, err = cli(*shlex.split(shortened(line))[1:])
             assert "Traceback" not in err
         assert code == 0, line
+
+
+def for_little_data(line: str) -> str:
+    """A command of the guide for a hundred molecules: a model of toy size, and a few samples."""
+    line = line.replace("train moses-mini", "train vendor.smi")  # twenty thousand would be cleaned for ten seconds
+    if line.startswith("molgen train"):
+        settings = ["training.epochs=40", "training.learning_rate=1e-2", "training.batch_size=16"]
+        settings += [] if "--init" in line else SMALL
+        line += "".join(f" --set {setting}" for setting in settings)
+    return re.sub(r"-n [0-9]+", "-n 60" if " eval " in line else "-n 15", line)
+
+
+@pytest.mark.slow
+def test_every_command_of_the_guide_runs_in_order(cli: Cli, moses_mini: list[str]) -> None:
+    lines = commands((ROOT / "docs" / "guide.md").read_text(encoding="utf-8"))
+    assert len(lines) >= 18
+    Path("chembl.csv").write_bytes(chembl_like.table([Case(smiles, "", smiles) for smiles in moses_mini[:150]]))
+    Path("vendor.smi").write_text("".join(f"{smiles} V-{i}\n" for i, smiles in enumerate(moses_mini[150:300])))
+    Path("actives.smi").write_text("\n".join(moses_mini[300:340]) + "\n")
+    with Chem.SDWriter("library.sdf") as writer:
+        for smiles in moses_mini[340:480]:
+            writer.write(Chem.MolFromSmiles(smiles))
+    Path("library.sdf.gz").write_bytes(gzip.compress(Path("library.sdf").read_bytes()))
+    for line in lines:
+        if re.search(r"^cat |>[^'\"]*$", line):
+            command = for_little_data(line).replace("molgen ", f"{shlex.quote(sys.executable)} -m molgen ", 1)
+            code = subprocess.run(["bash", "-o", "pipefail", "-c", command], check=False).returncode
+        else:
+            code, _, err = cli(*shlex.split(for_little_data(line))[1:])
+            assert "Traceback" not in err
+        assert code == 0, line
+    made = {path.name for path in Path().iterdir()}
+    assert made >= {"clean.csv", "clean.dropped.csv.gz", "new.csv", "new.meta.json", "shortlist.sdf", "chembl.html"}
+
+
+@pytest.mark.slow
+def test_every_cell_of_the_notebook_runs(small_file: Path, tmp_path: Path) -> None:
+    notebook = json.loads((ROOT / "docs" / "first_day.ipynb").read_text(encoding="utf-8"))
+    assert len(notebook["cells"]) == 10
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    overrides = [*SMALL, "training.epochs=24", "training.learning_rate=1e-2", "training.batch_size=16"]
+    little = f"load_config(None, {overrides!r}, {{'data.source': {str(small_file)!r}}})"
+    cells[0] = cells[0].replace('load_config("moses-mini")', little)
+    cells = [
+        cell.replace("sample(2000", "sample(100").replace("mw < 330 and qed > 0.85", "qed > 0.1") for cell in cells
+    ]
+    # a notebook shows the value of a cell's last line, as HTML where it can
+    (tmp_path / "cells.json").write_text(json.dumps(cells))
+    (tmp_path / "run.py").write_text(
+        "import ast, json, matplotlib; matplotlib.use('agg'); names = {}\n"
+        "for text in json.load(open('cells.json')):\n"
+        "    *statements, last = ast.parse(text).body\n"
+        "    exec(compile(ast.Module(statements, []), 'cell', 'exec'), names)\n"
+        "    shown = isinstance(last, ast.Expr)\n"
+        "    value = eval(compile(ast.Expression(last.value), 'cell', 'eval'), names) if shown else exec(\n"
+        "        compile(ast.Module([last], []), 'cell', 'exec'), names)\n"
+        "    print(value._repr_html_() if hasattr(value, '_repr_html_') else value)\n"
+    )
+    done = subprocess.run([sys.executable, "run.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("<svg") >= 6
+    assert "'n_samples': 100" in done.stdout
 
 
 @pytest.mark.slow
