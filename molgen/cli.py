@@ -81,7 +81,8 @@ def train(
     if out is None and resume:
         out = runs.newest_unfinished()
     elif out is None:
-        name = Path(recipe or resolved.data.source).name.split(".")[0] or "stdin"
+        name = Path(recipe or resolved.data.source).name.split(".")[0]
+        name = "stdin" if name in ("", "-") else name
         out = runs.FOLDER / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
         run_training(resolved, out, resume=resume, force=force)
@@ -161,7 +162,7 @@ def sample(
             n, filters, keep, pool, tally, prompt=prompt, seed=seed, batch_size=batch_size, team=team
         )
         if diverse is not None:
-            stream = writing.pick_diverse(stream, diverse, pool, team)
+            stream = writing.pick_diverse(stream, n, diverse, pool, team)
         table = SampleTable(columns, generator, pool, output.suffix == ".sdf", team) if output and has_table else None
         written = writing.write_samples(stream, n, tally, output, grid, team, table)
         if team.leads:
@@ -170,6 +171,7 @@ def sample(
             settings = {"n": n, "seed": seed, **filters._asdict(), "prompt": prompt, "batch_size": batch_size}
             settings |= {**screen._asdict(), "diverse": diverse}
             writing.write_meta(output, _command(), settings, written, tally, generator)
+        writing.check_complete(tally, n)
 
 
 @app.command(name="eval")

@@ -117,8 +117,8 @@ class MoleculeGenerator:
         unique: bool = False,
         novel: bool = False,
         where: str = "",
-        smarts: Sequence[str] = (),
-        not_smarts: Sequence[str] = (),
+        smarts: str | Sequence[str] = (),
+        not_smarts: str | Sequence[str] = (),
         no_alerts: bool = False,
         columns: Sequence[str] = (),
         batch_size: int | None = None,
@@ -135,7 +135,8 @@ class MoleculeGenerator:
         for name in columns:
             if name not in PROPERTIES:
                 raise MolgenError(f"columns: no property {name!r}", f"properties: {', '.join(PROPERTIES)}")
-        screen = Screen(where, tuple(smarts), tuple(not_smarts), no_alerts)
+        needed, unwanted = ((s,) if isinstance(s, str) else tuple(s) for s in (smarts, not_smarts))
+        screen = Screen(where, needed, unwanted, no_alerts)
         filters, keep = Filters(temperature, top_k, top_p), Keep(valid, unique, novel, screen)
         with workers() as pool:
             stream = self.stream(n, filters, keep, pool, Tally(), prompt=prompt, seed=seed, batch_size=batch_size)

@@ -79,7 +79,9 @@ class SampleTable:
         on_training = {"in_training", "nearest_training", "nn_similarity"} & set(self.columns)
         by_name = asked not in (None, "all")
         self._trained = bool(on_training) and (by_name or (run is not None and run.has_molecules))
-        if on_training and not self._trained:
+        if self._trained:
+            _ = self._training  # a run that carries none is refused before a file is made
+        elif on_training:
             say("the run carries no training molecules: the columns on them are empty")
 
     def rows(self, batch: Sequence[Sample]) -> list[dict[str, str]]:

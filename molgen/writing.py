@@ -85,13 +85,19 @@ def check_targets(output: Path | None, grid: Path | None, table: bool) -> None:
         raise MolgenError(f"{grid}: cannot draw into this format", f"use {' or '.join(DRAWINGS)}")
 
 
-def pick_diverse(stream: Iterator[list[Sample]], k: int, pool: Workers, team: Team = ALONE) -> Iterator[list[Sample]]:
-    """Holds all samples and gives back `k` distinct valid ones, by MaxMin, in the order in which they are picked."""
+def pick_diverse(
+    stream: Iterator[list[Sample]], n: int, k: int, pool: Workers, team: Team = ALONE
+) -> Iterator[list[Sample]]:
+    """Holds all `n` samples, gives back `k` distinct valid ones, by MaxMin, in the order in which they are picked."""
     if team.size > 1:
         raise MolgenError("--diverse: one process does not know what the others draw", "sample in one process")
     if k < 1:
         raise MolgenError(f"--diverse {k}: out of range", "pick at least one molecule")
-    drawn = [sample for batch in stream for sample in batch]
+    drawn: list[Sample] = []
+    with tqdm(total=n, desc="sampling", unit="mol", delay=1, leave=False, disable=silent()) as bar:
+        for batch in stream:
+            drawn += batch
+            bar.update(len(batch))
     distinct = list({sample.canonical: sample for sample in reversed(drawn) if sample.canonical}.values())[::-1]
     told = pool.map("tabulate", [sample.smiles for sample in distinct], "fingerprints", columns=["fingerprint"])
     known = [(sample, answer["fingerprint"]) for sample, answer in zip(distinct, told, strict=True) if answer]
@@ -151,11 +157,15 @@ def write_samples(
         say(f"{drawn} molecules drawn into {grid}")
     if as_records and team.leads and written.valid < written.rows:
         say(f"{written.rows - written.valid:,} invalid ones have no record in {output}")
+    return written
+
+
+def check_complete(tally: Tally, n: int) -> None:
+    """Raises RuntimeError where rejection gave up; what was kept has been written by then."""
     if tally.gave_up:
         raise RuntimeError(
-            f"fewer than 1 in 1,000 of the last 10,000 draws was kept: {tally.kept} of {n} written{_rejections(tally)}"
+            f"fewer than 1 in 1,000 of the last 10,000 draws was kept: {tally.kept} of {n}{_rejections(tally)}"
         )
-    return written
 
 
 def summary(written: Written, tally: Tally, generator: MoleculeGenerator, pool: Workers) -> str:

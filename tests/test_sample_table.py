@@ -2,6 +2,7 @@ import csv
 import hashlib
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -194,6 +195,27 @@ def test_columns_that_cannot_be_had_are_refused(cli: Cli, small_run: Run) -> Non
     assert "no column 'foo'" in cli("sample", small_run.path, "-o", "x.csv", "--columns", "foo").err
     assert "only a table has columns" in cli("sample", small_run.path, "--columns", "mw").err
     assert not list(Path().iterdir())
+
+
+def test_a_run_without_its_molecules_leaves_their_columns_empty_unless_they_are_asked_for(
+    cli: Cli, small_run: Run
+) -> None:
+    shutil.copytree(small_run.path, "shipped")
+    Path("shipped/molecules.csv.gz").unlink()
+    done = cli("sample", "shipped", "-n", 5, "-o", "x.csv")
+    assert done.code == 0
+    assert "carries no training molecules" in done.err
+    rows = csv.DictReader(io.StringIO(Path("x.csv").read_text()))
+    assert {row["in_training"] for row in rows} == {""}
+    refused = cli("sample", "shipped", "-n", 5, "-o", "y.csv", "--columns", "smiles,in_training")
+    assert (refused.code, Path("y.csv").exists()) == (2, False)
+
+
+def test_filters_that_hardly_a_draw_passes_end_with_what_there_is_and_exit_code_1(cli: Cli, small_run: Run) -> None:
+    done = cli("sample", small_run.path, "-n", 5, "--where", "mw > 5000", "-o", "x.csv")
+    assert (done.code, Path("x.csv").read_text().count("\n")) == (1, 1)
+    assert "fewer than 1 in 1,000" in done.err
+    assert json.loads(Path("x.meta.json").read_text())["kept"] == 0
 
 
 def test_a_frame_shows_its_molecules_and_keeps_doing_so_when_it_is_cut(generator: MoleculeGenerator) -> None:
