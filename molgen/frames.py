@@ -50,4 +50,6 @@ def picture(smiles: Any) -> str:
 
 
 def _cell(value: Any) -> str:
+    if pd.isna(value):
+        return ""
     return escape(f"{value:.3g}" if isinstance(value, float) else str(value))

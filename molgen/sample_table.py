@@ -2,6 +2,7 @@
 
 from base64 import b64decode
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
@@ -89,7 +90,11 @@ class SampleTable:
         smiles = [sample.smiles for sample in batch]
         nearest = self._trained and not {"nearest_training", "nn_similarity"}.isdisjoint(self.columns)
         parts = [*self._parts, *(["fingerprint"] if nearest else [])]
-        told = self._pool.map("tabulate", smiles, columns=parts)
+        with ThreadPoolExecutor(1) as aside:  # RDKit's processes and the model work at the same time
+            described = aside.submit(self._pool.map, "tabulate", smiles, columns=parts)
+            wants_likelihood = "log_likelihood" in self.columns
+            likelihoods = self._generator.log_likelihood(smiles).tolist() if wants_likelihood else []
+            told = described.result()
         known = self._training if self._trained and "in_training" in self.columns else frozenset()
         rows: list[dict[str, Any]] = []
         for sample, answer in zip(batch, told, strict=True):
@@ -108,9 +113,8 @@ class SampleTable:
             rows.append({**row, **(answer or {})})
         if nearest:
             self._add_nearest(rows)
-        if "log_likelihood" in self.columns:
-            for row, value in zip(rows, self._generator.log_likelihood(smiles).tolist(), strict=True):
-                row["log_likelihood"] = None if np.isnan(value) else value
+        for row, value in zip(rows, likelihoods, strict=False):  # none where they are not asked for
+            row["log_likelihood"] = None if np.isnan(value) else value
         names = [*self.columns, *self._parts[-1:]] if "molblock" in self._parts else self.columns
         return [{name: _text(name, row.get(name)) for name in names} for row in rows]
 

@@ -1,12 +1,16 @@
 """The parts of a molecule that metrics compare, against RDKit's own functions and hand-made cases."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from rdkit import Chem
-from rdkit.Chem import QED
+from rdkit.Chem import QED, FilterCatalog
 
 from molgen.description import describe, failure, moses_filters, qed, ring_systems
-from molgen.molecules import add_carbon, canonical
+from molgen.molecules import add_carbon, canonical, parse
+from molgen.tables import read_rows
 
 
 @pytest.mark.parametrize(
@@ -48,6 +52,25 @@ def test_ring_systems_are_fused_or_spiro_rings_with_their_double_bonds() -> None
     assert ring_systems(Chem.MolFromSmiles("C1CC12CC2")) == ["C1CC12CC2"]
     assert ring_systems(Chem.MolFromSmiles("O=C1CCCC1")) == ["O=C1CCCC1"]
     assert ring_systems(Chem.MolFromSmiles("CCO")) == []
+
+
+def test_alerts_are_those_that_rdkits_catalogue_finds_when_all_of_it_is_asked(
+    tox21: Path, moses_mini: list[str]
+) -> None:
+    parameters = FilterCatalog.FilterCatalogParams()
+    for name in ("PAINS_A", "PAINS_B", "PAINS_C", "BRENK", "NIH"):
+        parameters.AddCatalog(getattr(parameters.FilterCatalogs, name))
+    catalog = FilterCatalog.FilterCatalog(parameters)
+    sets = {"Brenk": "BRENK", "NIH": "NIH"}
+    seen = set()
+    for smiles in [*(row.smiles for row in list(read_rows(str(tox21)))[::40]), *moses_mini[:100]]:
+        molecule = parse(smiles)
+        if molecule is not None:
+            matches = [(m.GetProp("FilterSet"), m.GetDescription()) for m in catalog.GetMatches(molecule)]
+            expected = {f"{sets.get(group, 'PAINS')}:{re.sub('[ ,;]+', '_', name.strip())}" for group, name in matches}
+            assert set(describe(smiles, ["alerts"])["alerts"]) == expected
+            seen |= expected
+    assert len(seen) > 80
 
 
 def test_alerts_of_quinone_come_by_name() -> None:
