@@ -169,7 +169,8 @@ def sample(
             say(writing.summary(written, tally, generator, pool))
         if output is not None and has_table and team.leads:
             settings = {"n": n, "seed": seed, **filters._asdict(), "prompt": prompt, "batch_size": batch_size}
-            settings |= {**screen._asdict(), "diverse": diverse}
+            settings |= {"filters": {"valid": valid, "unique": unique, "novel": novel, **screen._asdict()}}
+            settings |= {"diverse": diverse, "columns": table.columns if table else None}
             writing.write_meta(output, _command(), settings, written, tally, generator)
         writing.check_complete(tally, n)
 

@@ -105,14 +105,18 @@ def test_two_processes_sample_what_one_does(small_run: Run, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_two_processes_draw_until_n_are_valid(small_run: Run, tmp_path: Path) -> None:
-    arguments = ["sample", small_run.path, "-n", "31", "--valid", "--novel", "--temperature", "0.7"]
-    code, out, err = torchrun(tmp_path, *arguments)
+def test_two_processes_draw_until_n_are_valid_into_one_table(small_run: Run, tmp_path: Path) -> None:
+    arguments = ["sample", small_run.path, "-n", "31", "--valid", "--novel", "--temperature", "0.7", "-o", "x.csv"]
+    code, _, err = torchrun(tmp_path, *arguments)
     assert code == 0, err
-    assert len(set(out.splitlines())) > 16  # the parts differ
-    assert len(out.splitlines()) == 31
+    heading, *rows = (tmp_path / "x.csv").read_text().splitlines()
+    assert heading.startswith("smiles,canonical,valid,error,in_training,")  # duplicate_of is what no process knows
+    assert "no column duplicate_of" in err
+    assert len(rows) == 31
+    assert len(set(rows)) > 16  # the parts differ
     assert "validity 1.000" in err
     assert "novelty 1.000" in err
+    assert {path.name for path in tmp_path.iterdir()} == {"x.csv", "x.meta.json"}
 
 
 @pytest.mark.parametrize("n", [0, 1, 7, 101])

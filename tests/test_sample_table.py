@@ -100,6 +100,7 @@ def test_the_account_beside_a_table_says_how_to_draw_it_again(cli: Cli, small_ru
     assert account["weights_sha256"] == hashlib.sha256(weights).hexdigest()
     assert (account["n"], account["seed"], account["temperature"]) == (20, 5, 0.7)
     assert account["draws"] == 20 + account["rejected"]["valid"]
+    assert (account["filters"]["valid"], account["filters"]["novel"]) == (True, False)
     assert f"20 molecules of {account['draws']:,} draws" in done.err
     assert f"rejected: {account['rejected']['valid']:,} invalid" in done.err
     assert account["command"].startswith("molgen ")
