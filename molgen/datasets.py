@@ -155,16 +155,16 @@ def clean_rows(
     kept, dropped = _clean(rows, config, longest, pattern, pool, familiar)
     lost = Counter(d.reason for d in dropped if d.reason not in (*cleaning.ALTERED, cleaning.DUPLICATE))
     account = ", ".join(f"{count} {reason}" for reason, count in lost.most_common())
+    few = lost[cleaning.RARE_TOKEN] > lost.total() / 2
+    hint = (
+        "so few molecules have few tokens in common: --set data.min_token_count=1 keeps them"
+        if few
+        else "is it the right column (--smiles-column)? see data.elements, model.context and the other settings"
+    )
     if not kept:
-        raise MolgenError(
-            f"{config.source}: no molecule of {len(rows)} is left: {account}",
-            "see --smiles-column, data.elements, data.min_token_count and the other settings under data",
-        )
+        raise MolgenError(f"{config.source}: no molecule of {len(rows)} is left: {account}", hint)
     if 2 * lost.total() > len(rows) and config.source not in NAMED:
-        raise MolgenError(
-            f"{config.source}: more than half of {len(rows)} rows would be dropped: {account}",
-            "is it the right column (--smiles-column)? settings: data.min_token_count, data.elements, model.context, …",
-        )
+        raise MolgenError(f"{config.source}: more than half of {len(rows)} rows would be dropped: {account}", hint)
     return kept, [*dropped, *others]
 
 

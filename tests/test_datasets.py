@@ -108,6 +108,13 @@ def test_a_condition_chooses_among_the_rows_of_a_named_dataset() -> None:
     assert sum(row.chosen for row in rows) == 1_000
 
 
+def test_a_file_too_small_for_the_rule_of_rare_tokens_is_told_how_to_keep_its_molecules(
+    pattern: str, pool: Workers, tmp_path: Path
+) -> None:
+    with pytest.raises(MolgenError, match=r"8 rare token \(.*data.min_token_count=1"):
+        load(pattern, pool, tmp_path / "a.smi", GOOD, min_token_count=5)
+
+
 def test_canonical_forms_are_the_default_and_strings_as_written_an_option(
     pattern: str, pool: Workers, tmp_path: Path
 ) -> None:

@@ -21,7 +21,8 @@ from molgen.training import train
 
 
 def config_for(path: Path, *more: str) -> Config:
-    return load_config(None, [*SMALL, "training.batch_size=16", *more], {"data.source": str(path)})
+    settings = [*SMALL, "training.batch_size=16", "data.min_token_count=1", *more]
+    return load_config(None, settings, {"data.source": str(path)})
 
 
 def weights(run: Run) -> bytes:
