@@ -1,0 +1,35 @@
+import copy
+
+import torch
+from torch import nn
+
+from molgen.optim import Muon, orthogonalised
+
+
+def test_muon_steps_as_pytorchs_does() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(32, 16), (16, 32), (16, 32), (24, 24)]
+    ours = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+    theirs = copy.deepcopy(ours)
+    group = {"params": ours, "weight_decay": 0.1}
+    optimizers = (
+        Muon([group], lr=0.01),
+        torch.optim.Muon(theirs, lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+    )
+    for _ in range(4):
+        for mine, other in zip(ours, theirs, strict=True):
+            mine.grad = torch.randn(mine.shape, generator=generator)
+            other.grad = mine.grad.clone()
+        before = [matrix.detach().clone() for matrix in ours]
+        for optimizer in optimizers:
+            optimizer.step()
+        for mine, other, start in zip(ours, theirs, before, strict=True):
+            # both iterate in bfloat16, in another order of operations
+            assert (mine - other).norm() < 0.02 * (mine - start).norm()
+
+
+def test_an_orthogonalised_matrix_has_singular_values_near_one() -> None:
+    matrices = torch.randn(3, 20, 50, generator=torch.Generator().manual_seed(1))
+    singular = torch.linalg.svdvals(orthogonalised(matrices))
+    assert singular.min() > 0.6
+    assert singular.max() < 1.3
