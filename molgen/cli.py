@@ -111,7 +111,9 @@ def sample(
     top_p: Annotated[
         float | None, typer.Option(help="Nucleus sampling: only the tokens that hold this probability.")
     ] = None,
-    prompt: Annotated[str, typer.Option(help="Start of the SMILES: a prefix of tokens, not a substructure.")] = "",
+    prompt: Annotated[
+        str, typer.Option(help="Start of the SMILES, such as 'c1ccc2[nH]': a prefix of tokens, not a substructure.")
+    ] = "",
     seed: Annotated[int, typer.Option(help="Other seeds give other molecules.")] = 0,
     valid: Annotated[bool, typer.Option("--valid", help="Draw until n are valid.")] = False,
     unique: Annotated[bool, typer.Option("--unique", help="Draw until n are distinct.")] = False,
@@ -165,6 +167,8 @@ def sample(
             stream = writing.pick_diverse(stream, n, diverse, pool, team)
         table = SampleTable(columns, generator, pool, output.suffix == ".sdf", team) if output and has_table else None
         written = writing.write_samples(stream, n, tally, output, grid, team, table)
+        if team.leads and prompt and generator.starts_like_training(prompt) is False:
+            say(f"no training molecule begins with {prompt}: the model has not seen what it was asked to go on with")
         if team.leads:
             say(writing.summary(written, tally, generator, pool))
         if output is not None and has_table and team.leads:

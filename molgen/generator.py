@@ -292,7 +292,17 @@ class MoleculeGenerator:
             raise MolgenError(f"--batch-size {asked}: out of range", "at least 1")
         return asked or (BATCH_ON_CPU if self.device.type == "cpu" else BATCH_ON_GPU)
 
+    def starts_like_training(self, prompt: str) -> bool | None:
+        """Whether a training string begins with the prompt's tokens; None for a run that carries no molecules."""
+        if self.run is None or not self.run.has_molecules:
+            return None
+        split = self.tokenizer.splitter.split
+        wanted = split(prompt) or []
+        alike = (smiles for smiles in self.run.split("train") if smiles.startswith(prompt))
+        return any((split(smiles) or [])[: len(wanted)] == wanted for smiles in alike)
+
     def _prompt_ids(self, prompt: str) -> list[int]:
+        """The ids of a prompt. Raises MolgenError for one that no SMILES can begin with, or none of this model."""
         if not prompt:
             return []
         unknown = self.tokenizer.unknown(prompt)
@@ -301,10 +311,18 @@ class MoleculeGenerator:
                 f"--prompt {prompt}: the vocabulary lacks {' '.join(unknown)}",
                 "use tokens of the training set",
             )
-        ids = self.tokenizer.encode(prompt) or []
-        if len(ids) >= self.model.context:
-            raise MolgenError(f"--prompt: {len(ids)} tokens, the context holds {self.model.context}", "shorten it")
-        return ids
+        tokens = self.tokenizer.splitter.split(prompt) or []
+        if not (tokens[0][0].isalpha() or tokens[0][0] in "[*"):
+            raise MolgenError(f"--prompt {prompt}: begins with {tokens[0]}", "a SMILES begins with an atom")
+        closed = [tokens[: i + 1].count(")") > tokens[:i].count("(") for i in range(len(tokens))]
+        if any(closed):
+            raise MolgenError(
+                f"--prompt {prompt}: its token {closed.index(True) + 1} closes a branch that is not open",
+                "open branches and rings may stay unfinished, but not be closed twice",
+            )
+        if len(tokens) >= self.model.context:
+            raise MolgenError(f"--prompt: {len(tokens)} tokens, the context holds {self.model.context}", "shorten it")
+        return self.tokenizer.encode(prompt) or []
 
 
 def even_batches(n: int, largest: int) -> list[int]:

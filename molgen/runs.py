@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 
+from molgen.card import model_card
 from molgen.checkpoint import load_weights, save_weights, write_atomically
 from molgen.config import Config, parse_yaml, to_yaml, validate
 from molgen.datasets import Dataset, Dropped, Molecule, reference_smiles
@@ -22,7 +23,7 @@ from molgen.tokenizer import SmilesTokenizer
 
 FOLDER = Path("runs")
 CONFIG, TOKENIZER, WEIGHTS, STATE = "config.yaml", "tokenizer.json", "model.safetensors", "state.safetensors"
-LOG, CURVES, REPORT = "log.csv", "curves.png", "report.json"
+LOG, CURVES, REPORT, CARD = "log.csv", "curves.png", "report.json", "README.md"
 MOLECULES, DROPPED = "molecules.csv.gz", "dropped.csv.gz"
 LOG_COLUMNS = ("step", "epoch", "train_nll", "val_nll", "val_top1", "lr", "tokens_per_second", "seconds")
 # A named dataset of this many molecules is recorded by its name and hash instead of being copied into the run.
@@ -130,14 +131,15 @@ class Run:
         write_atomically(self.path / LOG, text.getvalue().encode())
 
     def write_report(self, report: dict[str, Any]) -> None:
-        """Writes report.json."""
+        """Writes the model card, then report.json, which says that the training has finished."""
+        write_atomically(self.path / CARD, model_card(self.path.name, self.config, report).encode())
         write_atomically(self.path / REPORT, (json.dumps(report, indent=1) + "\n").encode())
 
 
 def create_run(path: Path, config: Config, tokenizer: SmilesTokenizer, dataset: Dataset) -> Run:
     """Writes what is known before the first step: configuration, tokenizer, molecules and what was dropped."""
     path.mkdir(parents=True, exist_ok=True)
-    for old in (WEIGHTS, STATE, LOG, CURVES, REPORT, MOLECULES, DROPPED):
+    for old in (WEIGHTS, STATE, LOG, CURVES, REPORT, CARD, MOLECULES, DROPPED):
         (path / old).unlink(missing_ok=True)
     write_atomically(path / TOKENIZER, tokenizer.to_json().encode())
     if len(dataset.molecules) <= _MOST_COPIED:

@@ -22,6 +22,7 @@ LAYERS = [
         "optim",
         "checkpoint",
         "plots",
+        "card",
     },
     {"standardise", "cleaning", "description", "properties", "pictures", "model.decoder"},
     {"workers", "tables", "model.build", "batches"},

@@ -221,6 +221,28 @@ def test_a_prompt_with_an_unknown_token_names_it(generator: MoleculeGenerator) -
         generator.sample(1, prompt="C" * 200)
 
 
+@pytest.mark.parametrize("prompt", ["=CC", "1CC1", "(C)C", ")", "/C=C", "%10C", "CC)", "C(C))C", "C(C)(C))", "c1ccc)"])
+def test_a_prompt_that_no_smiles_begins_with_is_refused(generator: MoleculeGenerator, prompt: str) -> None:
+    with pytest.raises(MolgenError, match=r"begins with|not open|vocabulary lacks"):
+        generator.sample(1, prompt=prompt)
+
+
+@pytest.mark.parametrize("prompt", ["c1ccc2[nH]", "C((", "CC(C)C(", "C1CC(C1", "Cc1cc(C(=O"])
+def test_branches_and_rings_of_a_prompt_may_be_unfinished(generator: MoleculeGenerator, prompt: str) -> None:
+    assert all(smiles.startswith(prompt) or not smiles for smiles in generator.sample(3, prompt=prompt).smiles)
+
+
+def test_whether_training_begins_like_a_prompt_goes_by_tokens(generator: MoleculeGenerator, pool: Workers) -> None:
+    known = sorted(generator.training_set(pool))
+    tokens = generator.tokenizer.splitter.split(known[0]) or []
+    assert generator.starts_like_training("".join(tokens[:4])) is True
+    assert generator.starts_like_training(known[0] + "CCCCCCCCC") is False
+    halved = next(smiles for smiles in known if "Cl" in smiles)  # half a token is no prefix
+    beginning = halved[: halved.index("Cl") + 1]
+    others = [smiles for smiles in known if smiles.startswith(beginning) and not smiles.startswith(beginning + "l")]
+    assert generator.starts_like_training(beginning) is bool(others)
+
+
 def test_rejection_keeps_drawing_until_n_satisfy_it(generator: MoleculeGenerator, pool: Workers) -> None:
     from molgen.generator import Keep, Tally
 

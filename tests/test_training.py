@@ -67,6 +67,7 @@ def test_the_run_directory_holds_all_that_the_design_lists(small_run: Run) -> No
         "molecules.csv.gz",
         "dropped.csv.gz",
         "report.json",
+        "README.md",
     }
     assert (small_run.path / "curves.png").read_bytes().startswith(b"\x89PNG")
     with (small_run.path / "log.csv").open() as file:
@@ -80,6 +81,21 @@ def test_the_run_directory_holds_all_that_the_design_lists(small_run: Run) -> No
             "tokens_per_second",
             "seconds",
         ]
+
+
+def test_the_model_card_says_what_the_report_does(small_run: Run) -> None:
+    card = (small_run.path / "README.md").read_text()
+    report = small_run.report
+    assert card.startswith(f"# {small_run.path.name}\n")
+    assert f"{report['weights']:,} weights" in card
+    assert f"small.smi: {report['rows']} rows" in card
+    assert f"train {report['sizes']['train']}" in card
+    assert f"Of {report['validation']['n']} validation molecules" in card
+    assert f"NLL {report['validation']['nll']:.2f} ± {report['validation']['nll_stderr']:.2f}" in card
+    assert report["sha256"] in card
+    assert report["versions"]["rdkit"] in card
+    assert "confidential" in card  # a file of one's own lies in the run
+    assert "seed 0" in card
 
 
 def test_the_report_counts_what_the_molecule_file_holds(small_run: Run) -> None:

@@ -1,0 +1,86 @@
+"""A run's model card: what it is, what it was made of, what it may be used for (Mitchell et al. 2019, FAT*)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from molgen.config import NAMED, Config
+
+_SOURCES = {
+    "tox21": "Tox21 10K, the US Tox21 programme, as DeepChem publishes it",
+    "moses": "MOSES (Polykovskiy et al. 2020), from the ZINC Clean Leads collection",
+    "moses-mini": "a sample of MOSES (Polykovskiy et al. 2020), from the ZINC Clean Leads collection",
+}
+_USE = """\
+Meant for drawing molecules that resemble the training set, as ideas for a chemist to filter and judge, and for research
+on generative models. It knows its training set and nothing else: no activity, no toxicity, no synthesis. Some samples
+are invalid and some are training molecules (`molgen sample --valid --novel` rejects both). A likelihood is that of a
+string, not a measure of quality."""
+_CONFIDENTIAL = """\
+The training molecules lie in this folder (`molecules.csv.gz`, `dropped.csv.gz`). If they are confidential, remove both
+files before the run is passed on; samples may still resemble them, or be them."""
+
+
+def model_card(name: str, config: Config, report: Mapping[str, Any]) -> str:
+    """The card as Markdown, from a run's name, its configuration and its report.json."""
+    paragraphs = [
+        f"# {name}",
+        f"A language model of molecules: a decoder-only transformer of {report['weights']:,} weights that writes "
+        f"SMILES, trained by molgen {report['molgen']}.",
+        "## Data",
+        _data(config, report),
+        "## Training",
+        _training(config, report),
+        "## Figures",
+        _figures(report),
+        "## Use and limits",
+        _USE,
+        *([_CONFIDENTIAL] if config.data.source not in NAMED else []),
+        "Versions: " + ", ".join(f"{package} {number}" for package, number in report["versions"].items()) + ".",
+    ]
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def _data(config: Config, report: Mapping[str, Any]) -> str:
+    data, training = config.data, config.training
+    sizes = ", ".join(f"{split} {size:,}" for split, size in report["sizes"].items())
+    lines = [
+        f"- {_SOURCES.get(data.source, data.source)}: {report['rows']:,} rows",
+        f"- molecules: {sizes}; {data.split} split, seed {data.split_seed}",
+        f"- dropped: {_counts(report['dropped'])}",
+        f"- altered: {_counts(report['altered'])}",
+        f"- {data.form} SMILES of {report['tokens']} tokens, at most {config.model.context} a molecule",
+        f"- sha256 of molecules and split: `{report['sha256']}`",
+    ]
+    if training.randomized or training.randomized_end:
+        shares = f"{training.randomized:.0%} of the molecules at the start, {training.randomized_end:.0%} at the end"
+        lines.insert(-1, f"- training molecules as random SMILES, fresh in each epoch: {shares}")
+    return "\n".join(lines)
+
+
+def _training(config: Config, report: Mapping[str, Any]) -> str:
+    model, training, hardware = config.model, config.training, report["hardware"]
+    lines = [
+        f"- {model.blocks} blocks of width {model.width}, {model.heads} heads of {model.head_width}, feed-forward "
+        f"{model.feedforward}, {model.positions} positions",
+        f"- {training.optimizer}, learning rate {training.learning_rate:g}, seed {training.seed}",
+        f"- {report['epochs']} epochs, {report['steps']:,} steps, {report['seconds']:,.0f} s on {hardware['device']} "
+        f"({hardware['name']}, {hardware['threads']} threads)",
+        f"- the weights are those of epoch {report['best_epoch']}, which had the lowest validation NLL",
+    ]
+    if report["init"]:
+        lines.insert(0, f"- from the weights of `{report['init']['path']}`, sha256 `{report['init']['sha256']}`")
+    return "\n".join(lines)
+
+
+def _figures(report: Mapping[str, Any]) -> str:
+    figures = report["validation"]
+    return (
+        f"Of {figures['n']:,} validation molecules, on which the epoch was chosen: NLL {figures['nll']:.2f} ± "
+        f"{figures['nll_stderr']:.2f} nats a molecule, perplexity {figures['perplexity']:.3f} a token, top-1 "
+        f"{figures['top1']:.3f}; {figures['unknown_tokens']} more have tokens that training lacks. The test split has "
+        "not been read: `molgen eval` reads it, and draws 10,000 samples for validity, uniqueness and novelty."
+    )
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.items()) or "nothing"
