@@ -2,17 +2,22 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from molgen.cleaning import KNOWN_TO_INIT
 from molgen.config import Config, validate
+from molgen.datasets import Dataset, Dropped
 from molgen.errors import MolgenError
 from molgen.model.build import build_model
 from molgen.model.decoder import Decoder
+from molgen.processes import say
 from molgen.runs import Run, find_run
 from molgen.tokenizer import SmilesTokenizer
+from molgen.workers import Workers
 
 # The parameters with one row a token; a tied head has none of its own.
 _ROWS = {"embedding.weight", "head.weight", "head.bias"}
@@ -39,6 +44,29 @@ def taken_over(config: Config, out: Path) -> tuple[Run, Config]:
     values["model"] = origin.config.model.model_dump()
     values["training"]["init"] = str(origin.path)
     return origin, validate(values, str(origin.path))
+
+
+def without_known(dataset: Dataset, origin: Run, pool: Workers) -> Dataset:
+    """Leaves out held-out molecules that the other run trained on: they would flatter the new one. They are counted.
+
+    What a run before the other one trained on is not known here; a run that carries no molecules leaves all in.
+    """
+    if not origin.has_molecules:
+        say(f"{origin.path} carries no molecules: held-out ones that it trained on cannot be left out")
+        return dataset
+    held_out = [molecule.smiles for molecule in dataset.molecules if molecule.split != "train"]
+    canonical = dict(zip(held_out, pool.map("canonical", held_out), strict=True))
+    trained_on = set(pool.map("canonical", origin.split("train"), "what the other run knows"))
+    known = {smiles for smiles in held_out if canonical[smiles] in trained_on}
+    gone = [m for m in dataset.molecules if m.split != "train" and m.smiles in known]
+    stays = [m for m in dataset.molecules if m.split == "train" or m.smiles not in known]
+    if not any(m.split == "validation" for m in stays):
+        raise MolgenError(
+            f"{dataset.name}: {origin.path} trained on every validation molecule",
+            "hold out others, or leave --init out",
+        )
+    left_out = [Dropped(m.row, m.name, m.smiles, KNOWN_TO_INIT) for m in gone]
+    return replace(dataset, molecules=tuple(stays), dropped=(*dataset.dropped, *left_out))
 
 
 def initial_model(config: Config, tokenizer: SmilesTokenizer, origin: Run) -> Decoder:

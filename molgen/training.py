@@ -25,7 +25,7 @@ from molgen.checkpoint import load_state, save_state
 from molgen.config import Config, TrainingConfig
 from molgen.datasets import LARGE, Dataset, account, build_dataset, data_directory, read_source
 from molgen.errors import MolgenError
-from molgen.finetuning import describe, initial_model, taken_over
+from molgen.finetuning import describe, initial_model, taken_over, without_known
 from molgen.likelihood import likelihood, token_nll
 from molgen.model.build import build_model
 from molgen.model.decoder import Decoder
@@ -102,6 +102,7 @@ def _prepare(config: Config, out: Path, resume: bool, force: bool, pool: Workers
         vocabulary = origin.tokenizer if origin else run.tokenizer if resume else None
         familiar = frozenset(vocabulary.tokens if vocabulary else ())
         dataset = build_dataset(rows, config.data, config.model.context, pattern, pool, familiar)
+        dataset = without_known(dataset, origin, pool) if origin else dataset
     say(", ".join(f"{name} {size:,}" for name, size in dataset.sizes.items()))
     for line in account(dataset.dropped):
         say(line)

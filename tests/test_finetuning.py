@@ -162,6 +162,22 @@ def test_fine_tuning_says_and_records_where_it_started(charged: Path, small_run:
     assert "--init with --resume" in refused.err
 
 
+def test_held_out_molecules_that_the_other_run_trained_on_are_left_out_and_counted(
+    small_run: Run, moses_mini: list[str], cli: Cli
+) -> None:
+    known = small_run.split("train")[:3]
+    rows = [f"{smiles},train" for smiles in [*moses_mini[300:330], small_run.split("train")[5]]]
+    rows += [f"{smiles},validation" for smiles in [*moses_mini[330:336], known[0]]]
+    rows += [f"{smiles},test" for smiles in [*moses_mini[336:340], known[1], known[2]]]
+    Path("mine.csv").write_text("\n".join(["smiles,split", *rows]) + "\n")
+    keep = ["--set", "data.min_token_count=1", "--set", "training.epochs=1"]
+    done = cli("train", "mine.csv", "--init", small_run.path, "--out", "tuned", *keep)
+    assert "3 trained on by the run to start from" in done.err
+    tuned = Run(Path("tuned"))
+    assert tuned.report["sizes"] == {"train": 31, "validation": 6, "test": 4}
+    assert {d.smiles for d in tuned.dropped} == set(known)
+
+
 def test_a_resumed_fine_tuning_needs_the_other_run_no_more_and_equals_one_never_stopped(
     charged: Path, small_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
