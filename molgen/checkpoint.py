@@ -80,22 +80,28 @@ def load_weights(path: Path, build: Callable[[], nn.Module], weights: int, expec
         raise _damaged(path, str(error)) from None
 
 
-def save_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, position: Mapping[str, object]) -> None:
+def save_state(
+    path: Path,
+    models: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    position: Mapping[str, object],
+) -> None:
     """What an exact resume needs: weights, optimiser state, and the position of the loop as JSON in the header."""
-    tensors = {f"model.{name}": tensor for name, tensor in _parameters(model).items()}
+    tensors = {f"{key}.{name}": tensor for key, model in models.items() for name, tensor in _parameters(model).items()}
     for index, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():
             tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value).contiguous()
     write_atomically(path, save(tensors, {"position": json.dumps(position)}))
 
 
-def load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, object]:
+def load_state(path: Path, models: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, object]:
     """Restores what `save_state` wrote and gives back the position. Raises MolgenError for a damaged file."""
     try:
         with safe_open(str(path), framework="pt") as file:
             position: dict[str, object] = json.loads((file.metadata() or {})["position"])
-            for name, parameter in model.named_parameters():
-                parameter.data.copy_(file.get_tensor(f"model.{name}"))
+            for key, model in models.items():
+                for name, parameter in model.named_parameters():
+                    parameter.data.copy_(file.get_tensor(f"{key}.{name}"))
             state: dict[int, dict[str, Tensor]] = {}
             for name in file.keys():  # noqa: SIM118 - not a mapping
                 kind, _, rest = name.partition(".")

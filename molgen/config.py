@@ -174,6 +174,8 @@ class TrainingConfig(Section):
     """Decay of the second moment (Adam) or of the infinity norm (Adamax)."""
     weight_decay: float = Field(0.1, ge=0, le=10)
     """Decoupled weight decay of the matrices; vectors have none."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay a step of the moving average of the weights, which is then what is validated and kept; 0: no average."""
     clip_norm: float | None = Field(1.0, gt=0)
     """Largest norm of the gradient; null: no clipping."""
     precision: Precision = "auto"

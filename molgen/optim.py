@@ -1,5 +1,6 @@
 """Optimisers, the learning-rate schedule, devices and precision."""
 
+import copy
 import math
 import platform
 from typing import Any, assert_never
@@ -85,6 +86,20 @@ class MuonAndAdamW(torch.optim.Optimizer):
     def _share(self) -> None:
         for part, groups in zip(self.parts, (self.param_groups[:1], self.param_groups[1:]), strict=True):
             part.param_groups, part.state = groups, self.state
+
+
+class WeightAverage:
+    """An exponential moving average of a model's weights (Polyak and Juditsky 1992), as a model of its own."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model, self.decay = copy.deepcopy(model), decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """After a step, counted from 1. The first steps weigh more, so that the initial weights are soon forgotten."""
+        decay = min(self.decay, step / (step + 10))
+        for average, weights in zip(self.model.parameters(), model.parameters(), strict=True):
+            average.lerp_(weights, 1 - decay)
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:

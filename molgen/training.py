@@ -1,5 +1,6 @@
 """The training loop."""
 
+import copy
 import math
 import signal
 import threading
@@ -29,7 +30,7 @@ from molgen.finetuning import describe, initial_model, taken_over, without_known
 from molgen.likelihood import likelihood, token_nll
 from molgen.model.build import build_model
 from molgen.model.decoder import Decoder
-from molgen.optim import autocast, build_optimizer, choose_device, hardware, learning_rate
+from molgen.optim import WeightAverage, autocast, build_optimizer, choose_device, hardware, learning_rate
 from molgen.plots import draw_curves
 from molgen.processes import Team, processes, say, silent
 from molgen.runs import CURVES, MOLECULES, REPORT, STATE, Run, create_run
@@ -114,7 +115,8 @@ def _prepare(config: Config, out: Path, resume: bool, force: bool, pool: Workers
         model = initial_model(run.config, run.tokenizer, origin)
         progress = Progress(init_sha256=origin.weights_sha256)
         # the state before the first step: all processes start from it, and no resume needs the other run
-        save_state(out / STATE, model, build_optimizer(model, config.training), vars(progress))
+        models = {"model": model, **({"average": copy.deepcopy(model)} if config.training.ema else {})}
+        save_state(out / STATE, models, build_optimizer(model, config.training), vars(progress))
     return dataset
 
 
@@ -143,10 +145,13 @@ def _loop(
 ) -> Progress:
     """Epoch after epoch: train, validate, keep the best weights, save. All randomness comes from (seed, epoch)."""
     optimizer = build_optimizer(model, config)
+    average = WeightAverage(model, config.ema) if config.ema else None
+    kept = cast(Decoder, average.model) if average else model  # what is validated, and saved when it is the best
+    models = {"model": model, "average": kept} if average else {"model": model}
     progress = Progress()
     log: list[dict[str, float]] = []
     if (run.path / STATE).exists():
-        progress = Progress(**cast(dict[str, Any], load_state(run.path / STATE, model, optimizer)))
+        progress = Progress(**cast(dict[str, Any], load_state(run.path / STATE, models, optimizer)))
     if progress.epoch:
         log = run.log()[: progress.epoch]
         say(f"going on after epoch {progress.epoch} of {config.epochs}")
@@ -157,6 +162,12 @@ def _loop(
         before = likelihood(model, validation, device, team=team)
         say(f"before the first step: validation NLL {before.mean_nll:.2f}, top-1 {before.top1:.3f}")
     began, drawn = time.monotonic() - progress.seconds, -math.inf
+
+    def after_step() -> None:
+        if average:
+            average.update(model, progress.step)
+        let_signals_act()
+
     with (
         _signals_held(team) as let_signals_act,
         fresh_corpora(canonical, fixed, tokenizer, pool, config, model.context, progress.epoch, team) as corpora,
@@ -164,8 +175,8 @@ def _loop(
         while progress.epoch < config.epochs and not _out_of_patience(progress, config):
             corpus, replaced = next(corpora)
             progress.canonical_instead += replaced
-            train_nll, speed = train_epoch(model, optimizer, corpus, config, progress, device, team, let_signals_act)
-            held_out = likelihood(model, validation, device, team=team)
+            train_nll, speed = train_epoch(model, optimizer, corpus, config, progress, device, team, after_step)
+            held_out = likelihood(kept, validation, device, team=team)
             progress.epoch += 1
             progress.seconds = time.monotonic() - began
             if held_out.mean_nll < progress.best_nll:
@@ -173,7 +184,7 @@ def _loop(
             if not team.leads:
                 continue
             if progress.best_epoch == progress.epoch:
-                run.save_model(model)
+                run.save_model(kept)
             log.append(
                 {
                     "step": progress.step,
@@ -187,7 +198,7 @@ def _loop(
                 }
             )
             run.write_log(log)
-            save_state(run.path / STATE, model, optimizer, vars(progress))
+            save_state(run.path / STATE, models, optimizer, vars(progress))
             if time.monotonic() - drawn > _SECONDS_BETWEEN_CURVES:
                 draw_curves(log, run.path / CURVES, run.path.name)
                 drawn = time.monotonic()
