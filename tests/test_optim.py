@@ -1,9 +1,10 @@
 import copy
 
+import pytest
 import torch
 from torch import nn
 
-from molgen.optim import Muon, orthogonalised
+from molgen.optim import Muon, WeightAverage, orthogonalised
 
 
 def test_muon_steps_as_pytorchs_does() -> None:
@@ -33,3 +34,18 @@ def test_an_orthogonalised_matrix_has_singular_values_near_one() -> None:
     singular = torch.linalg.svdvals(orthogonalised(matrices))
     assert singular.min() > 0.6
     assert singular.max() < 1.3
+
+
+def test_the_average_of_weights_follows_them_exponentially() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    model.weight.data.fill_(1.0)
+    average = WeightAverage(model, 0.5)
+    for step, weight in ((1, 3.0), (2, 5.0), (100, 7.0), (101, 7.0)):
+        model.weight.data.fill_(weight)
+        average.update(model, step)
+    # decays 1/11 and 2/12 while few steps have been made, then 0.5 twice
+    expected = 3.0 + (1.0 - 3.0) / 11
+    expected = 5.0 + (expected - 5.0) * 2 / 12
+    expected = 7.0 + (expected - 7.0) * 0.5 * 0.5
+    assert average.model.weight.item() == pytest.approx(expected)
+    assert model.weight.item() == 7.0

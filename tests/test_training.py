@@ -119,7 +119,7 @@ def test_the_kept_weights_are_those_of_the_best_validation_epoch(small_run: Run)
         (),
         ("training.randomized=0.8", "model.dropout=0.1"),
         ("training.optimizer=adamax",),
-        ("training.optimizer=muon",),
+        ("training.optimizer=muon", "training.ema=0.9"),
     ],
 )
 def test_a_resumed_training_equals_one_never_stopped(
