@@ -64,7 +64,7 @@ class Run:
 
     @property
     def weights_sha256(self) -> str:
-        """Of the weights file; which weights a fine-tuning began with."""
+        """Of the weights file: which weights a table was drawn with, or a fine-tuning began with."""
         return hashlib.sha256((self.path / WEIGHTS).read_bytes()).hexdigest()
 
     def save_model(self, model: Decoder) -> None:

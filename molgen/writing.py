@@ -1,7 +1,6 @@
 """Samples → stdout, a .smi, .csv or .sdf file, a picture, and what sums them up: one line, one .meta.json file."""
 
 import csv
-import hashlib
 import io
 import json
 import os
@@ -27,11 +26,11 @@ from molgen.metrics.known import keys_of
 from molgen.metrics.similarity import max_min
 from molgen.molecules import DRAWINGS, draw_grid
 from molgen.processes import ALONE, Team, say, silent
-from molgen.runs import WEIGHTS
 from molgen.sample_table import SampleTable
 from molgen.workers import Workers
 
 _DRAWN = 30
+_BYTES = 128  # of a fingerprint of 1,024 bits
 _FORMATS = (".smi", ".csv", ".sdf")
 TABLES = (".csv", ".sdf")
 _REJECTED = {
@@ -101,7 +100,7 @@ def pick_diverse(
     distinct = list({sample.canonical: sample for sample in reversed(drawn) if sample.canonical}.values())[::-1]
     told = pool.map("tabulate", [sample.smiles for sample in distinct], "fingerprints", columns=["fingerprint"])
     known = [(sample, answer["fingerprint"]) for sample, answer in zip(distinct, told, strict=True) if answer]
-    packed = np.frombuffer(b"".join(b64decode(bits) for _, bits in known), np.uint8).reshape(len(known), -1)
+    packed = np.frombuffer(b"".join(b64decode(bits) for _, bits in known), np.uint8).reshape(-1, _BYTES)
     picks, closest = max_min(packed, k)
     say(
         f"--diverse: {len(picks):,} of {len(known):,} distinct valid molecules, of {len(drawn):,} kept; "
@@ -205,7 +204,7 @@ def write_meta(
     account = {
         "command": command,
         "run": str(run.path) if run else None,
-        "weights_sha256": hashlib.sha256((run.path / WEIGHTS).read_bytes()).hexdigest() if run else None,
+        "weights_sha256": run.weights_sha256 if run else None,
         **settings,
         "device": str(generator.device),
         "rows": written.rows,

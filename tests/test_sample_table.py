@@ -190,6 +190,13 @@ def test_diverse_picks_are_distinct_and_less_alike_than_the_draws(cli: Cli, smal
     assert "6 of " in done.err
     assert "Tanimoto similarity of" in done.err
     assert cli("sample", small_run.path, "--diverse", 0).code == 2
+    none_valid = cli(
+        "sample", small_run.path, "-n", 4, "--temperature", 30, "--diverse", 2, "-o", "x.csv", "--columns", "all"
+    )
+    assert (none_valid.code, Path("x.csv").read_text().count("\n")) == (0, 1)
+    assert "0 of 0 distinct valid molecules, of 4 kept" in none_valid.err
+    # and a batch without a valid one has no neighbours to look for
+    assert cli("sample", small_run.path, "-n", 4, "--temperature", 30, "-o", "y.csv", "--columns", "all").code == 0
 
 
 def test_columns_that_cannot_be_had_are_refused(cli: Cli, small_run: Run) -> None:
