@@ -8,12 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from molgen.cache import Arrays, cached, from_strings, to_strings
 from molgen.cleaning import KNOWN_TO_INIT
 from molgen.config import Config, validate
-from molgen.datasets import Dataset, Dropped
+from molgen.datasets import LARGE, Dataset, Dropped, data_directory
 from molgen.errors import MolgenError
 from molgen.model.build import build_model
 from molgen.model.decoder import Decoder
+from molgen.molecules import RDKIT_VERSION
 from molgen.processes import say
 from molgen.runs import Run, find_run
 from molgen.tokenizer import SmilesTokenizer
@@ -55,9 +57,10 @@ def without_known(dataset: Dataset, origin: Run, pool: Workers) -> Dataset:
         say(f"{origin.path} carries no molecules: held-out ones that it trained on cannot be left out")
         return dataset
     held_out = [molecule.smiles for molecule in dataset.molecules if molecule.split != "train"]
-    canonical = dict(zip(held_out, pool.map("canonical", held_out), strict=True))
-    trained_on = set(pool.map("canonical", origin.split("train"), "what the other run knows"))
-    known = {smiles for smiles in held_out if canonical[smiles] in trained_on}
+    trained_on = set(_canonical(origin.split("train"), pool))
+    known = {
+        smiles for smiles, one in zip(held_out, _canonical(held_out, pool), strict=True) if one and one in trained_on
+    }
     gone = [m for m in dataset.molecules if m.split != "train" and m.smiles in known]
     stays = [m for m in dataset.molecules if m.split == "train" or m.smiles not in known]
     if not any(m.split == "validation" for m in stays):
@@ -67,6 +70,21 @@ def without_known(dataset: Dataset, origin: Run, pool: Workers) -> Dataset:
         )
     left_out = [Dropped(m.row, m.name, m.smiles, KNOWN_TO_INIT) for m in gone]
     return replace(dataset, molecules=tuple(stays), dropped=(*dataset.dropped, *left_out))
+
+
+def _canonical(smiles: Sequence[str], pool: Workers) -> list[str]:
+    """Canonical SMILES, empty where there is none; of many molecules kept for the next time."""
+
+    def build() -> Arrays:
+        forms = pool.map("canonical", smiles, "what the other run knows")
+        return {"canonical": from_strings(form or "" for form in forms)}
+
+    arrays = (
+        cached(data_directory() / "cache", "canonical", [RDKIT_VERSION, *smiles], build)
+        if len(smiles) >= LARGE
+        else build()
+    )
+    return to_strings(arrays["canonical"])
 
 
 def initial_model(config: Config, tokenizer: SmilesTokenizer, origin: Run) -> Decoder:

@@ -3,6 +3,8 @@
 import copy
 import math
 import platform
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, assert_never
 
 import torch
@@ -12,6 +14,7 @@ from molgen.config import Device, Precision, TrainingConfig
 from molgen.errors import MolgenError
 
 Group = dict[str, Any]
+Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 
 class Muon(torch.optim.Optimizer):
@@ -24,26 +27,32 @@ class Muon(torch.optim.Optimizer):
     def __init__(self, groups: list[Group], lr: float, momentum: float = 0.95) -> None:
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": 0.0})
 
-    @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]
-        """One step of all matrices that have a gradient."""
+    def step(self, in_order: Map = map, pieces: int = 1) -> None:  # type: ignore[override]
+        """One step of all matrices that have a gradient, those of one shape in so many pieces of work."""
         for group in self.param_groups:
             alike: dict[tuple[int, int], list[Tensor]] = {}  # by (short side, long side)
             for matrix in group["params"]:
                 if matrix.grad is not None:
+                    self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(matrix))
                     alike.setdefault((min(matrix.shape), max(matrix.shape)), []).append(matrix)
-            for (short, long), matrices in alike.items():
-                steps = orthogonalised(torch.stack([self._momentum(m, group["momentum"]) for m in matrices]))
-                # an orthogonal matrix has a root mean square of 1 / sqrt(long), AdamW's steps one of about 0.2
-                rate = group["lr"] * 0.2 * math.sqrt(long)
-                for matrix, step in zip(matrices, steps, strict=True):
-                    matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                    matrix.sub_(step if matrix.shape[0] == short else step.mT, alpha=rate)
+            parts = [matrices[i::pieces] for matrices in alike.values() for i in range(min(pieces, len(matrices)))]
+            for _ in in_order(partial(self._step, group), parts):
+                pass
+
+    @torch.no_grad()
+    def _step(self, group: Group, matrices: Sequence[Tensor]) -> None:
+        """The step of some matrices of one shape."""
+        steps = orthogonalised(torch.stack([self._momentum(m, group["momentum"]) for m in matrices]))
+        # an orthogonal matrix has a root mean square of 1 / sqrt(long side), AdamW's steps one of about 0.2
+        rate = group["lr"] * 0.2 * math.sqrt(steps.shape[2])
+        for matrix, step in zip(matrices, steps, strict=True):
+            matrix.mul_(1 - group["lr"] * group["weight_decay"])
+            matrix.sub_(step if matrix.shape == step.shape else step.mT, alpha=rate)
 
     def _momentum(self, matrix: Tensor, momentum: float) -> Tensor:
         """Nesterov's momentum of a gradient, its short side first."""
         assert matrix.grad is not None
-        buffer = self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(matrix))
+        buffer = self.state[matrix]["momentum_buffer"]
         buffer.lerp_(matrix.grad, 1 - momentum)
         ahead = matrix.grad.lerp(buffer, momentum)
         return ahead if matrix.shape[0] <= matrix.shape[1] else ahead.mT
@@ -66,17 +75,15 @@ class MuonAndAdamW(torch.optim.Optimizer):
     """Muon for some matrices, AdamW for the other groups, as one optimiser with one state."""
 
     def __init__(self, hidden: Group, others: list[Group], lr: float, betas: tuple[float, float]) -> None:
-        self.parts: list[torch.optim.Optimizer] = [
-            Muon([hidden], lr),
-            torch.optim.AdamW(others, lr=lr, betas=betas, fused=True),
-        ]
+        self.muon, self.adamw = Muon([hidden], lr), torch.optim.AdamW(others, lr=lr, betas=betas, fused=True)
+        self.parts: list[torch.optim.Optimizer] = [self.muon, self.adamw]
         super().__init__([group for part in self.parts for group in part.param_groups], {})
         self._share()
 
-    def step(self) -> None:  # type: ignore[override]
-        """One step of each."""
-        for part in self.parts:
-            part.step()
+    def step(self, in_order: Map = map, pieces: int = 1) -> None:  # type: ignore[override]
+        """One step of each; Muon's in so many pieces of work."""
+        self.muon.step(in_order, pieces)
+        self.adamw.step()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over a state of both."""
@@ -121,6 +128,14 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opt
             return torch.optim.Adamax(groups, lr=config.learning_rate, betas=(0.9, config.beta2))
         case _:
             assert_never(config.optimizer)
+
+
+def take_step(optimizer: torch.optim.Optimizer, in_order: Map, pieces: int) -> None:
+    """One step, by several threads at once where the optimiser has the work for them."""
+    if isinstance(optimizer, MuonAndAdamW):
+        optimizer.step(in_order, pieces)
+    else:
+        optimizer.step()
 
 
 def learning_rate(progress: float, config: TrainingConfig) -> float:

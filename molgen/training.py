@@ -30,7 +30,7 @@ from molgen.finetuning import describe, initial_model, taken_over, without_known
 from molgen.likelihood import likelihood, token_nll
 from molgen.model.build import build_model
 from molgen.model.decoder import Decoder
-from molgen.optim import WeightAverage, autocast, build_optimizer, choose_device, hardware, learning_rate
+from molgen.optim import WeightAverage, autocast, build_optimizer, choose_device, hardware, learning_rate, take_step
 from molgen.plots import draw_curves
 from molgen.processes import Team, processes, say, silent
 from molgen.runs import CURVES, MOLECULES, REPORT, STATE, Run, create_run
@@ -273,7 +273,7 @@ def train_epoch(
                 parameter.grad = whole
             if config.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-            optimizer.step()
+            take_step(optimizer, in_order, pieces)
             seen, tokens, progress.step = seen + molecules_here, tokens + positions, progress.step + 1
             bar.update(positions)
             if i % 10 == 9:

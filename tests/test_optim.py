@@ -1,4 +1,5 @@
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -7,7 +8,8 @@ from torch import nn
 from molgen.optim import Muon, WeightAverage, orthogonalised
 
 
-def test_muon_steps_as_pytorchs_does() -> None:
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_muon_steps_as_pytorchs_does_also_in_several_threads(pieces: int) -> None:
     generator = torch.Generator().manual_seed(0)
     shapes = [(32, 16), (16, 32), (16, 32), (24, 24)]
     ours = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
@@ -22,8 +24,9 @@ def test_muon_steps_as_pytorchs_does() -> None:
             mine.grad = torch.randn(mine.shape, generator=generator)
             other.grad = mine.grad.clone()
         before = [matrix.detach().clone() for matrix in ours]
-        for optimizer in optimizers:
-            optimizer.step()
+        with ThreadPoolExecutor(2) as threads:
+            optimizers[0].step(threads.map, pieces)
+        optimizers[1].step()
         for mine, other, start in zip(ours, theirs, before, strict=True):
             # both iterate in bfloat16, in another order of operations
             assert (mine - other).norm() < 0.02 * (mine - start).norm()

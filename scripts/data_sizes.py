@@ -1,0 +1,155 @@
+"""What few molecules give: NLL, validity and novelty against their number, from scratch and from a prior.
+
+    python scripts/data_sizes.py runs/moses-prior --out runs/sizes --split test --write docs/data_sizes.png
+
+The molecules are one region of Tox21, 150 to 400 Da, as a project has one. All sizes share the validation
+molecules, the test molecules and the vocabulary: a training molecule with a token that no held-out one has is left out,
+and so is a held-out molecule that the prior trained on. A smaller training set is part of each larger one; molecules of
+one neutral, stereo-free parent stand on one side. Each training chooses its epoch on validation; samples are raw, at
+temperature 1. A run that is there already is not trained again.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rdkit.Chem import Descriptors, MolFromSmiles
+from rdkit.rdBase import BlockLogs
+
+from molgen.config import DataConfig
+from molgen.datasets import build_dataset, read_source
+from molgen.finetuning import without_known
+from molgen.runs import REPORT, find_run
+from molgen.tokenizer import TokenPattern, deepchem_pattern
+from molgen.workers import workers
+
+# fewer molecules, more epochs: none of these trainings has its best epoch at its end
+EPOCHS = {100: 150, 300: 100, 1_000: 50, 3_000: 40}
+WAYS = {
+    "from scratch": (False, 0.0),
+    "from scratch, randomised": (False, 0.9),
+    "from the prior": (True, 0.0),
+    "from the prior, randomised": (True, 0.9),
+}
+VALIDATION, TEST = 300, 600
+FIGURES = ("nll", "nll_stderr", "n_held_out", "validity", "uniqueness", "novelty")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("prior")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--split", choices=("validation", "test"), default="validation")
+    parser.add_argument("-n", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--write", type=Path)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_files(options.out, options.prior)
+    points = []
+    for size in EPOCHS:
+        for way in WAYS:
+            run = options.out / f"{size}-{way.replace(', ', '-').replace(' ', '-')}-{options.seed}"
+            if not (run / REPORT).exists():
+                train(options.out / f"{size}.csv", run, size, way, options.prior, options.seed)
+            figures = measure(run, options.split, options.n)
+            report = find_run(str(run)).report
+            points.append(
+                {"size": size, "way": way, "epoch": report["best_epoch"], "seconds": report["seconds"], **figures}
+            )
+            print(row(points[-1]), flush=True)
+    (options.out / f"{options.split}-{options.seed}.json").write_text(json.dumps(points, indent=1))
+    if options.write:
+        draw(points, options.write, f"{options.split} split, {options.n:,} samples, seed {options.seed}")
+
+
+def write_files(folder: Path, prior: str) -> None:
+    """One file a size, with a split column, as `molgen train` takes it."""
+    config = DataConfig(source="tox21", train_size=5_600, validation_size=800)
+    pattern = deepchem_pattern()
+    with workers() as pool, BlockLogs():
+        dataset = without_known(build_dataset(read_source(config), config, 100, pattern, pool), find_run(prior), pool)
+    rng = np.random.default_rng(0)
+    train, validation, test = (
+        rng.permutation([smiles for smiles in dataset.split(split) if in_region(smiles)]).tolist()
+        for split in ("train", "validation", "test")
+    )
+    held_out = [*((s, "validation") for s in validation[:VALIDATION]), *((s, "test") for s in test[:TEST])]
+    split = TokenPattern(pattern).split
+    vocabulary = {token for smiles, _ in held_out for token in split(smiles) or ()}
+    train = [smiles for smiles in train if vocabulary.issuperset(split(smiles) or ())]
+    print(f"{len(train):,} to choose from, {len(held_out)} held out, {len(vocabulary)} tokens", flush=True)
+    for size in EPOCHS:
+        rows = [*((smiles, "train") for smiles in train[:size]), *held_out]
+        (folder / f"{size}.csv").write_text("smiles,split\n" + "".join(f"{s},{name}\n" for s, name in rows))
+
+
+def in_region(smiles: str) -> bool:
+    return 150 <= Descriptors.MolWt(MolFromSmiles(smiles)) <= 400
+
+
+def train(file: Path, run: Path, size: int, way: str, prior: str, seed: int) -> None:
+    """As a user would, but nothing is standardised or left out: all of it comes from Tox21's clean molecules."""
+    from_prior, share = WAYS[way]
+    start = ["--init", prior] if from_prior else ["--config", "tox21", "--set", "data.train_size=null"]
+    settings = {
+        **{f"data.{name}": "keep" for name in ("fragments", "charges", "isotopes", "radicals")},
+        **{"data.elements": "null", "data.require_carbon": "false", "data.min_token_count": 1, "data.min_tokens": 1},
+        **{"data.validation_size": "null", "data.max_tokens": 100, "data.vocabulary": "all"},
+        **{"training.epochs": EPOCHS[size], "training.batch_size": 32, "training.patience": 15},
+        **{"training.randomized": share, "training.randomized_end": share / 2},
+    }
+    options = [f"--set={key}={value}" for key, value in settings.items()]
+    molgen("train", str(file), *start, *options, "--out", str(run), "--seed", str(seed), "--force")
+
+
+def measure(run: Path, split: str, n: int) -> dict[str, float]:
+    """The figures of `molgen eval`."""
+    json_file = run / f"{split}.json"
+    molgen("eval", str(run), "--split", split, "-n", str(n), "--json", str(json_file), "--force")
+    figures = json.loads(json_file.read_text())[0]["figures"]
+    return {name: figures[name] for name in FIGURES}
+
+
+def molgen(*arguments: str) -> None:
+    """One command of the product."""
+    subprocess.run([sys.executable, "-m", "molgen", *arguments], check=True, stdout=subprocess.DEVNULL)
+
+
+def row(point: dict[str, Any]) -> str:
+    return (
+        f"{point['size']:>5} {point['way']:<27} NLL {point['nll']:.2f} ± {point['nll_stderr']:.2f} "
+        f"(n = {point['n_held_out']}, epoch {point['epoch']})  validity {point['validity']:.3f}  "
+        f"uniqueness {point['uniqueness']:.3f}  novelty {point['novelty']:.3f}  {point['seconds']:.0f} s"
+    )
+
+
+def draw(points: list[dict[str, Any]], path: Path, title: str) -> None:
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=10)
+    axes = figure.subplots(1, 3)
+    for axis, name, label in zip(
+        axes, ("nll", "validity", "novelty"), ("NLL, nats a molecule", "validity", "novelty"), strict=True
+    ):
+        for way, (from_prior, share) in WAYS.items():
+            own = [point for point in points if point["way"] == way]
+            color, style = ("#2a6fbb" if from_prior else "#c2571a"), ("-" if share else ":")
+            sizes, values = [point["size"] for point in own], [point[name] for point in own]
+            axis.plot(sizes, values, style, marker="o", markersize=4, color=color, label=way)
+        axis.set(xscale="log", xlabel="training molecules", ylabel=label, xticks=list(EPOCHS))
+        axis.set_xticklabels([f"{size:,}" for size in EPOCHS])
+        axis.minorticks_off()
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False)
+    figure.savefig(path, dpi=130)
+
+
+if __name__ == "__main__":
+    main()
