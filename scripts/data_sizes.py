@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from rdkit.Chem import Descriptors, MolFromSmiles
+from rdkit.Chem import MolFromSmiles
+from rdkit.Chem.rdMolDescriptors import CalcExactMolWt
 from rdkit.rdBase import BlockLogs
 
 from molgen.config import DataConfig
@@ -91,7 +92,7 @@ def write_files(folder: Path, prior: str) -> None:
 
 
 def in_region(smiles: str) -> bool:
-    return 150 <= Descriptors.MolWt(MolFromSmiles(smiles)) <= 400
+    return bool(150 <= CalcExactMolWt(MolFromSmiles(smiles)) <= 400)
 
 
 def train(file: Path, run: Path, size: int, way: str, prior: str, seed: int) -> None:

@@ -1,0 +1,96 @@
+"""molgen 0.2.0, the namesake on the package registry, on a run's molecules for a run's minutes: its samples and NLL.
+
+    .venv-peers/bin/python scripts/namesake.py runs/tox21 --minutes 12 -n 2000 --out runs/namesake.smi
+    molgen eval runs/namesake.smi --train runs/namesake.train.smi
+
+Runs in the environment that `bench.py` makes, where `import molgen` means that package. Its MolGPT with its own
+tokenizer, loader, loop and sampler, at its defaults but for the network's size, which is the run's. It has no rule to
+choose an epoch by: the weights are those at the end of the time.
+"""
+
+import argparse
+import csv
+import gzip
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from bench_peers import their
+from torch.nn.functional import cross_entropy
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("-n", type=int, default=2_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    splits: dict[str, list[str]] = {}
+    with gzip.open(options.run / "molecules.csv.gz", "rt", newline="") as file:
+        for molecule in csv.DictReader(file):
+            splits.setdefault(molecule["split"], []).append(molecule["smiles"])
+    options.out.with_suffix(".train.smi").write_text("\n".join(splits["train"]) + "\n")
+    sizes = yaml.safe_load((options.run / "config.yaml").read_text())["model"]
+    tokenizer = their("tokenizers").SmilesTokenizer.from_smiles(splits["train"])
+    torch.manual_seed(options.seed)
+    model: Any = their("molgpt").MolGPT(
+        vocab_size=tokenizer.vocab_size,
+        embedding_dim=sizes["width"],
+        nhead=sizes["heads"],
+        hidden_dim=sizes["feedforward"],
+        num_layers=sizes["blocks"],
+        pad_idx=tokenizer.pad_id,
+    )
+    loader, _ = their("data").build_dataloaders(splits["train"], tokenizer, test_split=1, seed=options.seed)
+    batches = Timed(loader, 60 * options.minutes)
+    trainer, cpu = their("trainer"), torch.device("cpu")
+    trainer.train_language_model(model, batches, None, trainer.TrainConfig(epochs=1), cpu, tokenizer.pad_id)
+    nll = likelihoods(model, tokenizer, splits["test"])
+    figures = {
+        "weights": sum(p.numel() for p in model.parameters()),
+        "epochs": round(batches.count / len(loader), 2),
+        "minutes": options.minutes,
+        "test_nll": float(np.mean(nll)),
+        "test_nll_stderr": float(np.std(nll, ddof=1) / np.sqrt(len(nll))),
+        "n_test": len(nll),
+        "n_test_unknown_tokens": len(splits["test"]) - len(nll),
+    }
+    print(json.dumps(figures, indent=1), flush=True)
+    drawn = their("sampling").sample(model, tokenizer, options.n, device=cpu)
+    options.out.write_text("\n".join(drawn) + "\n")
+
+
+class Timed:
+    """Hands out a loader's batches, epoch after epoch, until the time is up."""
+
+    def __init__(self, loader: Any, seconds: float) -> None:
+        self.loader, self.seconds, self.count = loader, seconds, 0
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        start = time.monotonic()
+        for batch in itertools.chain.from_iterable(itertools.repeat(self.loader)):
+            if time.monotonic() - start > self.seconds:
+                return
+            self.count += 1
+            yield batch
+
+
+@torch.no_grad()
+def likelihoods(model: Any, tokenizer: Any, smiles: list[str]) -> list[float]:
+    """The NLL in nats of each string whose tokens the vocabulary has, its end token included."""
+    model.eval()
+    rows = [tokenizer.encode(one) for one in smiles]
+    known = [torch.tensor([row]) for row in rows if tokenizer.unk_id not in row]
+    return [float(cross_entropy(model(row[:, :-1])[0], row[0, 1:], reduction="sum")) for row in known]
+
+
+if __name__ == "__main__":
+    main()
