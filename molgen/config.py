@@ -115,11 +115,11 @@ class ModelConfig(Section):
     """Size of a token's vector between the blocks."""
     blocks: int = Field(5, ge=1, le=256)
     """Transformer blocks."""
-    heads: int = Field(4, ge=1, le=256)
+    heads: int = Field(2, ge=1, le=256)
     """Attention heads of a block."""
     kv_heads: int | None = Field(None, ge=1, le=256)
     """Heads of keys and values, a divisor of heads: fewer make sampling's memory smaller; null: as many as heads."""
-    head_width: int = Field(32, ge=1, le=1_024)
+    head_width: int = Field(64, ge=1, le=1_024)
     """Width of one head; heads x head_width need not equal the width."""
     feedforward: int = Field(512, ge=1, le=65_536)
     """Hidden width of the feed-forward part."""
@@ -154,7 +154,7 @@ class ModelConfig(Section):
 class TrainingConfig(Section):
     """The loop."""
 
-    epochs: int = Field(60, ge=1, le=1_000_000)
+    epochs: int = Field(50, ge=1, le=1_000_000)
     """Passes over the training split."""
     batch_size: int = Field(64, ge=1, le=1_000_000)
     """Molecules in a batch; with buckets, on average."""
@@ -162,9 +162,9 @@ class TrainingConfig(Section):
     """Buckets: batches of similar length and equal token count. Random: a shuffled list cut into equal numbers."""
     loss: Literal["token", "molecule"] = "token"
     """What the batch loss is a mean over: predicted positions, or molecules (their summed NLL)."""
-    optimizer: Literal["adamw", "muon", "adamax"] = "adamw"
+    optimizer: Literal["adamw", "muon", "adamax"] = "muon"
     """AdamW (fused), Muon for the blocks' matrices with AdamW for the rest, or Adamax."""
-    learning_rate: float = Field(3e-3, gt=0, le=10)
+    learning_rate: float = Field(4e-3, gt=0, le=10)
     """The highest learning rate."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """After the warm-up: cosine to a hundredth, or constant."""
@@ -174,15 +174,15 @@ class TrainingConfig(Section):
     """Decay of the second moment (Adam) or of the infinity norm (Adamax)."""
     weight_decay: float = Field(0.1, ge=0, le=10)
     """Decoupled weight decay of the matrices; vectors have none."""
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.998
     """Decay a step of the moving average of the weights, which is then what is validated and kept; 0: no average."""
     clip_norm: float | None = Field(1.0, gt=0)
     """Largest norm of the gradient; null: no clipping."""
     precision: Precision = "auto"
     """bf16 autocast where the device gains from it (auto), never (fp32), or always (bf16)."""
-    randomized: Share = 0.0
-    """Share of molecules shown as a random SMILES, fresh in each epoch, at the start."""
-    randomized_end: Share = 0.0
+    randomized: Share = 0.9
+    """Share of molecules shown as a random SMILES, fresh in each epoch, at the start; 0 with as-written strings."""
+    randomized_end: Share = 0.6
     """The same share at the end; it moves linearly from one to the other."""
     patience: int | None = Field(None, ge=0)
     """Stop after more than this many epochs in a row without a better validation NLL; null: never."""
@@ -200,6 +200,19 @@ class Config(Section):
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_written_stays_as_written(cls, values: Any) -> Any:
+        if (
+            isinstance(values, dict)
+            and isinstance(data := values.get("data"), dict)
+            and data.get("form") == "as-written"
+        ):
+            training = values.get("training")
+            given = training if isinstance(training, dict) else {}
+            return values | {"training": {"randomized": 0.0, "randomized_end": 0.0} | given}
+        return values
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":

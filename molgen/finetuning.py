@@ -10,7 +10,7 @@ from torch import Tensor
 
 from molgen.cache import Arrays, cached, from_strings, to_strings
 from molgen.cleaning import KNOWN_TO_INIT
-from molgen.config import Config, validate
+from molgen.config import Config, recipes, validate
 from molgen.datasets import LARGE, Dataset, Dropped, data_directory
 from molgen.errors import MolgenError
 from molgen.model.build import build_model
@@ -32,7 +32,7 @@ def taken_over(config: Config, out: Path) -> tuple[Run, Config]:
     Raises MolgenError for a run without weights, for one that `out` would overwrite, and for a model setting that
     differs from the run's.
     """
-    origin = find_run(config.training.init)
+    origin = _named_run(Path(config.training.init or ""))
     if out.exists() and origin.path.samefile(out):
         raise MolgenError(f"{out}: is the run to start from", "choose another --out")
     for key in sorted(config.model.model_fields_set):
@@ -46,6 +46,12 @@ def taken_over(config: Config, out: Path) -> tuple[Run, Config]:
     values["model"] = origin.config.model.model_dump()
     values["training"]["init"] = str(origin.path)
     return origin, validate(values, str(origin.path))
+
+
+def _named_run(path: Path) -> Run:
+    if not path.exists() and path.name in recipes():  # as a recipe names the run that it starts from
+        raise MolgenError(f"{path}: no such run yet", f"make it: molgen train --config {path.name} --out {path}")
+    return find_run(str(path))
 
 
 def without_known(dataset: Dataset, origin: Run, pool: Workers) -> Dataset:

@@ -98,11 +98,11 @@ def in_region(smiles: str) -> bool:
 def train(file: Path, run: Path, size: int, way: str, prior: str, seed: int) -> None:
     """As a user would, but nothing is standardised or left out: all of it comes from Tox21's clean molecules."""
     from_prior, share = WAYS[way]
-    start = ["--init", prior] if from_prior else ["--config", "tox21", "--set", "data.train_size=null"]
+    start = ["--init", prior] if from_prior else []
     settings = {
         **{f"data.{name}": "keep" for name in ("fragments", "charges", "isotopes", "radicals")},
-        **{"data.elements": "null", "data.require_carbon": "false", "data.min_token_count": 1, "data.min_tokens": 1},
-        **{"data.validation_size": "null", "data.max_tokens": 100, "data.vocabulary": "all"},
+        **{"data.elements": "null", "data.require_carbon": "false", "data.min_token_count": 1},
+        **{"data.vocabulary": "all"},
         **{"training.epochs": EPOCHS[size], "training.batch_size": 32, "training.patience": 15},
         **{"training.randomized": share, "training.randomized_end": share / 2},
     }

@@ -25,7 +25,7 @@ def test_an_option_left_out_changes_nothing() -> None:
 @pytest.mark.parametrize("name", recipes())
 def test_every_shipped_recipe_is_valid_and_holds_only_what_differs(name: str) -> None:
     config = load_config(name).model_dump()
-    default = Config().model_dump()
+    default = validate({"data": {"source": config["data"]["source"]}}, name).model_dump()
     for section, fields in parse_yaml(recipes()[name], name).items():
         for key in fields:
             same = config[section][key] == default[section][key]
@@ -63,6 +63,12 @@ def test_a_scientific_number_is_a_number_and_a_norwegian_no_is_a_string() -> Non
 )
 def test_a_value_out_of_range_or_of_the_wrong_kind_is_refused_by_name(setting: str) -> None:
     assert setting.split("=")[0] in refusal(setting)
+
+
+def test_as_written_strings_are_not_randomised_unless_that_is_asked_for() -> None:
+    training = load_config(None, ["data.form=as-written"]).training
+    assert (training.randomized, training.randomized_end) == (0, 0)
+    assert load_config(None, []).training.randomized > 0
 
 
 def test_settings_that_contradict_each_other_are_refused() -> None:

@@ -224,6 +224,12 @@ def test_the_network_is_that_of_the_other_run(tmp_path: Path, pattern: str, char
     assert "max_tokens 300 is above model.context 256" in refusal("data.max_tokens=300")
 
 
+def test_the_recipe_for_transfer_says_how_to_make_the_run_that_it_starts_from(cli: Cli) -> None:
+    done = cli("train", "--config", "tox21-transfer")
+    assert done.code == 2
+    assert "molgen train --config moses-prior --out runs/moses-prior" in done.err
+
+
 @pytest.mark.parametrize("what", ["nowhere", "no/such/run", "unfinished"])
 def test_a_run_that_is_missing_or_has_no_weights_is_refused_and_nothing_is_written(
     what: str, charged: Path, cli: Cli, tmp_path: Path, pattern: str
