@@ -30,6 +30,7 @@ from molgen.finetuning import describe, initial_model, taken_over, without_known
 from molgen.likelihood import likelihood, token_nll
 from molgen.model.build import build_model
 from molgen.model.decoder import Decoder
+from molgen.model.dropout import seed_dropout
 from molgen.optim import WeightAverage, autocast, build_optimizer, choose_device, hardware, learning_rate, take_step
 from molgen.plots import draw_curves
 from molgen.processes import Team, processes, say, silent
@@ -228,12 +229,12 @@ def train_epoch(
     A team takes the very steps that one process would, each process with a share of their molecules.
     """
     parameters = list(model.parameters())
-    # dropout draws from one global generator: several threads would take turns as it happens
-    drops = any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
-    pieces = 1 if drops else at_once(device)
+    pieces = at_once(device)
 
-    def gradient(rows: Rows, divisor: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def gradient(share: tuple[Rows, int], divisor: int) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The summed NLL of some molecules of a batch, and the gradient of their part of its loss."""
+        rows, seed = share
+        seed_dropout(seed, device)
         batch = corpus.batch(rows, device)
         with autocast(config.precision, device):
             logits = model(batch.inputs)  # (B, T, V)
@@ -246,13 +247,11 @@ def train_epoch(
     model.train()
     total, seen, tokens = torch.zeros((), device=device), 0, 0
     began = time.monotonic()
+    noise = np.random.default_rng([config.seed, progress.epoch, 2, team.rank])  # each process has dropout of its own
     with (
-        torch.random.fork_rng([device] if device.type == "cuda" else []),
         shared_threads(pieces) as threads,
         tqdm(total=int(corpus.positions.sum()), unit="tok", unit_scale=True, leave=False, disable=silent()) as bar,
     ):
-        # dropout draws from torch's global generator, restored afterwards; each process from a stream of its own
-        torch.manual_seed(int(rng.integers(2**63, size=team.size)[team.rank]))
         in_order = threads.map if pieces > 1 else map  # one piece is fastest in the thread that has PyTorch's others
         bar.set_description(f"epoch {progress.epoch + 1}/{config.epochs}")
         for i, parts in enumerate(steps):
@@ -263,8 +262,10 @@ def train_epoch(
             positions = sum(int(corpus.positions[rows].sum()) for rows in parts)
             sums = [torch.zeros_like(parameter) for parameter in parameters]
             shares = [share[i::pieces] for share in map(team.share, parts) for i in range(min(pieces, len(share)))]
+            seeds = noise.integers(2**63, size=len(shares)).tolist()
             divisor = positions if config.loss == "token" else molecules_here
-            for nll, gradients in in_order(partial(gradient, divisor=divisor), shares):  # for sums round
+            work = zip(shares, seeds, strict=True)
+            for nll, gradients in in_order(partial(gradient, divisor=divisor), work):  # in order, for sums round
                 total += nll
                 for whole, part in zip(sums, gradients, strict=True):
                     whole += part

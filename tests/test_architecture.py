@@ -19,6 +19,7 @@ LAYERS = [
         "model.positions",
         "model.attention",
         "model.feedforward",
+        "model.dropout",
         "optim",
         "checkpoint",
         "plots",

@@ -1,13 +1,16 @@
 """The decoder against its definition: weights, causality, gradients, and the cache against the parallel forward."""
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
 import pytest
 import torch
+from torch import Tensor
 
 from molgen.config import ModelConfig, load_config
 from molgen.model.build import build_model, count_weights
 from molgen.model.decoder import Decoder
+from molgen.model.dropout import Dropout, seed_dropout
 
 COMBINATIONS = [
     {"positions": positions, "norm": norm, "tied_head": tied, "biases": biases, "final_norm": final}
@@ -162,3 +165,20 @@ def test_dropout_acts_in_training_only() -> None:
     assert not torch.equal(model(tokens), model(tokens))
     model.eval()
     assert torch.equal(model(tokens), model(tokens))
+
+
+def test_dropout_zeroes_its_share_and_scales_the_rest_up() -> None:
+    dropped = Dropout(0.25)(torch.ones(400, 500))
+    assert dropped.unique().tolist() == pytest.approx([0, 4 / 3])
+    assert (dropped == 0).float().mean().item() == pytest.approx(0.25, abs=0.005)  # 5 standard errors
+
+
+def test_dropout_of_a_thread_depends_on_its_seed_alone() -> None:
+    def draw(seed: int) -> Tensor:
+        seed_dropout(seed, torch.device("cpu"))
+        return torch.stack([Dropout(0.5)(torch.ones(100, 100)) for _ in range(20)])
+
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(draw, [1, 2, 3, 1]))
+    assert all(torch.equal(drawn, draw(seed)) for seed, drawn in zip([1, 2, 3, 1], together, strict=True))
+    assert not torch.equal(together[0], together[1])

@@ -9,6 +9,7 @@ from torch import Generator, nn
 from molgen.config import ModelConfig
 from molgen.model.attention import CausalSelfAttention
 from molgen.model.decoder import Decoder, PostNormBlock, PreNormBlock, TiedHead
+from molgen.model.dropout import Dropout
 from molgen.model.feedforward import FeedForward
 from molgen.model.positions import LearnedPositions, RotaryPositions, SinusoidalPositions, Unchanged
 
@@ -74,7 +75,7 @@ def _assemble(config: ModelConfig, vocabulary: int) -> Decoder:
     return Decoder(
         embedding,
         positions,
-        nn.Dropout(config.embedding_dropout),
+        Dropout(config.embedding_dropout),
         blocks,
         nn.LayerNorm(config.width, bias=config.biases) if config.final_norm else nn.Identity(),
         TiedHead(embedding) if config.tied_head else nn.Linear(config.width, vocabulary, bias=config.biases),

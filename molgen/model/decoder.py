@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from molgen.model.attention import CausalSelfAttention, Memory
+from molgen.model.dropout import Dropout
 
 
 class DecodingState(NamedTuple):
@@ -47,7 +48,7 @@ class PreNormBlock(nn.Module):
         super().__init__()
         self.attention_norm, self.attention = nn.LayerNorm(width, bias=biases), attention
         self.feedforward_norm, self.feedforward = nn.LayerNorm(width, bias=biases), feedforward
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, start: int = 0, memory: Memory | None = None) -> Tensor:  # (B, T, D) -> (B, T, D)
         x = x + self.dropout(self.attention(self.attention_norm(x), start, memory))
@@ -63,7 +64,7 @@ class PostNormBlock(nn.Module):
         super().__init__()
         self.attention, self.attention_norm = attention, nn.LayerNorm(width, bias=biases)
         self.feedforward, self.feedforward_norm = feedforward, nn.LayerNorm(width, bias=biases)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, start: int = 0, memory: Memory | None = None) -> Tensor:  # (B, T, D) -> (B, T, D)
         x = self.attention_norm(x + self.dropout(self.attention(x, start, memory)))
