@@ -1,6 +1,8 @@
 """An encoded corpus in one flat array, and batches of it whose molecules have similar lengths."""
 
-from collections.abc import Iterable, Sequence
+import mmap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import repeat
 from typing import NamedTuple
 
@@ -13,6 +15,11 @@ from molgen.processes import Team
 from molgen.tokenizer import BOS, EOS, PAD
 
 Rows = npt.NDArray[np.int64]
+Cut = Callable[[Rows, int, np.random.Generator], list[list[Rows]]]
+
+# An epoch is cut window by window, so that no array grows with the corpus; MOSES is one window. A window is made of
+# so many blocks of neighbours, each read in one go.
+_WINDOW, _BLOCKS = 2_000_000, 1_000
 
 
 class Batch(NamedTuple):
@@ -25,10 +32,13 @@ class Batch(NamedTuple):
 
 
 class Corpus:
-    """Encoded molecules, each as `<bos> tokens <eos>`, in one array of small integers."""
+    """Encoded molecules, each as `<bos> tokens <eos>`, in one array of small integers.
 
-    def __init__(self, ids: npt.NDArray[np.uint8 | np.uint16], offsets: Rows) -> None:
-        self.ids, self.offsets = ids, offsets
+    The arrays may be those of a memory-mapped file, which is then named too; the first offset need not be 0.
+    """
+
+    def __init__(self, ids: npt.NDArray[np.uint8 | np.uint16], offsets: Rows, mapped: mmap.mmap | None = None) -> None:
+        self.ids, self.offsets, self._mapped = ids, offsets, mapped
 
     @classmethod
     def of(cls, encoded: Sequence[Sequence[int]], vocabulary: int, starts: Iterable[int] | None = None) -> "Corpus":
@@ -42,23 +52,46 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    @property
+    @cached_property
     def positions(self) -> Rows:
         """(N,) predicted positions of each molecule: its tokens and `<eos>`."""
         return np.diff(self.offsets) - 1
 
+    @property
+    def all_positions(self) -> int:
+        """The sum of `positions`."""
+        return int(self.offsets[-1] - self.offsets[0]) - len(self)
+
     def shared(self, team: Team) -> "Corpus":
         """The leader's corpus, in every process."""
-        return Corpus(**team.broadcast({"ids": self.ids, "offsets": self.offsets}))
+        arrays = team.broadcast({"ids": self.ids, "offsets": self.offsets})
+        return Corpus(arrays["ids"], arrays["offsets"])
 
-    def batch(self, rows: Rows, device: torch.device) -> Batch:
-        """The molecules of these rows, padded."""
+    def blocks(self, numbers: Rows, size: int) -> "Corpus":
+        """A copy, in memory, of some blocks of `size` molecules; the last block of a corpus may be smaller."""
+        ends = [self.offsets[number * size : (number + 1) * size + 1] for number in numbers.tolist()]
+        ids = np.concatenate([self.ids[block[0] : block[-1]] for block in ends])
+        offsets = np.concatenate(([0], np.cumsum(np.concatenate([np.diff(block) for block in ends]))))
+        self.forget()
+        return Corpus(ids, offsets)
+
+    def forget(self) -> None:
+        """Lets go of what has been read of a mapped file: the system may keep it, this process need not."""
+        if self._mapped is not None and hasattr(self._mapped, "madvise"):  # not on Windows
+            self._mapped.madvise(mmap.MADV_DONTNEED)
+
+    def padded(self, rows: Rows) -> npt.NDArray[np.int64]:
+        """(B, longest) ids of these rows, `<pad>` after their ends."""
         lengths = self.offsets[rows + 1] - self.offsets[rows]
         columns = np.arange(lengths.max())
         real = columns < lengths[:, None]  # (B, T + 1)
         padded = np.full(real.shape, PAD, dtype=np.int64)
         padded[real] = self.ids[(self.offsets[rows][:, None] + columns)[real]]
-        ids = torch.from_numpy(padded).to(device, non_blocking=True)
+        return padded
+
+    def batch(self, rows: Rows, device: torch.device) -> Batch:
+        """The molecules of these rows, padded."""
+        ids = torch.from_numpy(self.padded(rows)).to(device, non_blocking=True)
         return Batch(ids[:, :-1], ids[:, 1:])
 
 
@@ -84,3 +117,21 @@ def bucketed_batches(positions: Rows, batch_size: int, rng: np.random.Generator)
     number = (before // budget).astype(np.int64)
     batches = np.split(order, np.flatnonzero(np.diff(number)) + 1)
     return [[batches[i]] for i in rng.permutation(len(batches))]
+
+
+def epoch_steps(
+    corpus: Corpus, cut: Cut, batch_size: int, rng: np.random.Generator, window: int = _WINDOW
+) -> Iterator[tuple[float, Corpus, list[Rows]]]:
+    """(share of the epoch that lies behind, a corpus, the step's parts as rows of that one) of each step of an epoch.
+
+    A corpus larger than a window is cut window by window, each of random blocks of it, about equal in number.
+    """
+    size = max(1, window // _BLOCKS)
+    count = max(1, -(-len(corpus) // window))
+    blocks = -(-len(corpus) // size)
+    windows = np.array_split(rng.permutation(blocks), count) if count > 1 else [None]
+    for w, numbers in enumerate(windows):
+        part = corpus if numbers is None else corpus.blocks(np.sort(numbers), size)
+        steps = cut(part.positions, batch_size, rng)
+        for i, rows in enumerate(steps):
+            yield (w + i / len(steps)) / count, part, rows
