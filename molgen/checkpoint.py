@@ -4,8 +4,10 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,12 +19,13 @@ from molgen.errors import MolgenError
 _DTYPES = {"F32", "BF16", "F16"}
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces a file as a whole or leaves it as it was; on return it is on the disk."""
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which then replaces `path` as a whole or leaves it as it was; in the end it is on the disk."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
@@ -36,6 +39,12 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replaces a file as a whole or leaves it as it was; on return it is on the disk."""
+    with replacing(path) as file:
+        file.write(content)
 
 
 def save_weights(path: Path, model: nn.Module, metadata: Mapping[str, str]) -> None:

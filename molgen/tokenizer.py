@@ -166,9 +166,17 @@ class SmilesTokenizer:
 
     @classmethod
     def load(cls, path: Path) -> "SmilesTokenizer":
-        """Reads what `to_json` gave. Raises MolgenError for anything else."""
+        """Reads a file of what `to_json` gave. Raises MolgenError for anything else."""
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            return cls.of_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise MolgenError(f"{path}: not a tokenizer file: {error}", "train again, or restore the file") from None
+
+    @classmethod
+    def of_json(cls, text: str) -> "SmilesTokenizer":
+        """Of what `to_json` gave. Raises ValueError for anything else."""
+        try:
+            values = json.loads(text)
             tokens, pattern, special = values["vocabulary"], values["pattern"], tuple(values["special"])
             sound = (
                 special in (SPECIAL, (*SPECIAL, RANDOM))
@@ -181,5 +189,5 @@ class SmilesTokenizer:
             if not sound:
                 raise ValueError("fields of the wrong kind, or a token twice")
             return cls(pattern, tokens, special != SPECIAL, str(values.get("rdkit", "")))
-        except (OSError, ValueError, KeyError, TypeError, re.error, RecursionError) as error:
-            raise MolgenError(f"{path}: not a tokenizer file: {error}", "train again, or restore the file") from None
+        except (KeyError, TypeError, re.error, RecursionError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from None
