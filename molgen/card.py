@@ -16,8 +16,8 @@ on generative models. It knows its training set and nothing else: no activity, n
 are invalid and some are training molecules (`molgen sample --valid --novel` rejects both). A likelihood is that of a
 string, not a measure of quality."""
 _CONFIDENTIAL = """\
-The training molecules lie in this folder (`molecules.csv.gz`, `dropped.csv.gz`). If they are confidential, remove both
-files before the run is passed on; samples may still resemble them, or be them."""
+Up to 500,000 molecules are copied into this folder (`molecules.csv.gz`, `dropped.csv.gz`). If they are confidential,
+remove both files before the run is passed on; samples may still resemble them, or be them."""
 
 
 def model_card(name: str, config: Config, report: Mapping[str, Any]) -> str:
@@ -34,17 +34,23 @@ def model_card(name: str, config: Config, report: Mapping[str, Any]) -> str:
         _figures(report),
         "## Use and limits",
         _USE,
-        *([_CONFIDENTIAL] if config.data.source not in NAMED else []),
+        *([_CONFIDENTIAL] if _origin(config, report) not in NAMED else []),
         "Versions: " + ", ".join(f"{package} {number}" for package, number in report["versions"].items()) + ".",
     ]
     return "\n\n".join(paragraphs) + "\n"
 
 
+def _origin(config: Config, report: Mapping[str, Any]) -> str:
+    """What the molecules came from: of an encoded file, what was encoded."""
+    return str(report.get("encoded_from") or config.data.source)
+
+
 def _data(config: Config, report: Mapping[str, Any]) -> str:
-    data, training = config.data, config.training
+    data, training, origin = config.data, config.training, _origin(config, report)
+    encoded = f", encoded in {data.source}" if origin != data.source else ""
     sizes = ", ".join(f"{split} {size:,}" for split, size in report["sizes"].items())
     lines = [
-        f"- {_SOURCES.get(data.source, data.source)}: {report['rows']:,} rows",
+        f"- {_SOURCES.get(origin, origin)}{encoded}: {report['rows']:,} rows",
         f"- molecules: {sizes}; {data.split} split, seed {data.split_seed}",
         f"- dropped: {_counts(report['dropped'])}",
         f"- altered: {_counts(report['altered'])}",

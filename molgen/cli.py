@@ -57,7 +57,9 @@ class Metric(StrEnum):
 
 @app.command()
 def train(
-    data: Annotated[str | None, typer.Argument(help=DATA_HELP, show_default=False)] = None,
+    data: Annotated[
+        str | None, typer.Argument(help=f"{DATA_HELP} Or a .molgen file of `data encode`.", show_default=False)
+    ] = None,
     config: Recipe = None,
     settings: Settings = None,
     init: Annotated[str | None, typer.Option(metavar="RUN", help="Fine-tune: start from this run's weights.")] = None,

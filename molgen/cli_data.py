@@ -1,4 +1,4 @@
-"""The command line's `molgen data`: list, get, describe, clean."""
+"""The command line's `molgen data`: list, get, describe, clean, encode."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,9 @@ import typer
 from molgen.cli_options import DATA_HELP, Column, Force, Recipe, Settings, Where, check_target, configuration
 from molgen.processes import say
 
-data_app = typer.Typer(help="Datasets: list and fetch the named ones, describe or clean any.", no_args_is_help=True)
+data_app = typer.Typer(
+    help="Datasets: list and fetch the named ones; describe, clean or encode any.", no_args_is_help=True
+)
 
 
 @data_app.command(name="list")
@@ -67,4 +69,26 @@ def data_clean(
     _, resolved = configuration(data, config, settings, smiles_column, where, {})
     with workers() as pool:
         for line in write_clean(resolved, output, pool):
+            say(line)
+
+
+@data_app.command(name="encode")
+def data_encode(
+    data: Annotated[str, typer.Argument(help=DATA_HELP)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="A .molgen file.")],
+    config: Recipe = None,
+    settings: Settings = None,
+    smiles_column: Column = None,
+    where: Where = None,
+    force: Force = False,
+) -> None:
+    """Clean, split and encode without training; `molgen train` takes the file as it is, whatever its size."""
+    from molgen.preparation import check_encoded_name, write_encoded
+    from molgen.workers import workers
+
+    check_encoded_name(output)
+    check_target(output, force)
+    _, resolved = configuration(data, config, settings, smiles_column, where, {})
+    with workers() as pool:
+        for line in write_encoded(resolved, output, pool):
             say(line)

@@ -45,6 +45,8 @@ class DataConfig(Section):
 
     source: str = "tox21"
     """A named dataset (tox21, moses, moses-mini; from `fragments` to `min_token_count` it keeps all) or a file."""
+    sha256: str | None = None
+    """Of an encoded file (`molgen data encode`): the molecules that it must hold; a training fills it in."""
     smiles_column: str | None = None
     """The column that holds the SMILES; null finds it by name."""
     where: str | None = None

@@ -14,13 +14,14 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
+from pydantic import Field
 from tqdm import tqdm
 
 from molgen import cache, cleaning
-from molgen.config import NAMED, DataConfig
+from molgen.config import NAMED, DataConfig, Section
 from molgen.errors import MolgenError
 from molgen.molecules import RDKIT_VERSION
 from molgen.tables import Row, read_rows
@@ -67,6 +68,23 @@ class Dropped(NamedTuple):
     reason: str
 
 
+_Counts = dict[Annotated[str, Field(pattern="^[ -~]{1,80}$")], Annotated[int, Field(ge=0)]]
+
+
+class Summary(Section):
+    """What a report says of a dataset."""
+
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    """Of a line `SMILES split` for each molecule."""
+    rows: Annotated[int, Field(ge=0)]
+    sizes: _Counts
+    """Molecules a split."""
+    dropped: _Counts
+    """Dropped rows by reason."""
+    altered: _Counts
+    """Changes to rows that stayed, by reason."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Clean molecules in their splits, and an account of every row that is not among them as it was."""
@@ -104,6 +122,17 @@ class Dataset:
     def sha256(self) -> str:
         """Changes with any molecule, its order or its split."""
         return hashlib.sha256("\n".join(f"{m.smiles} {m.split}" for m in self.molecules).encode()).hexdigest()
+
+    @property
+    def summary(self) -> Summary:
+        """What a report says of it."""
+        return Summary(
+            sha256=self.sha256,
+            rows=self.rows,
+            sizes=self.sizes,
+            dropped=self.dropped_by_reason,
+            altered=self.altered_by_reason,
+        )
 
 
 def read_source(config: DataConfig) -> list[Row]:

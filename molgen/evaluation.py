@@ -149,12 +149,15 @@ def evaluate_run(
     assert run is not None
     evaluation = Evaluation(str(run.path), Figures(), run=run)
     sets = Sets(training, None, reference)
-    if run.has_molecules:
-        _likelihood_figures(generator, run, split, evaluation)
-        sets.training = training or run_set(run, "train")
-        sets.held_out = run_set(run, split)
+    if reason := run.lacks(split):
+        evaluation.figures.missing("nll", reason)
     else:
-        evaluation.figures.missing("nll", "the run carries no molecules")
+        _likelihood_figures(generator, run, split, evaluation)
+        sets.held_out = run_set(run, split)
+    if not training and run.has_molecules:
+        sets.training = run_set(run, "train")
+    elif not training and run.names_its_file:
+        evaluation.notes.append(f"no training set: {run.lacks('train')}")
     tally = Tally()
     samples = _draw(generator, n, seed, library.pool, tally)
     evaluation.samples, evaluation.training = [sample.smiles for sample in samples], sets.training
@@ -297,8 +300,7 @@ def _likelihood_figures(generator: MoleculeGenerator, run: Run, split: Split, ev
     evaluation.nll[split] = held_out.nll
     unknown = len(smiles) - len(known)
     evaluation.notes.append(f"{split} split: n = {len(known):,}; {unknown} more have tokens that training lacks")
-    train = run.split("train")
-    _, on_train = _likelihood(generator, train[:: max(1, len(train) // _TRAINING_MOLECULES)])
+    _, on_train = _likelihood(generator, run.spread("train", _TRAINING_MOLECULES))
     if on_train is not None:
         figures.values["nll_train"] = on_train.mean_nll
         figures.values["nll_gap"] = held_out.mean_nll - on_train.mean_nll

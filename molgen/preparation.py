@@ -1,4 +1,4 @@
-"""Molecules as a training would see them: written out by `molgen data clean`, summed up by `molgen data describe`."""
+"""Molecules as a training would see them: written by `molgen data clean` and `encode`, summed up by `describe`."""
 
 import csv
 import gzip
@@ -12,7 +12,8 @@ import numpy as np
 from molgen import cleaning
 from molgen.checkpoint import write_atomically
 from molgen.config import Config
-from molgen.datasets import Dataset, Dropped, account, build_dataset, clean_rows, read_source
+from molgen.corpus_file import SUFFIX, corpus_writer
+from molgen.datasets import SPLITS, Dataset, Dropped, account, build_dataset, clean_rows, read_source
 from molgen.errors import MolgenError
 from molgen.runs import write_table
 from molgen.tokenizer import TokenPattern, deepchem_pattern
@@ -53,6 +54,35 @@ def write_clean(config: Config, output: Path, pool: Workers) -> list[str]:
     write_atomically(output, gzip.compress(content, mtime=0) if output.suffix == ".gz" else content)
     write_table(beside, Dropped._fields, dropped)
     return [f"{len(rows):,} rows, {len(kept):,} molecules into {output}", *account(dropped), f"listed in {beside}"]
+
+
+def check_encoded_name(output: Path) -> None:
+    """Raises MolgenError for an output that would not be taken for an encoded file."""
+    if output.suffix != SUFFIX:
+        raise MolgenError(f"{output}: not the name of an encoded file", f"let it end in {SUFFIX}")
+
+
+def write_encoded(config: Config, output: Path, pool: Workers) -> list[str]:
+    """Cleans, splits and encodes as a training would, into one file; gives back what to tell.
+
+    The vocabulary is that of a training: with `<random>` and ring labels where it would show random forms.
+    """
+    check_encoded_name(output)
+    pattern = deepchem_pattern()
+    dataset = build_dataset(read_source(config.data), config.data, config.model.context, pattern, pool)
+    summary, tokenizer = dataset.summary, build_tokenizer(config, dataset, pattern)
+    with corpus_writer(output, tokenizer, config.data) as writer:
+        writer.rows = summary.rows
+        writer.dropped.update(summary.dropped)
+        writer.altered.update(summary.altered)
+        for split in SPLITS:
+            for smiles in dataset.split(split):
+                writer.add(split, smiles)
+    left_out = writer.dropped[cleaning.UNKNOWN_TOKEN]
+    lines = [f"{summary.rows:,} rows into {output}: " + ", ".join(f"{s} {n:,}" for s, n in writer.sizes.items())]
+    lines += account(dataset.dropped)
+    lines += [f"held-out molecules with a {cleaning.UNKNOWN_TOKEN}: {left_out:,} left out"] if left_out else []
+    return [*lines, f"{len(tokenizer)} tokens"]
 
 
 def describe_data(config: Config, pool: Workers) -> list[str]:

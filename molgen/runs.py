@@ -15,7 +15,8 @@ import torch
 from molgen.card import model_card
 from molgen.checkpoint import load_weights, save_weights, write_atomically
 from molgen.config import Config, parse_yaml, to_yaml, validate
-from molgen.datasets import Dataset, Dropped, Molecule, reference_smiles
+from molgen.corpus_file import CorpusFile, named_corpus
+from molgen.datasets import Dropped, Molecule, reference_smiles
 from molgen.errors import MolgenError
 from molgen.model.build import build_model, count_weights
 from molgen.model.decoder import Decoder
@@ -26,8 +27,8 @@ CONFIG, TOKENIZER, WEIGHTS, STATE = "config.yaml", "tokenizer.json", "model.safe
 LOG, CURVES, REPORT, CARD = "log.csv", "curves.png", "report.json", "README.md"
 MOLECULES, DROPPED = "molecules.csv.gz", "dropped.csv.gz"
 LOG_COLUMNS = ("step", "epoch", "train_nll", "val_nll", "val_top1", "lr", "tokens_per_second", "seconds")
-# A named dataset of this many molecules is recorded by its name and hash instead of being copied into the run.
-_MOST_COPIED = 500_000
+MOST_COPIED = 500_000
+"""A dataset of more molecules is recorded by its name and hash instead of being copied into the run."""
 
 
 class Run:
@@ -82,13 +83,34 @@ class Run:
 
     @property
     def has_molecules(self) -> bool:
-        """Whether its training and held-out molecules can be had: in the run, or in the big dataset that it names."""
-        return (self.path / MOLECULES).exists() or self.names_its_dataset
+        """Whether its training molecules can be had: in the run, or in the dataset or encoded file that it names."""
+        return not self.lacks("train")
+
+    def lacks(self, split: str) -> str:
+        """Why the molecules of a split cannot be had; empty where they can."""
+        if (self.path / MOLECULES).exists() or self.names_its_dataset:
+            return ""
+        if not self.names_its_file:
+            return "the run carries no molecules"
+        try:
+            return self.corpus_file.lacks(split)
+        except MolgenError as error:
+            return error.message
 
     @property
     def names_its_dataset(self) -> bool:
         """Whether it was trained on a dataset too big to be copied into the run: what it carries is the name."""
         return not (self.path / MOLECULES).exists() and self.config.data.source == "moses"
+
+    @property
+    def names_its_file(self) -> bool:
+        """Whether what it carries of its molecules is the name of an encoded file."""
+        return not (self.path / MOLECULES).exists() and self.config.data.sha256 is not None
+
+    @cached_property
+    def corpus_file(self) -> CorpusFile:
+        """The encoded file that it names. Raises MolgenError where that has gone or has changed."""
+        return named_corpus(self.config.data)
 
     @cached_property
     def molecules(self) -> list[Molecule]:
@@ -103,10 +125,19 @@ class Run:
         return [Dropped(int(r["row"]), r["name"], r["smiles"], r["reason"]) for r in self._table(DROPPED)]
 
     def split(self, name: str) -> list[str]:
-        """The SMILES of one split, from the run or, for a big named dataset, from the dataset."""
+        """The SMILES of one split, from the run or from the dataset or file that it names."""
         if self.names_its_dataset and name != "validation":
             return reference_smiles("moses", name)
+        if self.names_its_file:
+            return self.corpus_file.strings(name)
         return [m.smiles for m in self.molecules if m.split == name]
+
+    def spread(self, name: str, about: int) -> list[str]:
+        """Evenly spaced SMILES of a split, less than twice so many."""
+        if self.names_its_file:
+            return self.corpus_file.spread(name, about)
+        smiles = self.split(name)
+        return smiles[:: max(1, len(smiles) // about)]
 
     def _table(self, name: str) -> list[dict[str, str]]:
         path = self.path / name
@@ -136,15 +167,25 @@ class Run:
         write_atomically(self.path / REPORT, (json.dumps(report, indent=1) + "\n").encode())
 
 
-def create_run(path: Path, config: Config, tokenizer: SmilesTokenizer, dataset: Dataset) -> Run:
-    """Writes what is known before the first step: configuration, tokenizer, molecules and what was dropped."""
+def create_run(
+    path: Path,
+    config: Config,
+    tokenizer: SmilesTokenizer,
+    molecules: Sequence[Molecule] | None,
+    dropped: Sequence[Dropped] | None,
+) -> Run:
+    """Writes what is known before the first step: configuration, tokenizer, molecules and what was dropped.
+
+    None: the run does not list them.
+    """
     path.mkdir(parents=True, exist_ok=True)
     for old in (WEIGHTS, STATE, LOG, CURVES, REPORT, CARD, MOLECULES, DROPPED):
         (path / old).unlink(missing_ok=True)
     write_atomically(path / TOKENIZER, tokenizer.to_json().encode())
-    if len(dataset.molecules) <= _MOST_COPIED:
-        write_table(path / MOLECULES, Molecule._fields, dataset.molecules)
-    write_table(path / DROPPED, Dropped._fields, dataset.dropped)
+    if molecules is not None and len(molecules) <= MOST_COPIED:
+        write_table(path / MOLECULES, Molecule._fields, molecules)
+    if dropped is not None:
+        write_table(path / DROPPED, Dropped._fields, dropped)
     write_atomically(path / CONFIG, to_yaml(config).encode())
     return Run(path)
 

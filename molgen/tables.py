@@ -83,6 +83,8 @@ def read_rows(source: str, smiles_column: str | None = None, where: str | None =
     """
     condition = None if where is None else Condition(where)
     kind = _kind(source)
+    if source.endswith(".molgen"):
+        raise MolgenError(f"{source}: encoded already", "only `molgen train` takes such a file; give its molecules")
     if not kind and source != "-":
         raise MolgenError(f"{source}: unknown kind of file", f"known: {' '.join(SUFFIXES)}, the texts also as .gz")
     with _opened(source) as stream:

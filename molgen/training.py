@@ -20,11 +20,12 @@ from tqdm import tqdm
 
 from molgen import __version__, molecules
 from molgen.augmentation import fresh_corpora
-from molgen.batches import Corpus, Rows, bucketed_batches, random_batches
+from molgen.batches import Corpus, Rows, bucketed_batches, epoch_steps, random_batches
 from molgen.cache import Arrays, cached
 from molgen.checkpoint import load_state, save_state
-from molgen.config import Config, TrainingConfig
-from molgen.datasets import LARGE, Dataset, account, build_dataset, data_directory, read_source
+from molgen.config import Config, TrainingConfig, validate
+from molgen.corpus_file import MOST_AS_STRINGS, CorpusFile, is_encoded, named_corpus
+from molgen.datasets import LARGE, Dataset, Summary, account, build_dataset, data_directory, read_source
 from molgen.errors import MolgenError
 from molgen.finetuning import describe, initial_model, taken_over, without_known
 from molgen.likelihood import likelihood, token_nll
@@ -34,9 +35,9 @@ from molgen.model.dropout import seed_dropout
 from molgen.optim import WeightAverage, autocast, build_optimizer, choose_device, hardware, learning_rate, take_step
 from molgen.plots import draw_curves
 from molgen.processes import Team, processes, say, silent
-from molgen.runs import CURVES, MOLECULES, REPORT, STATE, Run, create_run
+from molgen.runs import CURVES, MOLECULES, MOST_COPIED, REPORT, STATE, Run, create_run
 from molgen.threads import at_once, shared_threads
-from molgen.tokenizer import SmilesTokenizer, deepchem_pattern
+from molgen.tokenizer import RANDOM, SmilesTokenizer, deepchem_pattern
 from molgen.workers import Workers, workers
 
 _SECONDS_BETWEEN_CURVES = 15.0
@@ -61,37 +62,131 @@ def train(config: Config, out: Path, resume: bool = False, force: bool = False) 
     """Trains what `config` says into the run directory `out`; with `resume` goes on there from its own configuration.
 
     With `config.training.init` it starts from that run's weights; `config.model` is then left out, or the same.
-    Under torchrun the processes share each step's molecules; the first alone reads the data and writes the run.
+    Under torchrun the processes share each step's molecules; the first alone reads the data and writes the run, but
+    an encoded file is read by each.
     Raises MolgenError for unusable data, an existing directory (unless `force`) or a loss that is no longer finite.
     """
-    with processes() as team, workers() if team.leads else nullcontext() as pool:
-        dataset = _prepare(config, out, resume, force, pool) if pool else Dataset(config.data.source, (), ())
+    if resume and config.training.init is not None:
+        raise MolgenError("--init with --resume: a resumed training goes on from its own state", "leave --init out")
+    config = Run(out).config if resume else config
+    file = _encoded_source(config, resume)
+    config = _settled(config, file) if file and not resume else config
+    uses_rdkit = not file or _randomizes(config)
+    with processes() as team, workers() if team.leads and uses_rdkit else nullcontext() as pool:
+        dataset = Dataset(config.data.source, (), ())
+        if team.leads:
+            _check_directory(out, resume, force)
+            choose_device(config.training.device)
+            if file:
+                _prepare_encoded(config, file, out, resume)
+            elif pool:
+                dataset = _prepare(config, out, resume, pool)
         run = Run(Path(team.meet(str(out))))
         config, tokenizer = run.config, run.tokenizer
         device = choose_device(config.training.device)
         model = build_model(config.model, len(tokenizer), config.training.seed).to(device)
         where = device.type if team.size == 1 else f"{team.size} processes on {device.type}"
         say(f"{model.weights:,} weights, {len(tokenizer)} tokens, {where}, into {run.path}")
-        progress = _loop(config.training, model, tokenizer, dataset, run, pool, device, team)
+        if file:
+            canonical = file.strings("train") if pool else []
+            fixed, validation = file.split("train"), file.split("validation")
+        else:
+            canonical = dataset.split("train")
+            fixed = _encoded(canonical, tokenizer).shared(team)
+            validation = _known(dataset.split("validation"), tokenizer, team)
+        progress = _loop(config.training, model, tokenizer, canonical, fixed, validation, run, pool, device, team)
     if team.leads:
-        _finish(run, model, tokenizer, dataset, progress, device, team)
+        summary, made_of = (file.summary, file.made_of) if file else (dataset.summary, None)
+        _finish(run, model, tokenizer, summary, made_of, validation, progress, device, team)
     return run
 
 
-def _prepare(config: Config, out: Path, resume: bool, force: bool, pool: Workers) -> Dataset:
-    """The molecules, clean and split, in a run directory that is new or to go on in."""
-    if resume and config.training.init is not None:
-        raise MolgenError("--init with --resume: a resumed training goes on from its own state", "leave --init out")
-    if resume:
-        run = Run(out)
-        config = run.config
-        if (out / REPORT).exists():
-            raise MolgenError(f"{out}: has finished", "train into a new directory")
-    elif out.exists() and any(out.iterdir()) and not force:
+def _randomizes(config: Config) -> bool:
+    return max(config.training.randomized, config.training.randomized_end) > 0
+
+
+def _check_directory(out: Path, resume: bool, force: bool) -> None:
+    if resume and (out / REPORT).exists():
+        raise MolgenError(f"{out}: has finished", "train into a new directory")
+    if not resume and out.exists() and any(out.iterdir()) and not force:
         raise MolgenError(
             f"{out}: exists", "choose another --out, or overwrite it with --force, or go on with --resume"
         )
-    choose_device(config.training.device)
+
+
+def _encoded_source(config: Config, resume: bool) -> CorpusFile | None:
+    """The encoded file that is the source, if it is one; a resumed training insists on the same molecules."""
+    if resume:
+        return named_corpus(config.data) if config.data.sha256 else None
+    if is_encoded(config.data.source):
+        return CorpusFile(Path(config.data.source))
+    if config.data.sha256:
+        raise MolgenError(f"data.sha256: {config.data.source} is no encoded file", "leave it out")
+    return None
+
+
+def _settled(config: Config, file: CorpusFile) -> Config:
+    """The configuration of a training on an encoded file: the file's data settings, random forms only if asked for.
+
+    Raises MolgenError for a setting that differs from the file's, and for what only strings would allow.
+    """
+    if config.training.init is not None:
+        raise MolgenError(
+            f"{file.path}: has a vocabulary of its own, so --init cannot use it",
+            f"give the molecules themselves: {file.made_of}",
+        )
+    for key in sorted(config.data.model_fields_set - {"source"}):
+        here, there = getattr(config.data, key), getattr(file.data, key)
+        if here != there:
+            raise MolgenError(
+                f"data.{key}: {here} in the configuration, {there} in {file.path}",
+                "the file was cleaned and split when it was encoded: leave it out, or encode anew",
+            )
+    values = config.model_dump()
+    values["data"] = file.data.model_dump()
+    if (file.data.max_tokens or 0) > config.model.context:  # whether its molecules are longer is counted later
+        values["data"]["max_tokens"] = None
+    for key in {"randomized", "randomized_end"} - config.training.model_fields_set:
+        values["training"][key] = 0.0
+    config = validate(values, str(file.path))
+    size = file.summary.sizes.get("train", 0)
+    if _randomizes(config) and size > MOST_AS_STRINGS:
+        raise MolgenError(
+            f"training.randomized: {size:,} training molecules are too many to be written otherwise in each epoch",
+            "write random forms into the file (molgen.corpus_file.CorpusWriter), and leave it out",
+        )
+    if _randomizes(config) and RANDOM not in file.tokenizer.special:
+        raise MolgenError(
+            f"training.randomized: {file.path} was encoded without random forms in mind",
+            "encode anew with the same setting, or leave it out",
+        )
+    return config
+
+
+def _prepare_encoded(config: Config, file: CorpusFile, out: Path, resume: bool) -> None:
+    """An encoded file, checked, in a run directory that is new or to go on in."""
+    sizes = file.summary.sizes
+    say(f"{file.path}: encoded from {file.made_of}")
+    say(", ".join(f"{name} {size:,}" for name, size in sizes.items()))
+    lengths = file.check(config.model.context)
+    if lengths.too_long:
+        raise MolgenError(
+            f"{file.path}: {lengths.too_long:,} molecules are longer than model.context {config.model.context}",
+            f"--set model.context={lengths.longest} takes all",
+        )
+    for name in ("train", "validation"):
+        if not sizes.get(name):
+            raise MolgenError(f"{file.path}: no {name} molecules", "encode molecules of all splits")
+    if not resume:
+        # a table of strings would not tell random forms from canonical ones
+        copied = sum(sizes.values()) <= MOST_COPIED and not lengths.random
+        create_run(out, config, file.tokenizer, file.molecules() if copied else None, None)
+
+
+def _prepare(config: Config, out: Path, resume: bool, pool: Workers) -> Dataset:
+    """The molecules, clean and split, in a run directory that is new or to go on in."""
+    if resume:
+        run = Run(out)
     origin = None
     if config.training.init is not None and not (resume and (out / STATE).exists()):
         origin, config = taken_over(config, out)
@@ -110,7 +205,7 @@ def _prepare(config: Config, out: Path, resume: bool, force: bool, pool: Workers
         say(line)
     if not resume:
         tokenizer = build_tokenizer(config, dataset, pattern, origin.tokenizer if origin else None)
-        run = create_run(out, config, tokenizer, dataset)
+        run = create_run(out, config, tokenizer, dataset.molecules, dataset.dropped)
     if origin is not None:
         say(describe(origin, run.tokenizer, dataset.split("train")))
         model = initial_model(run.config, run.tokenizer, origin)
@@ -129,8 +224,7 @@ def build_tokenizer(
     Where a vocabulary is known already, it stays as it is and what is new follows.
     """
     corpus = [m.smiles for m in dataset.molecules if m.split == "train" or config.data.vocabulary == "all"]
-    randomized = max(config.training.randomized, config.training.randomized_end) > 0
-    tokenizer = SmilesTokenizer.of_corpus(corpus, pattern, randomized, molecules.RDKIT_VERSION)
+    tokenizer = SmilesTokenizer.of_corpus(corpus, pattern, _randomizes(config), molecules.RDKIT_VERSION)
     return known.extended(tokenizer) if known else tokenizer
 
 
@@ -138,7 +232,9 @@ def _loop(
     config: TrainingConfig,
     model: Decoder,
     tokenizer: SmilesTokenizer,
-    dataset: Dataset,
+    canonical: Sequence[str],
+    fixed: Corpus,
+    validation: Corpus,
     run: Run,
     pool: Workers | None,
     device: torch.device,
@@ -156,9 +252,6 @@ def _loop(
     if progress.epoch:
         log = run.log()[: progress.epoch]
         say(f"going on after epoch {progress.epoch} of {config.epochs}")
-    canonical = dataset.split("train")
-    fixed = _encoded(canonical, tokenizer).shared(team)
-    validation = _known(dataset.split("validation"), tokenizer, team)
     if config.init is not None and not progress.epoch:
         before = likelihood(model, validation, device, team=team)
         say(f"before the first step: validation NLL {before.mean_nll:.2f}, top-1 {before.top1:.3f}")
@@ -231,11 +324,11 @@ def train_epoch(
     parameters = list(model.parameters())
     pieces = at_once(device)
 
-    def gradient(share: tuple[Rows, int], divisor: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def gradient(share: tuple[Corpus, Rows, int], divisor: int) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The summed NLL of some molecules of a batch, and the gradient of their part of its loss."""
-        rows, seed = share
+        window, rows, seed = share
         seed_dropout(seed, device)
-        batch = corpus.batch(rows, device)
+        batch = window.batch(rows, device)
         with autocast(config.precision, device):
             logits = model(batch.inputs)  # (B, T, V)
         nll = token_nll(logits, batch.targets).sum()
@@ -243,28 +336,28 @@ def train_epoch(
 
     rng = np.random.default_rng([config.seed, progress.epoch])
     cut = bucketed_batches if config.batching == "buckets" else random_batches
-    steps = cut(corpus.positions, config.batch_size, rng)
+    steps = epoch_steps(corpus, cut, config.batch_size, rng)
     model.train()
     total, seen, tokens = torch.zeros((), device=device), 0, 0
     began = time.monotonic()
     noise = np.random.default_rng([config.seed, progress.epoch, 2, team.rank])  # each process has dropout of its own
     with (
         shared_threads(pieces) as threads,
-        tqdm(total=int(corpus.positions.sum()), unit="tok", unit_scale=True, leave=False, disable=silent()) as bar,
+        tqdm(total=corpus.all_positions, unit="tok", unit_scale=True, leave=False, disable=silent()) as bar,
     ):
         in_order = threads.map if pieces > 1 else map  # one piece is fastest in the thread that has PyTorch's others
         bar.set_description(f"epoch {progress.epoch + 1}/{config.epochs}")
-        for i, parts in enumerate(steps):
-            rate = learning_rate((progress.epoch + i / len(steps)) / config.epochs, config)
+        for i, (behind, window, parts) in enumerate(steps):
+            rate = learning_rate((progress.epoch + behind) / config.epochs, config)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             molecules_here = sum(len(rows) for rows in parts)
-            positions = sum(int(corpus.positions[rows].sum()) for rows in parts)
+            positions = sum(int(window.positions[rows].sum()) for rows in parts)
             sums = [torch.zeros_like(parameter) for parameter in parameters]
             shares = [share[i::pieces] for share in map(team.share, parts) for i in range(min(pieces, len(share)))]
             seeds = noise.integers(2**63, size=len(shares)).tolist()
             divisor = positions if config.loss == "token" else molecules_here
-            work = zip(shares, seeds, strict=True)
+            work = ((window, rows, seed) for rows, seed in zip(shares, seeds, strict=True))
             for nll, gradients in in_order(partial(gradient, divisor=divisor), work):  # in order, for sums round
                 total += nll
                 for whole, part in zip(sums, gradients, strict=True):
@@ -336,7 +429,8 @@ def _encoded(smiles: Sequence[str], tokenizer: SmilesTokenizer) -> Corpus:
 
     large = len(smiles) >= LARGE
     key = [tokenizer.fingerprint, *smiles]
-    return Corpus(**(cached(data_directory() / "cache", "encoded", key, build) if large else build()))
+    arrays = cached(data_directory() / "cache", "encoded", key, build) if large else build()
+    return Corpus(arrays["ids"], arrays["offsets"])
 
 
 def _known(smiles: Sequence[str], tokenizer: SmilesTokenizer, team: Team) -> Corpus:
@@ -354,24 +448,22 @@ def _finish(
     run: Run,
     model: Decoder,
     tokenizer: SmilesTokenizer,
-    dataset: Dataset,
+    summary: Summary,
+    made_of: str | None,
+    validation: Corpus,
     progress: Progress,
     device: torch.device,
     team: Team,
 ) -> None:
     """Writes report.json: the best weights' validation figures and what they rest on."""
     best = run.model(device)
-    smiles = dataset.split("validation")
-    held_out = likelihood(best, _encoded(smiles, tokenizer), device)
+    held_out = likelihood(best, validation, device)
     run.write_report(
         {
             "molgen": __version__,
-            "source": dataset.name,
-            "sha256": dataset.sha256,
-            "rows": dataset.rows,
-            "sizes": dataset.sizes,
-            "dropped": dataset.dropped_by_reason,
-            "altered": dataset.altered_by_reason,
+            "source": run.config.data.source,
+            **({"encoded_from": made_of} if made_of else {}),
+            **summary.model_dump(),
             "weights": model.weights,
             "tokens": len(tokenizer),
             "init": {"path": init, "sha256": progress.init_sha256} if (init := run.config.training.init) else None,
@@ -382,7 +474,7 @@ def _finish(
             "canonical_instead_of_random": progress.canonical_instead,
             "validation": {
                 "n": len(held_out.nll),
-                "unknown_tokens": len(smiles) - len(held_out.nll),
+                "unknown_tokens": summary.sizes["validation"] - len(held_out.nll),
                 **held_out.figures(),
             },
             "hardware": {**hardware(device), "processes": team.size},

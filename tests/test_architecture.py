@@ -30,6 +30,7 @@ LAYERS = [
     {"metrics.profile", "metrics.known", "metrics.similarity", "metrics.chemnet"},
     {"metrics.basic", "metrics.moses", "metrics.guacamol", "metrics.chem"},
     {"metrics.moses_statistics", "datasets", "likelihood", "sampling", "augmentation"},
+    {"corpus_file"},
     {"library", "runs", "frames"},
     {"finetuning"},
     {"benchmarks", "training", "generator"},

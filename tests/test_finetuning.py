@@ -9,7 +9,6 @@ import torch
 from conftest import SMALL, Cli
 
 from molgen.config import Config, load_config
-from molgen.datasets import Dataset
 from molgen.errors import MolgenError
 from molgen.finetuning import copy_rows, describe, initial_model
 from molgen.generator import MoleculeGenerator
@@ -30,7 +29,7 @@ def made_run(path: Path, pattern: str, *settings: str, randomized: bool = False)
     """A run as a training leaves it, but with its fresh weights."""
     config = load_config(None, [*SMALL, *settings])
     tokenizer = SmilesTokenizer.of_corpus(OLD, pattern, randomized)
-    run = create_run(path, config, tokenizer, Dataset("made", (), ()))
+    run = create_run(path, config, tokenizer, (), ())
     run.save_model(build_model(config.model, len(tokenizer), seed=3))
     return run
 
