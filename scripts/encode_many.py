@@ -1,0 +1,70 @@
+"""Many molecules as one encoded file, whatever their number: random SMILES of a dataset's, drawn with replacement.
+
+    python scripts/encode_many.py -n 100000000 -o many.molgen
+    molgen train many.molgen --config moses --out runs/many
+
+A share of the training molecules (--random) stands as a random SMILES, which starts with `<random>`, the others and the
+validation molecules as the canonical one. Memory holds the dataset and one portion. The seed decides every string.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from molgen.config import load_config
+from molgen.corpus_file import corpus_writer
+from molgen.datasets import build_dataset, read_source
+from molgen.molecules import RDKIT_VERSION
+from molgen.tokenizer import SmilesTokenizer, deepchem_pattern
+from molgen.workers import workers
+
+PORTION = 50_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-n", type=int, default=100_000)
+    parser.add_argument("-o", type=Path, required=True)
+    parser.add_argument("--source", default="moses")
+    parser.add_argument("--random", type=float, default=0.9)
+    parser.add_argument("--context", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    config, pattern = load_config(None, [], {"data.source": options.source}), deepchem_pattern()
+    rng = np.random.default_rng(options.seed)
+    start = time.monotonic()
+    with workers() as pool:
+        dataset = build_dataset(read_source(config.data), config.data, options.context, pattern, pool)
+        canonical = dataset.split("train")
+        tokenizer = SmilesTokenizer.of_corpus(canonical, pattern, randomized=True, rdkit_version=RDKIT_VERSION)
+        # the strings are what they are: whoever needs canonical ones has to make them
+        settings = config.data.model_copy(update={"form": "as-written", "duplicates": "keep"})
+        with (
+            corpus_writer(options.o, tokenizer, settings) as writer,
+            tqdm(total=options.n, unit="mol", disable=None) as bar,
+        ):
+            for first in range(0, options.n, PORTION):
+                size = min(PORTION, options.n - first)
+                drawn = [canonical[i] for i in rng.integers(len(canonical), size=size).tolist()]
+                seeds = rng.integers(1, 2**31, size=size).tolist()
+                chosen = np.flatnonzero(rng.random(size) < options.random).tolist()
+                forms = dict(zip(chosen, pool.map("random_form", [[drawn[i], seeds[i]] for i in chosen]), strict=True))
+                for i, smiles in enumerate(drawn):
+                    form = forms.get(i)
+                    ids = tokenizer.encode(form) if form else None
+                    fits = ids is not None and len(ids) <= options.context
+                    writer.add("train", form if form and fits else smiles, random=fits)
+                bar.update(size)
+            for smiles in dataset.split("validation"):
+                writer.add("validation", smiles)
+    seconds = time.monotonic() - start
+    print(
+        f"{options.o}: {sum(writer.sizes.values()):,} molecules, {options.o.stat().st_size:,} bytes, {seconds:,.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()
