@@ -69,11 +69,13 @@ class Corpus:
 
     def blocks(self, numbers: Rows, size: int) -> "Corpus":
         """A copy, in memory, of some blocks of `size` molecules; the last block of a corpus may be smaller."""
-        ends = [self.offsets[number * size : (number + 1) * size + 1] for number in numbers.tolist()]
-        ids = np.concatenate([self.ids[block[0] : block[-1]] for block in ends])
-        offsets = np.concatenate(([0], np.cumsum(np.concatenate([np.diff(block) for block in ends]))))
-        self.forget()
-        return Corpus(ids, offsets)
+        ids, lengths = [], []
+        for number in numbers.tolist():
+            offsets = self.offsets[number * size : (number + 1) * size + 1]
+            lengths.append(np.diff(offsets))
+            ids.append(self.ids[offsets[0] : offsets[-1]].copy())
+            self.forget()  # the system maps far more around each block than is asked for
+        return Corpus(np.concatenate(ids), np.concatenate(([0], np.cumsum(np.concatenate(lengths)))))
 
     def forget(self) -> None:
         """Lets go of what has been read of a mapped file: the system may keep it, this process need not."""

@@ -4,7 +4,7 @@
     molgen train many.molgen --config moses --out runs/many
 
 A share of the training molecules (--random) stands as a random SMILES, which starts with `<random>`, the others and the
-validation molecules as the canonical one. Memory holds the dataset and one portion. The seed decides every string.
+held-out molecules as the canonical one. Memory holds the dataset and one portion. The seed decides every string.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from molgen.config import load_config
 from molgen.corpus_file import corpus_writer
-from molgen.datasets import build_dataset, read_source
+from molgen.datasets import SPLITS, build_dataset, read_source
 from molgen.molecules import RDKIT_VERSION
 from molgen.tokenizer import SmilesTokenizer, deepchem_pattern
 from molgen.workers import workers
@@ -58,8 +58,9 @@ def main() -> None:
                     fits = ids is not None and len(ids) <= options.context
                     writer.add("train", form if form and fits else smiles, random=fits)
                 bar.update(size)
-            for smiles in dataset.split("validation"):
-                writer.add("validation", smiles)
+            for split in SPLITS[1:]:
+                for smiles in dataset.split(split):
+                    writer.add(split, smiles)
     seconds = time.monotonic() - start
     print(
         f"{options.o}: {sum(writer.sizes.values()):,} molecules, {options.o.stat().st_size:,} bytes, {seconds:,.0f} s"

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from molgen.runs import Run
 from molgen.tokenizer import SmilesTokenizer
 from molgen.training import train
 
+RNG = np.random.default_rng
 EPOCHS = ["training.epochs=2", "training.batch_size=16"]
 RANDOM = ["training.randomized=0.8", "training.randomized_end=0.4"]
 
@@ -276,8 +278,8 @@ def test_an_epoch_in_windows_sees_each_molecule_once(encoded: Path, cut) -> None
     assert len(mapped) > 3 * 50
     seen, shares, sizes = [], [], set()
     for (behind, window, parts), (_, same, same_parts) in zip(
-        epoch_steps(mapped, cut, 8, np.random.default_rng(1), window=50),
-        epoch_steps(loaded, cut, 8, np.random.default_rng(1), window=50),
+        epoch_steps(mapped, cut, 8, RNG(1), window=50),
+        epoch_steps(loaded, cut, 8, RNG(1), window=50),
         strict=True,
     ):
         for rows, same_rows in zip(parts, same_parts, strict=True):
@@ -293,10 +295,21 @@ def test_an_epoch_in_windows_sees_each_molecule_once(encoded: Path, cut) -> None
     assert max(sizes) <= 50
 
 
+def test_no_array_of_the_size_of_the_corpus_is_made() -> None:
+    offsets = np.arange(0, 10 * 1_500_001, 10)
+    corpus = Corpus(np.full(offsets[-1], 5, np.uint8), offsets)
+    tracemalloc.start()
+    molecules = sum(len(rows) for _, _, (rows,) in epoch_steps(corpus, bucketed_batches, 64, RNG(1), window=30_000))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert molecules == 1_500_000 == corpus.all_positions / 9
+    assert peak < 0.5 * corpus.offsets.nbytes
+
+
 def test_a_corpus_that_fits_into_a_window_is_cut_as_a_whole(encoded: Path) -> None:
     corpus = CorpusFile(encoded).split("train")
-    steps = list(epoch_steps(corpus, bucketed_batches, 8, np.random.default_rng(1), window=len(corpus)))
-    whole = bucketed_batches(corpus.positions, 8, np.random.default_rng(1))
+    steps = list(epoch_steps(corpus, bucketed_batches, 8, RNG(1), window=len(corpus)))
+    whole = bucketed_batches(corpus.positions, 8, RNG(1))
     assert [behind for behind, _, _ in steps] == [i / len(whole) for i in range(len(whole))]
     assert all(window is corpus for _, window, _ in steps)
     assert all(np.array_equal(a, b) for (_, _, (a,)), (b,) in zip(steps, whole, strict=True))
