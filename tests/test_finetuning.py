@@ -239,6 +239,14 @@ def test_the_context_grows_where_no_weight_belongs_to_a_position(
     assert len(MoleculeGenerator.load(tuned.path, "cpu").sample(5)) == 5
 
 
+def test_a_fine_tuning_may_have_dropout_that_the_other_run_had_not(tmp_path: Path, pattern: str, charged: Path) -> None:
+    run = made_run(tmp_path / "run", pattern)
+    options = {"training.init": str(run.path), "data.source": str(charged), "model.dropout": 0.2}
+    tuned = train(load_config(None, ["training.epochs=1", *AS_GIVEN], options), tmp_path / "out")
+    assert tuned.config.model.dropout == 0.2
+    assert tuned.config.model.width == run.config.model.width
+
+
 def test_the_recipe_for_transfer_says_how_to_make_the_run_that_it_starts_from(cli: Cli) -> None:
     done = cli("train", "--config", "tox21-transfer")
     assert done.code == 2
