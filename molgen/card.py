@@ -65,13 +65,14 @@ def _data(config: Config, report: Mapping[str, Any]) -> str:
 
 def _training(config: Config, report: Mapping[str, Any]) -> str:
     model, training, hardware = config.model, config.training, report["hardware"]
+    average = f"; a moving average over the steps, decay {training.ema:g}" if training.ema else ""
     lines = [
         f"- {model.blocks} blocks of width {model.width}, {model.heads} heads of {model.head_width}, feed-forward "
         f"{model.feedforward}, {model.positions} positions",
         f"- {training.optimizer}, learning rate {training.learning_rate:g}, seed {training.seed}",
         f"- {report['epochs']} epochs, {report['steps']:,} steps, {report['seconds']:,.0f} s on {hardware['device']} "
         f"({hardware['name']}, {hardware['threads']} threads)",
-        f"- the weights are those of epoch {report['best_epoch']}, which had the lowest validation NLL",
+        f"- the weights are those of epoch {report['best_epoch']}, which had the lowest validation NLL{average}",
     ]
     if report["init"]:
         lines.insert(0, f"- from the weights of `{report['init']['path']}`, sha256 `{report['init']['sha256']}`")

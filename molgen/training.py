@@ -41,6 +41,7 @@ from molgen.tokenizer import RANDOM, SmilesTokenizer, deepchem_pattern
 from molgen.workers import Workers, workers
 
 _SECONDS_BETWEEN_CURVES = 15.0
+_SECONDS_BETWEEN_SIGNS = 300.0
 
 
 @dataclass
@@ -339,7 +340,7 @@ def train_epoch(
     steps = epoch_steps(corpus, cut, config.batch_size, rng)
     model.train()
     total, seen, tokens = torch.zeros((), device=device), 0, 0
-    began = time.monotonic()
+    began = said = time.monotonic()
     noise = np.random.default_rng([config.seed, progress.epoch, 2, team.rank])  # each process has dropout of its own
     with (
         shared_threads(pieces) as threads,
@@ -372,6 +373,10 @@ def train_epoch(
             bar.update(positions)
             if i % 10 == 9:
                 bar.set_postfix_str(f"NLL {float(total) * team.size / seen:.2f}", refresh=False)
+            if bar.disable and time.monotonic() - said > _SECONDS_BETWEEN_SIGNS:  # a log file has no bar
+                said = time.monotonic()
+                speed = tokens / (said - began)
+                say(f"epoch {progress.epoch + 1}: {(i + 1) / len(steps):.0%}, {speed:,.0f} tokens/s")
             after_step()
     mean = float(team.sum(np.array(float(total)))) / seen
     if not math.isfinite(mean):

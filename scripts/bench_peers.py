@@ -78,7 +78,7 @@ def prepare_ours(job: Job) -> Figures:
 
 
 def train_ours(job: Job) -> Figures:
-    """Epochs of every third molecule by the function that `molgen train` calls, with the recipe's optimiser."""
+    """Epochs of every third molecule by the function that `molgen train` calls, with AdamW as the peers."""
     from molgen.batches import Corpus
     from molgen.config import load_config
     from molgen.model.build import build_model
@@ -89,7 +89,9 @@ def train_ours(job: Job) -> Figures:
 
     run = Run(Path(job.run))
     config = load_config("tomczak") if job.network == "source" else run.config
-    training = config.training.model_copy(update={"precision": job.precision, "batching": "buckets", "seed": job.seed})
+    changes = {"precision": job.precision, "batching": "buckets", "seed": job.seed}
+    changes |= {} if job.network == "source" else {"optimizer": "adamw"}
+    training = config.training.model_copy(update=changes)
     device = torch.device(job.device)
     thirds = job.rows[::3]
     offsets = np.cumsum([0, *map(len, thirds)])

@@ -114,7 +114,7 @@ def measure(run: Path, split: str, n: int) -> dict[str, float]:
     """The figures of `molgen eval`."""
     json_file = run / f"{split}.json"
     molgen("eval", str(run), "--split", split, "-n", str(n), "--json", str(json_file), "--force")
-    figures = json.loads(json_file.read_text())[0]["figures"]
+    figures = json.loads(json_file.read_text())
     return {name: figures[name] for name in FIGURES}
 
 

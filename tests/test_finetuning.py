@@ -209,7 +209,7 @@ def test_a_resumed_fine_tuning_needs_the_other_run_no_more_and_equals_one_never_
 
 
 def test_the_network_is_that_of_the_other_run(tmp_path: Path, pattern: str, charged: Path) -> None:
-    run = made_run(tmp_path / "run", pattern, "model.context=256")
+    run = made_run(tmp_path / "run", pattern, "model.context=256", "model.positions=learned")
 
     def refusal(*settings: str) -> str:
         options = {"training.init": str(run.path), "data.source": str(charged)}
@@ -221,6 +221,29 @@ def test_the_network_is_that_of_the_other_run(tmp_path: Path, pattern: str, char
     assert f"model.width: 64 in the configuration, 32 in {run.path}" in refusal("model.width=64")
     assert "leave model.* out" in refusal("model.blocks=2", "model.tied_head=false")  # the first is the same
     assert "max_tokens 300 is above model.context 256" in refusal("data.max_tokens=300")
+
+
+@pytest.mark.parametrize(
+    ("settings", "context"),
+    [([], 64), (["data.max_tokens=90"], 90), (["data.max_tokens=50"], 64), (["model.context=100"], 100)],
+)
+def test_the_context_grows_where_no_weight_belongs_to_a_position(
+    settings: list[str], context: int, tmp_path: Path, pattern: str, charged: Path
+) -> None:
+    run = made_run(tmp_path / "run", pattern, "model.context=64")
+    options = {"training.init": str(run.path), "data.source": str(charged)}
+    more = ["training.epochs=1", *SMALL, *AS_GIVEN]
+    tuned = train(load_config(None, [*more, *settings], options), tmp_path / "out")
+    assert tuned.config.model.context == context
+    assert len(MoleculeGenerator.load(tuned.path, "cpu").sample(5)) == 5
+
+
+def test_a_fine_tuning_may_have_dropout_that_the_other_run_had_not(tmp_path: Path, pattern: str, charged: Path) -> None:
+    run = made_run(tmp_path / "run", pattern)
+    options = {"training.init": str(run.path), "data.source": str(charged), "model.dropout": 0.2}
+    tuned = train(load_config(None, ["training.epochs=1", *AS_GIVEN], options), tmp_path / "out")
+    assert tuned.config.model.dropout == 0.2
+    assert tuned.config.model.width == run.config.model.width
 
 
 def test_the_recipe_for_transfer_says_how_to_make_the_run_that_it_starts_from(cli: Cli) -> None:

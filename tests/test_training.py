@@ -238,3 +238,11 @@ def test_weight_decay_acts_on_matrices_only() -> None:
 
 def test_molecules_that_rdkit_cannot_read_are_none() -> None:
     assert [parse(s) for s in ("", "C(", "C1C1", "С", "C" * 10_001, "(" * 5_000)] == [None] * 6
+
+
+def test_a_long_epoch_gives_signs_of_life_where_there_is_no_terminal_for_a_bar(
+    thirty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("molgen.training._SECONDS_BETWEEN_SIGNS", 0.0)
+    train(config_for(thirty, "training.epochs=1"), tmp_path / "run")
+    assert "epoch 1: 100%, " in capsys.readouterr().err
