@@ -135,7 +135,7 @@ class ModelConfig(Section):
     """Biases in the linear layers of the blocks and in an untied head."""
     tied_head: bool = True
     """The head uses the token embedding as its weights."""
-    dropout: Share = 0.0
+    dropout: Share = 0.1
     """Dropout on what each part adds to the residual stream."""
     embedding_dropout: Share = 0.0
     """Dropout on the sum of token and position embedding."""
@@ -156,7 +156,7 @@ class ModelConfig(Section):
 class TrainingConfig(Section):
     """The loop."""
 
-    epochs: int = Field(50, ge=1, le=1_000_000)
+    epochs: int = Field(60, ge=1, le=1_000_000)
     """Passes over the training split."""
     batch_size: int = Field(64, ge=1, le=1_000_000)
     """Molecules in a batch; with buckets, on average."""
@@ -182,9 +182,9 @@ class TrainingConfig(Section):
     """Largest norm of the gradient; null: no clipping."""
     precision: Precision = "auto"
     """bf16 autocast where the device gains from it (auto), never (fp32), or always (bf16)."""
-    randomized: Share = 0.9
+    randomized: Share = 0.8
     """Share of molecules shown as a random SMILES, fresh in each epoch, at the start; 0 with as-written strings."""
-    randomized_end: Share = 0.6
+    randomized_end: Share = 0.3
     """The same share at the end; it moves linearly from one to the other."""
     patience: int | None = Field(None, ge=0)
     """Stop after more than this many epochs in a row without a better validation NLL; null: never."""

@@ -29,16 +29,17 @@ _MOST_NAMED = 5
 def taken_over(config: Config, out: Path) -> tuple[Run, Config]:
     """The run that `training.init` names, and the configuration with its path and its model section.
 
-    Dropout may differ, and so may the context unless positions are learned: left out, it grows to `data.max_tokens`.
+    Dropout is the new training's own. The context may differ unless positions are learned: left out, it grows to
+    `data.max_tokens`.
     Raises MolgenError for a run without weights, for one that `out` would overwrite, and for a model setting that
     differs from the run's.
     """
     origin = _named_run(Path(config.training.init or ""))
     if out.exists() and origin.path.samefile(out):
         raise MolgenError(f"{out}: is the run to start from", "choose another --out")
-    free = {"dropout", "embedding_dropout"}  # what no weight depends on
+    free = dropout = {"dropout", "embedding_dropout"}  # what no weight depends on
     if origin.config.model.positions != "learned":
-        free.add("context")
+        free = free | {"context"}
     for key in sorted(config.model.model_fields_set - free):
         here, there = getattr(config.model, key), getattr(origin.config.model, key)
         if here != there:
@@ -48,7 +49,7 @@ def taken_over(config: Config, out: Path) -> tuple[Run, Config]:
     origin.model(torch.device("cpu"))  # damaged weights are refused before anything is written
     values = config.model_dump()
     values["model"] = origin.config.model.model_dump() | config.model.model_dump(
-        include=free & config.model.model_fields_set
+        include=dropout | (free & config.model.model_fields_set)
     )
     if "context" in free - config.model.model_fields_set:
         values["model"]["context"] = max(origin.config.model.context, config.data.max_tokens or 0)

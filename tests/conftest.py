@@ -23,6 +23,7 @@ SMALL = [
     "model.heads=2",
     "model.head_width=16",
     "model.feedforward=64",
+    "model.dropout=0.0",
     "training.randomized=0.0",
     "training.randomized_end=0.0",
 ]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import SMALL, Cli
 
-from molgen.config import Config, load_config
+from molgen.config import Config, ModelConfig, load_config
 from molgen.errors import MolgenError
 from molgen.finetuning import copy_rows, describe, initial_model
 from molgen.generator import MoleculeGenerator
@@ -238,11 +238,15 @@ def test_the_context_grows_where_no_weight_belongs_to_a_position(
     assert len(MoleculeGenerator.load(tuned.path, "cpu").sample(5)) == 5
 
 
-def test_a_fine_tuning_may_have_dropout_that_the_other_run_had_not(tmp_path: Path, pattern: str, charged: Path) -> None:
+@pytest.mark.parametrize(("settings", "dropout"), [({}, ModelConfig().dropout), ({"model.dropout": 0.2}, 0.2)])
+def test_dropout_of_a_fine_tuning_is_its_own_and_not_the_other_runs(
+    settings: dict[str, float], dropout: float, tmp_path: Path, pattern: str, charged: Path
+) -> None:
     run = made_run(tmp_path / "run", pattern)
-    options = {"training.init": str(run.path), "data.source": str(charged), "model.dropout": 0.2}
+    assert run.config.model.dropout == 0
+    options = {"training.init": str(run.path), "data.source": str(charged), **settings}
     tuned = train(load_config(None, ["training.epochs=1", *AS_GIVEN], options), tmp_path / "out")
-    assert tuned.config.model.dropout == 0.2
+    assert tuned.config.model.dropout == dropout > 0
     assert tuned.config.model.width == run.config.model.width
 
 

@@ -22,7 +22,7 @@ ids = ["-".join(str(value) for value in c.values()) for c in COMBINATIONS]
 
 
 def small(**changes: object) -> Decoder:
-    numbers = {"context": 12, "width": 16, "blocks": 2, "heads": 3, "head_width": 8, "feedforward": 24}
+    numbers = {"context": 12, "width": 16, "blocks": 2, "heads": 3, "head_width": 8, "feedforward": 24, "dropout": 0.0}
     return build_model(ModelConfig(**{**numbers, "initialization": "pytorch", **changes}), 20)
 
 
