@@ -376,7 +376,7 @@ def train_epoch(
             if bar.disable and time.monotonic() - said > _SECONDS_BETWEEN_SIGNS:  # a log file has no bar
                 said = time.monotonic()
                 speed = tokens / (said - began)
-                say(f"epoch {progress.epoch + 1}: {(i + 1) / len(steps):.0%}, {speed:,.0f} tokens/s")
+                say(f"epoch {progress.epoch + 1}: {tokens / corpus.all_positions:.0%}, {speed:,.0f} tokens/s")
             after_step()
     mean = float(team.sum(np.array(float(total)))) / seen
     if not math.isfinite(mean):
