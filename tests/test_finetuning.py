@@ -139,7 +139,8 @@ def test_fine_tuning_says_and_records_where_it_started(charged: Path, small_run:
     tuned = Run(Path("tuned"))
     assert tuned.config.training.init == "runs/small"
     assert tuned.config.training.learning_rate == load_config("finetune").training.learning_rate
-    assert tuned.config.model == small_run.config.model
+    dropout = {"dropout": load_config("finetune").model.dropout}  # the training's own
+    assert tuned.config.model == small_run.config.model.model_copy(update=dropout)
     digest = hashlib.sha256((small_run.path / "model.safetensors").read_bytes()).hexdigest()
     assert tuned.report["init"] == {"path": "runs/small", "sha256": digest}
     assert small_run.report["init"] is None
