@@ -414,6 +414,7 @@ def test_a_file_of_random_forms_trains_and_is_not_copied_as_strings(
 @pytest.mark.slow
 def test_two_processes_train_on_a_file_as_one_does(encoded: Path, tmp_path: Path) -> None:
     same = ["training.batch_size=15", "training.precision=fp32", "training.schedule=constant", "training.warmup=0"]
+    same += ["training.optimizer=adamw"]  # Muon computes in bfloat16, where another order of sums is another figure
     one = train(config_for(encoded, *same), tmp_path / "one")
     plain = [setting for setting in SMALL if "randomized" not in setting]
     code, _, err = torchrun(tmp_path, "train", encoded, "--out", "two", *options(*plain, *EPOCHS, *same))
