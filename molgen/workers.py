@@ -12,8 +12,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -34,6 +35,7 @@ TASKS: dict[str, Callable[..., Any]] = {
 }
 _CHUNK = 500
 _SECONDS, _SECONDS_AN_ITEM = 10.0, 0.1
+_MORE_MEMORY = 4 * 2**30  # than a worker starts with: a molecule that eats more is lost alone
 
 
 class Worker:
@@ -148,6 +150,11 @@ def workers(processes: int | None = None) -> Iterator[Workers]:
 def _serve() -> None:
     if hasattr(os, "nice"):
         os.nice(5)  # the threads of a training wait for each other: a worker must not hold one of them up
+    with suppress(ImportError, OSError, ValueError):  # not Linux; a limit that is lower already
+        import resource
+
+        mapped = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + _MORE_MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever C++ prints must not end up among the answers
     for line in sys.stdin:
