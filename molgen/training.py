@@ -97,10 +97,11 @@ def train(config: Config, out: Path, resume: bool = False, force: bool = False) 
             _check_directory(out, resume, force)
             choose_device(config.training.device)
             if file:
-                made_with = _made_with(Run(out), _prepare_encoded(config, file, out, resume))
+                molecules_sha256 = _prepare_encoded(config, file, out, resume)
             elif pool:
                 dataset = _prepare(config, out, resume, pool)
-                made_with = _made_with(Run(out), dataset.sha256)
+                molecules_sha256 = dataset.sha256
+            made_with = _made_with(Run(out), molecules_sha256)
             if resume:
                 _check_unchanged(Run(out), made_with)
         run = Run(Path(team.meet(str(out))))
