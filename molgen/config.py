@@ -97,7 +97,8 @@ class DataConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _named_stay_as_published(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("source", "tox21") in NAMED:
+        source = values.get("source", "tox21") if isinstance(values, dict) else None
+        if isinstance(source, str) and source in NAMED:
             return _AS_PUBLISHED | values
         return values
 
@@ -267,7 +268,8 @@ def parse_yaml(text: str, name: str) -> Any:
     """YAML text → plain values. Raises MolgenError; executes nothing, expands no alias."""
     try:
         return _Loader(text).get_single_data()
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        # PyYAML lets what a tag such as `!!bool` cannot be made of end in any of these
         raise MolgenError(f"{name}: not readable as YAML: {error}", "plain `section:` and `key: value` lines") from None
 
 
