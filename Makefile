@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test quick bench setup lint clean
+.PHONY: demo test quick bench setup lint audit sbom clean
 
 setup: .venv/installed
 
@@ -41,5 +41,18 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Known vulnerabilities of the pinned versions; a list of all that is installed (CycloneDX). Their tools, which molgen
+# does not need, have an environment of their own.
+audit: .venv-audit/installed
+	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+sbom: setup .venv-audit/installed
+	.venv-audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file sbom.json $(BIN)/python
+
+.venv-audit/installed: scripts/audit-requirements.txt
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet --requirement scripts/audit-requirements.txt
+	touch $@
+
 clean:
-	rm -rf .venv .venv-peers build dist .*_cache molgen_lm.egg-info
+	rm -rf .venv .venv-peers .venv-audit sbom.json build dist .*_cache molgen_lm.egg-info

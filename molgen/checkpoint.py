@@ -3,11 +3,12 @@
 import json
 import math
 import os
+import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from molgen.errors import MolgenError
 
 _DTYPES = {"F32", "BF16", "F16"}
+_MOMENT = re.compile(r"optimizer\.(\d{1,6})\.(\w+)")
 
 
 @contextmanager
@@ -75,15 +77,10 @@ def load_weights(path: Path, build: Callable[[], nn.Module], weights: int, expec
                 raise _damaged(
                     path, f"tensor {different[0]!r} is {'unknown' if different[0] in entries else 'missing'}"
                 )
-            for name, shape in shapes.items():
-                kind, sizes = entries[name].get_dtype(), entries[name].get_shape()
-                if sizes != shape or kind not in _DTYPES:
-                    raise _damaged(path, f"tensor {name!r} is {kind} {tuple(sizes)}, should be {tuple(shape)}")
+            for name, shape in shapes.items():  # all of them before the first is read
+                _check_shape(path, name, entries[name], [shape])
             for name, parameter in model.named_parameters():
-                tensor = file.get_tensor(name)
-                if not torch.isfinite(tensor).all():
-                    raise _damaged(path, f"tensor {name!r} holds NaN or infinity")
-                parameter.data.copy_(tensor)
+                parameter.data.copy_(_finite(path, name, file.get_tensor(name)))
             return model
     except (OSError, SafetensorError) as error:
         raise _damaged(path, str(error)) from None
@@ -94,33 +91,66 @@ def save_state(
     models: Mapping[str, nn.Module],
     optimizer: torch.optim.Optimizer,
     position: Mapping[str, object],
+    made_with: Mapping[str, str],
 ) -> None:
-    """What an exact resume needs: weights, optimiser state, and the position of the loop as JSON in the header."""
+    """What an exact resume needs: weights, optimiser state, and in the header the loop's position and what made it."""
     tensors = {f"{key}.{name}": tensor for key, model in models.items() for name, tensor in _parameters(model).items()}
     for index, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():
             tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value).contiguous()
-    write_atomically(path, save(tensors, {"position": json.dumps(position)}))
+    write_atomically(path, save(tensors, {**made_with, "position": json.dumps(position)}))
+
+
+def state_made_with(path: Path) -> dict[str, str]:
+    """What `save_state` was told that a state was made with. Raises MolgenError for a damaged file."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise _damaged(path, str(error)) from None
 
 
 def load_state(path: Path, models: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, object]:
-    """Restores what `save_state` wrote and gives back the position. Raises MolgenError for a damaged file."""
+    """Restores what `save_state` wrote and gives back the position.
+
+    Raises MolgenError for a damaged file: a tensor that is missing, unknown, not finite or of another shape or type.
+    """
+    weights = {f"{key}.{name}": p for key, model in models.items() for name, p in model.named_parameters()}
+    # in the order in which an optimiser's state counts them
+    optimized = [p for group in optimizer.param_groups for p in group["params"]]
     try:
         with safe_open(str(path), framework="pt") as file:
             position: dict[str, object] = json.loads((file.metadata() or {})["position"])
-            for key, model in models.items():
-                for name, parameter in model.named_parameters():
-                    parameter.data.copy_(file.get_tensor(f"{key}.{name}"))
-            state: dict[int, dict[str, Tensor]] = {}
+            moments: dict[str, tuple[int, str]] = {}
             for name in file.keys():  # noqa: SIM118 - not a mapping
-                kind, _, rest = name.partition(".")
-                if kind == "optimizer":
-                    index, _, key = rest.partition(".")
-                    state.setdefault(int(index), {})[key] = file.get_tensor(name)
+                shapes = [list(weights[name].shape)] if name in weights else []
+                if match := _MOMENT.fullmatch(name):
+                    moments[name] = int(match[1]), match[2]
+                    shapes = [[], list(optimized[int(match[1])].shape)] if int(match[1]) < len(optimized) else []
+                if not shapes:
+                    raise _damaged(path, f"tensor {name!r} is unknown")
+                _check_shape(path, name, file.get_slice(name), shapes)
+            for name, parameter in weights.items():
+                parameter.data.copy_(_finite(path, name, file.get_tensor(name)))
+            state: dict[int, dict[str, Tensor]] = {}
+            for name, (index, key) in moments.items():
+                state.setdefault(index, {})[key] = _finite(path, name, file.get_tensor(name))
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
             return position
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise _damaged(path, str(error)) from None
+
+
+def _check_shape(path: Path, name: str, entry: Any, shapes: Sequence[list[int]]) -> None:
+    kind, sizes = entry.get_dtype(), entry.get_shape()
+    if sizes not in shapes or kind not in _DTYPES:
+        raise _damaged(path, f"tensor {name!r} is {kind} {tuple(sizes)}, should be {tuple(shapes[-1])}")
+
+
+def _finite(path: Path, name: str, tensor: Tensor) -> Tensor:
+    if not torch.isfinite(tensor).all():
+        raise _damaged(path, f"tensor {name!r} holds NaN or infinity")
+    return tensor
 
 
 def _parameters(model: nn.Module) -> dict[str, Tensor]:

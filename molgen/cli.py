@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,10 +28,12 @@ from molgen.cli_options import (
     Settings,
     Where,
     check_target,
+    check_unchanged,
     configuration,
 )
 from molgen.errors import MolgenError
 from molgen.processes import complain, processes, say
+from molgen.signals import TerminatedError, terminate
 
 if TYPE_CHECKING:
     from molgen.evaluation import Evaluation
@@ -80,15 +82,18 @@ def train(
     from molgen import runs
     from molgen.training import train as run_training
 
-    if out is None and resume:
-        out = runs.newest_unfinished()
+    if resume:
+        out = out or runs.newest_unfinished()
+        training.pop("training.init")  # the library says what is wrong with it
+        named = {"data.source": data, "data.smiles_column": smiles_column, "data.where": where, **training}
+        check_unchanged(out, config, settings, named)
     elif out is None:
         name = Path(recipe or resolved.data.source).name.split(".")[0]
         name = "stdin" if name in ("", "-") else name
         out = runs.FOLDER / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
         run_training(resolved, out, resume=resume, force=force)
-    except (KeyboardInterrupt, _TerminatedError):
+    except (KeyboardInterrupt, TerminatedError):
         if (out / runs.STATE).exists():
             say(f"stopped; `molgen train --resume --out {out}` goes on after the last whole epoch")
         raise
@@ -212,6 +217,7 @@ def evaluate(
 
     chosen: list[Any] = [metric.value for metric in [*(metrics or [Metric.basic]), *([Metric.chem] if report else [])]]
     with workers() as pool:  # they start while the rest is imported
+        from molgen.checkpoint import write_atomically
         from molgen.evaluation import evaluate_targets
         from molgen.presentation import table
 
@@ -225,7 +231,7 @@ def evaluate(
         write_report(evaluations, report)
     if json is not None:
         values = [evaluation.to_json() for evaluation in evaluations]
-        json.write_text(dumps(values[0] if len(values) == 1 else values, indent=1) + "\n", encoding="utf-8")
+        write_atomically(json, (dumps(values[0] if len(values) == 1 else values, indent=1) + "\n").encode())
 
 
 app.command(name="evaluate", hidden=True)(evaluate)
@@ -264,21 +270,13 @@ def score(
         say(f"{len(missing)} of {len(rows)} not scored: {reasons}")
 
 
-class _TerminatedError(Exception):
-    """SIGTERM."""
-
-
-def _terminate(*_: Any) -> NoReturn:
-    raise _TerminatedError
-
-
 def _command() -> str:
     return shlex.join(["molgen", *sys.argv[1:]])
 
 
 def main(arguments: Iterable[str] | None = None) -> None:
     """Runs a command and exits: 0 done, 2 wrong input, 1 a fault, 130 / 143 interrupted / terminated."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, terminate)
     try:
         code = app(list(arguments) if arguments is not None else None, standalone_mode=False)
     except typer.Exit as leaving:
@@ -290,7 +288,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
         code = 2
     except typer.Abort:
         code = 130
-    except (KeyboardInterrupt, _TerminatedError) as signalled:
+    except (KeyboardInterrupt, TerminatedError) as signalled:
         code = 130 if isinstance(signalled, KeyboardInterrupt) else 143
     except (OSError, RuntimeError, ArithmeticError) as fault:
         complain(" ".join(str(fault).split()))

@@ -57,6 +57,20 @@ def configuration(
     return recipe, load_config(recipe, settings or [], named)
 
 
+def check_unchanged(run: Path, config: str | None, settings: list[str] | None, named: Mapping[str, Any]) -> None:
+    """Raises MolgenError for a setting with which a run cannot go on because it began with another."""
+    from molgen.config import differing, load_config, value_of
+    from molgen.runs import Run
+
+    before = Run(run).config
+    now = load_config(config, settings or [], named, base=before)
+    for key in differing(now, before):
+        raise MolgenError(
+            f"{key}: {value_of(now, key)} with --resume, but {run} began with {value_of(before, key)}",
+            "leave it out, or train into a new directory",
+        )
+
+
 def check_target(path: Path | None, force: bool) -> None:
     """Raises MolgenError for a file that exists, unless `force`, and for one in no directory."""
     if path is None:

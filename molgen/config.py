@@ -97,7 +97,8 @@ class DataConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _named_stay_as_published(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("source", "tox21") in NAMED:
+        source = values.get("source", "tox21") if isinstance(values, dict) else None
+        if isinstance(source, str) and source in NAMED:
             return _AS_PUBLISHED | values
         return values
 
@@ -253,11 +254,22 @@ _resolver(
 _resolver("null", "null|~|", "n~\0")
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes a text that either reading of YAML would take for something else, such as a column called `1e5`."""
+
+
+_Dumper.yaml_implicit_resolvers = {
+    first: [*_Loader.yaml_implicit_resolvers.get(first, ()), *yaml.SafeDumper.yaml_implicit_resolvers.get(first, ())]
+    for first in _Loader.yaml_implicit_resolvers.keys() | yaml.SafeDumper.yaml_implicit_resolvers.keys()
+}
+
+
 def parse_yaml(text: str, name: str) -> Any:
     """YAML text → plain values. Raises MolgenError; executes nothing, expands no alias."""
     try:
         return _Loader(text).get_single_data()
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        # PyYAML lets what a tag such as `!!bool` cannot be made of end in any of these
         raise MolgenError(f"{name}: not readable as YAML: {error}", "plain `section:` and `key: value` lines") from None
 
 
@@ -272,12 +284,15 @@ def load_config(
     recipe: str | None = None,
     overrides: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
+    base: Config | None = None,
 ) -> Config:
     """A recipe's name or a YAML file, then `section.key=value` strings, then `{"section.key": value}` options.
 
+    All of it on top of the defaults, or of another configuration.
+
     Raises MolgenError for an unknown recipe, an unreadable file, an unknown key or a value out of range.
     """
-    merged: dict[str, Any] = {}
+    merged: dict[str, Any] = base.model_dump() if base else {}
     if recipe is not None:
         name, text = _recipe_text(recipe)
         _merge(merged, parse_yaml(text, name) or {}, name)
@@ -309,9 +324,21 @@ def validate(values: Any, name: str) -> Config:
         raise MolgenError(f"{name}: {message}", hint) from None
 
 
+def differing(one: Config, other: Config) -> list[str]:
+    """The `section.key` of each setting in which two configurations differ."""
+    keys = (f"{section}.{key}" for section, fields in one.model_dump().items() for key in fields)
+    return [key for key in keys if value_of(one, key) != value_of(other, key)]
+
+
+def value_of(config: Config, key: str) -> Any:
+    """The setting that `section.key` names."""
+    section, _, field = key.partition(".")
+    return getattr(getattr(config, section), field)
+
+
 def to_yaml(config: Config) -> str:
     """The resolved configuration, every field written out."""
-    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+    return str(yaml.dump(config.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 
 def _nearest(key: str) -> str:

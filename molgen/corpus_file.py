@@ -66,6 +66,8 @@ class Lengths(NamedTuple):
     """Molecules of more tokens than the context."""
     random: int
     """Molecules that start with `<random>`."""
+    sha256: str
+    """Of the arrays."""
 
 
 class CorpusFile:
@@ -125,7 +127,7 @@ class CorpusFile:
     def check(self, context: int) -> Lengths:
         """Reads everything once. Raises MolgenError unless each molecule is a start, tokens and one `<eos>`."""
         special, longest, too_long, random = len(self.tokenizer.special), 0, 0, 0
-        whole = Corpus(self._ids, self._offsets, self._map)
+        whole, digest = Corpus(self._ids, self._offsets, self._map), hashlib.sha256()
         for first in range(0, len(whole), _AT_ONCE):
             offsets = self._offsets[first : first + _AT_ONCE + 1]
             lengths = np.diff(offsets) - 2
@@ -137,11 +139,13 @@ class CorpusFile:
             sound = started.all() and (ends == EOS).all() and np.count_nonzero(ids < special) == 2 * len(lengths)
             if not sound or ids.max() >= len(self.tokenizer):
                 raise _damaged(self.path, f"ids of molecule {first + 1:,} or of one after it are no molecule's")
+            digest.update(offsets.tobytes())
+            digest.update(ids.tobytes())
             longest = max(longest, int(lengths.max()))
             too_long += int(np.count_nonzero(lengths > context))
             random += int(np.count_nonzero(starts != BOS))
             whole.forget()
-        return Lengths(longest, too_long, random)
+        return Lengths(longest, too_long, random, digest.hexdigest())
 
     def split(self, name: str) -> Corpus:
         """One split, mapped."""

@@ -12,6 +12,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -118,7 +119,7 @@ class Dataset:
         """Changes to rows that stayed, the most frequent first; a row with two of them counts in both."""
         return _by_reason(d for d in self.dropped if d.reason in cleaning.ALTERED)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Changes with any molecule, its order or its split."""
         return hashlib.sha256("\n".join(f"{m.smiles} {m.split}" for m in self.molecules).encode()).hexdigest()

@@ -4,6 +4,7 @@ from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from threading import Event
@@ -19,7 +20,7 @@ from molgen.errors import MolgenError
 from molgen.likelihood import likelihood
 from molgen.model.decoder import Decoder
 from molgen.molecules import RDKIT_VERSION
-from molgen.optim import choose_device
+from molgen.optim import choose_device, in_memory
 from molgen.processes import ALONE, Team
 from molgen.properties import PROPERTIES, Screen
 from molgen.runs import Run, find_run
@@ -97,6 +98,7 @@ class MoleculeGenerator:
     def __init__(self, model: Decoder, tokenizer: SmilesTokenizer, run: Run | None = None) -> None:
         self.model, self.tokenizer, self.run = model, tokenizer, run
         self.device = model.embedding.weight.device
+        self._halved = False  # whether batches are drawn in halves, for want of a GPU's memory
 
     @classmethod
     def load(cls, run: str | Path | None = None, device: Device = "auto") -> "MoleculeGenerator":
@@ -244,14 +246,21 @@ class MoleculeGenerator:
         precision = self.run.config.training.precision if self.run else "auto"
         # The CPU's generator takes 32 bits: numbers in a row keep all batches of a run apart.
         first = int(np.random.SeedSequence(seed).generate_state(1)[0])
-        stopped = Event()
+        stopped, never = Event(), self.tokenizer.never_drawn
 
         def draw_batch(number: int, rows: int) -> list[str | None]:
-            random = torch.Generator(self.device).manual_seed((first + number) % 2**32)
-            ids = decode(
-                self.model, start, rows, filters, self.tokenizer.never_drawn, random, precision, stopped.is_set
-            )
-            return self.tokenizer.decode(ids.cpu().numpy())
+            def drawn(*parts: int) -> list[str | None]:
+                random = torch.Generator(self.device).manual_seed((first + number) % 2**32)
+                pieces = (
+                    decode(self.model, start, n, filters, never, random, precision, stopped.is_set) for n in parts
+                )
+                return [text for ids in pieces for text in self.tokenizer.decode(ids.cpu().numpy())]
+
+            if rows == 1:
+                return drawn(1)
+            halves = partial(drawn, rows - rows // 2, rows // 2)
+            self._halved, texts = in_memory(self._halved, partial(drawn, rows), halves)
+            return texts
 
         threads, waiting = at_once(self.device), iter(batches)
         ahead = list(islice(waiting, 2 * threads))  # so that no thread waits for who takes the results

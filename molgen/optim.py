@@ -5,14 +5,16 @@ import math
 import platform
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, assert_never
+from typing import Any, TypeVar, assert_never
 
 import torch
 from torch import Tensor, nn
 
 from molgen.config import Device, Precision, TrainingConfig
 from molgen.errors import MolgenError
+from molgen.processes import say
 
+T = TypeVar("T")
 Group = dict[str, Any]
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
@@ -184,6 +186,21 @@ def _gains_from_bf16(device: torch.device) -> bool:
         capabilities = torch.cpu.get_capabilities()
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return False  # mps gains nothing at these sizes
+
+
+def in_memory(halved: bool, whole: Callable[[], T], halves: Callable[[], T]) -> tuple[bool, T]:
+    """A piece of work, in two halves if it has come to that before or if a GPU's memory is too small for the whole.
+
+    Gives back which it was, and the result. What is too small for a half raises torch's own error.
+    """
+    if not halved:
+        try:
+            return False, whole()
+        except torch.OutOfMemoryError:
+            pass  # out of this block, so that the error holds nothing in memory any more
+        torch.cuda.empty_cache()
+        say("out of GPU memory: batches are worked on in halves from here on")
+    return True, halves()
 
 
 def hardware(device: torch.device) -> dict[str, str | int]:

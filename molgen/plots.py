@@ -7,6 +7,8 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from molgen.checkpoint import replacing
+
 _INK, _TRAIN, _VALIDATION = "#3a3a44", "#9aa5b8", "#2a6fbb"
 
 
@@ -29,4 +31,5 @@ def draw_curves(log: Sequence[dict[str, float]], path: Path, title: str) -> None
         left.legend(frameon=False)
         right.plot(epochs, [row["val_top1"] for row in log], color=_VALIDATION)
         right.set(xlabel="epoch", ylabel="top-1 reconstruction, share of tokens", title="validation")
-        figure.savefig(path, dpi=130)
+        with replacing(path) as file:
+            figure.savefig(file, dpi=130, format="png")

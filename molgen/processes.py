@@ -175,6 +175,28 @@ def say(text: str) -> None:
         tqdm.write(text, file=sys.stderr)  # keeps clear of a bar
 
 
+def duration(seconds: float) -> str:
+    """A length of time as a person says it."""
+    for size, name in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {name}" if seconds < 9.5 * size else f"{seconds / size:.0f} {name}"
+    return f"{seconds:.0f} seconds"
+
+
+def memory_used() -> str:
+    """The most that this process has held so far; on a GPU, what it holds there."""
+    import torch
+
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
+    try:
+        import resource
+    except ImportError:  # Windows
+        return "an unknown amount"
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.1f} GiB"
+
+
 def complain(text: str) -> None:
     """The line that a command ends with when it fails.
 

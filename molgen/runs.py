@@ -5,7 +5,10 @@ import gzip
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Sequence
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +23,13 @@ from molgen.datasets import Dropped, Molecule, reference_smiles
 from molgen.errors import MolgenError
 from molgen.model.build import build_model, count_weights
 from molgen.model.decoder import Decoder
+from molgen.processes import say
 from molgen.tokenizer import SmilesTokenizer
+
+try:
+    import fcntl
+except ImportError:  # Windows has other locks, and no promise here
+    fcntl = None  # type: ignore[assignment]
 
 FOLDER = Path("runs")
 CONFIG, TOKENIZER, WEIGHTS, STATE = "config.yaml", "tokenizer.json", "model.safetensors", "state.safetensors"
@@ -29,6 +38,9 @@ MOLECULES, DROPPED = "molecules.csv.gz", "dropped.csv.gz"
 LOG_COLUMNS = ("step", "epoch", "train_nll", "val_nll", "val_top1", "lr", "tokens_per_second", "seconds")
 MOST_COPIED = 500_000
 """A dataset of more molecules is recorded by its name and hash instead of being copied into the run."""
+# A state is the weights, their average and two moments; the best weights lie beside it; for a moment old and new do.
+_BYTES_A_WEIGHT = 4 * 2 * (4 + 1)
+_BYTES_A_MOLECULE = 100
 
 
 class Run:
@@ -150,8 +162,12 @@ class Run:
     def log(self) -> list[dict[str, float]]:
         """The rows of log.csv, one an epoch."""
         path = self.path / LOG
-        with path.open(encoding="utf-8", newline="") as file:
-            return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                rows = [{key: float(row[key]) for key in LOG_COLUMNS} for row in csv.DictReader(file)]
+        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+            raise MolgenError(f"{path}: cannot be read: {error}", "restore the file, or train again") from None
+        return rows
 
     def write_log(self, rows: Iterable[dict[str, float]]) -> None:
         """Replaces log.csv."""
@@ -167,6 +183,41 @@ class Run:
         write_atomically(self.path / REPORT, (json.dumps(report, indent=1) + "\n").encode())
 
 
+@contextmanager
+def at_work(path: Path) -> Iterator[None]:
+    """Makes a run directory if there is none, and keeps other trainings out of it while the block runs.
+
+    The lock is the kernel's: it goes with the process, however that ends, and leaves no file. What a write that was
+    killed has left is removed; so is the directory if nothing was written into it.
+    Raises MolgenError where another training is at work.
+    """
+    if path.exists() and not path.is_dir():
+        raise MolgenError(f"{path}: is a file", "choose another --out")
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        if fcntl is not None:
+            handle = os.open(path, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise MolgenError(
+                    f"{path}: another training is at work in it", "wait for its end, or choose another --out"
+                ) from None
+            except OSError as error:  # some network file systems
+                say(f"{path}: cannot be locked ({error.strerror}): start no second training in it")
+        for name in (CONFIG, TOKENIZER, WEIGHTS, STATE, LOG, CURVES, REPORT, CARD, MOLECULES, DROPPED):
+            for part in path.glob(f".{name}.*"):
+                part.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # at the first that is not empty
+                for folder in made:
+                    folder.rmdir()
+
+
 def create_run(
     path: Path,
     config: Config,
@@ -176,13 +227,22 @@ def create_run(
 ) -> Run:
     """Writes what is known before the first step: configuration, tokenizer, molecules and what was dropped.
 
-    None: the run does not list them.
+    None: the run does not list them. Molecules of a fine-tuning are listed however many they are: which of them the
+    other run knew cannot be told again without it. Raises MolgenError where the disk has no room for the run.
     """
     path.mkdir(parents=True, exist_ok=True)
+    copied = molecules is not None and (len(molecules) <= MOST_COPIED or config.training.init is not None)
+    weights = count_weights(config.model, len(tokenizer))
+    need = _BYTES_A_WEIGHT * weights + _BYTES_A_MOLECULE * (len(molecules or ()) if copied else 0)
+    if (free := shutil.disk_usage(path).free) < need:
+        raise MolgenError(
+            f"{path}: {free / 2**20:,.0f} MiB are free, the run needs up to {need / 2**20:,.0f}",
+            "free some space, or choose another --out",
+        )
     for old in (WEIGHTS, STATE, LOG, CURVES, REPORT, CARD, MOLECULES, DROPPED):
         (path / old).unlink(missing_ok=True)
     write_atomically(path / TOKENIZER, tokenizer.to_json().encode())
-    if molecules is not None and len(molecules) <= MOST_COPIED:
+    if molecules is not None and copied:
         write_table(path / MOLECULES, Molecule._fields, molecules)
     if dropped is not None:
         write_table(path / DROPPED, Dropped._fields, dropped)

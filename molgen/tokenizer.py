@@ -181,13 +181,14 @@ class SmilesTokenizer:
             sound = (
                 special in (SPECIAL, (*SPECIAL, RANDOM))
                 and isinstance(pattern, str)
+                and pattern.isascii()
                 and isinstance(tokens, list)
                 and len(tokens) <= _MOST_TOKENS
-                and all(isinstance(token, str) and token for token in tokens)
+                and all(isinstance(token, str) and token and token.isascii() for token in tokens)
                 and len({*special, *tokens}) == len(special) + len(tokens)
             )
             if not sound:
                 raise ValueError("fields of the wrong kind, or a token twice")
             return cls(pattern, tokens, special != SPECIAL, str(values.get("rdkit", "")))
-        except (KeyError, TypeError, re.error, RecursionError) as error:
+        except (KeyError, TypeError, re.error, OverflowError, RecursionError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None

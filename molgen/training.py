@@ -2,19 +2,18 @@
 
 import copy
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, cast
 
 import numpy as np
 import torch
+from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -22,8 +21,8 @@ from molgen import __version__, molecules
 from molgen.augmentation import fresh_corpora
 from molgen.batches import Corpus, Rows, bucketed_batches, epoch_steps, random_batches
 from molgen.cache import Arrays, cached
-from molgen.checkpoint import load_state, save_state
-from molgen.config import Config, TrainingConfig, validate
+from molgen.checkpoint import load_state, save_state, state_made_with
+from molgen.config import Config, TrainingConfig, differing, validate, value_of
 from molgen.corpus_file import MOST_AS_STRINGS, CorpusFile, is_encoded, named_corpus
 from molgen.datasets import LARGE, Dataset, Summary, account, build_dataset, data_directory, read_source
 from molgen.errors import MolgenError
@@ -32,31 +31,46 @@ from molgen.likelihood import likelihood, token_nll
 from molgen.model.build import build_model
 from molgen.model.decoder import Decoder
 from molgen.model.dropout import seed_dropout
-from molgen.optim import WeightAverage, autocast, build_optimizer, choose_device, hardware, learning_rate, take_step
+from molgen.optim import (
+    WeightAverage,
+    autocast,
+    build_optimizer,
+    choose_device,
+    hardware,
+    in_memory,
+    learning_rate,
+    take_step,
+)
 from molgen.plots import draw_curves
-from molgen.processes import Team, processes, say, silent
-from molgen.runs import CURVES, MOLECULES, MOST_COPIED, REPORT, STATE, Run, create_run
+from molgen.processes import Team, duration, memory_used, processes, say, silent
+from molgen.runs import CONFIG, CURVES, MOLECULES, MOST_COPIED, REPORT, STATE, TOKENIZER, Run, at_work, create_run
+from molgen.signals import signals_held
 from molgen.threads import at_once, shared_threads
 from molgen.tokenizer import RANDOM, SmilesTokenizer, deepchem_pattern
 from molgen.workers import Workers, workers
 
 _SECONDS_BETWEEN_CURVES = 15.0
 _SECONDS_BETWEEN_SIGNS = 300.0
+_SECONDS_BEFORE_FORECAST = 10.0
+# Settings that only say where something is: what lies there is compared itself.
+_PLACES = {"data.source", "training.device", "training.init"}
 
 
 @dataclass
 class Progress:
     """Where a training stands after an epoch; saved in the state, so that a resumed one goes on exactly."""
 
-    epoch: int = 0
-    step: int = 0
+    epoch: Annotated[int, Field(ge=0)] = 0
+    step: Annotated[int, Field(ge=0)] = 0
     best_nll: float = math.inf
-    best_epoch: int = 0
+    best_epoch: Annotated[int, Field(ge=0)] = 0
     seconds: float = 0.0
     canonical_instead: int = 0
     """Times that no random SMILES could be used after some redraws, so the canonical one was."""
     init_sha256: str | None = None
     """The weights file that a fine-tuning began with; the run that it belongs to may be gone by the end."""
+    halved: bool = False
+    """Whether batches go through the network in halves, because a GPU's memory was too small for whole ones."""
 
 
 def train(config: Config, out: Path, resume: bool = False, force: bool = False) -> Run:
@@ -73,15 +87,23 @@ def train(config: Config, out: Path, resume: bool = False, force: bool = False) 
     file = _encoded_source(config, resume)
     config = _settled(config, file) if file and not resume else config
     uses_rdkit = not file or _randomizes(config)
-    with processes() as team, workers() if team.leads and uses_rdkit else nullcontext() as pool:
-        dataset = Dataset(config.data.source, (), ())
+    with (
+        processes() as team,
+        at_work(out) if team.leads else nullcontext(),
+        workers() if team.leads and uses_rdkit else nullcontext() as pool,
+    ):
+        dataset, made_with = Dataset(config.data.source, (), ()), dict[str, str]()
         if team.leads:
             _check_directory(out, resume, force)
             choose_device(config.training.device)
             if file:
-                _prepare_encoded(config, file, out, resume)
+                molecules_sha256 = _prepare_encoded(config, file, out, resume)
             elif pool:
                 dataset = _prepare(config, out, resume, pool)
+                molecules_sha256 = dataset.sha256
+            made_with = _made_with(Run(out), molecules_sha256)
+            if resume:
+                _check_unchanged(Run(out), made_with)
         run = Run(Path(team.meet(str(out))))
         config, tokenizer = run.config, run.tokenizer
         device = choose_device(config.training.device)
@@ -95,10 +117,12 @@ def train(config: Config, out: Path, resume: bool = False, force: bool = False) 
             canonical = dataset.split("train")
             fixed = _encoded(canonical, tokenizer).shared(team)
             validation = _known(dataset.split("validation"), tokenizer, team)
-        progress = _loop(config.training, model, tokenizer, canonical, fixed, validation, run, pool, device, team)
-    if team.leads:
-        summary, made_of = (file.summary, file.made_of) if file else (dataset.summary, None)
-        _finish(run, model, tokenizer, summary, made_of, validation, progress, device, team)
+        progress = _loop(
+            config.training, model, tokenizer, canonical, fixed, validation, run, made_with, pool, device, team
+        )
+        if team.leads:
+            summary, made_of = (file.summary, file.made_of) if file else (dataset.summary, None)
+            _finish(run, model, tokenizer, summary, made_of, validation, progress, device, team)
     return run
 
 
@@ -113,6 +137,33 @@ def _check_directory(out: Path, resume: bool, force: bool) -> None:
         raise MolgenError(
             f"{out}: exists", "choose another --out, or overwrite it with --force, or go on with --resume"
         )
+
+
+def _made_with(run: Run, molecules: str) -> dict[str, str]:
+    """What a state belongs to; `molecules` is a hash of them."""
+    configuration = run.config.model_dump_json()
+    return {"configuration": configuration, "tokenizer": run.tokenizer.fingerprint, "molecules": molecules}
+
+
+def _check_unchanged(run: Run, now: dict[str, str]) -> None:
+    """Raises MolgenError, naming what changed, for a state that was made with something else."""
+    if not (run.path / STATE).exists():
+        return
+    then = now | state_made_with(run.path / STATE)  # one of an earlier version does not say it
+    hint = "restore it, or train into a new directory"
+    try:
+        before = Config.model_validate_json(then["configuration"])
+    except ValidationError:
+        raise MolgenError(f"{run.path / STATE}: its configuration cannot be read", hint) from None
+    if key := next((key for key in differing(run.config, before) if key not in _PLACES), None):
+        here, there = value_of(run.config, key), value_of(before, key)
+        raise MolgenError(f"{run.path / CONFIG}: {key} is {here}, the training began with {there}", hint)
+    if then["tokenizer"] != now["tokenizer"]:
+        raise MolgenError(f"{run.path / TOKENIZER}: not the vocabulary that the training began with", hint)
+    if then["molecules"] != now["molecules"]:
+        copied = run.config.data.sha256 is None and (run.path / MOLECULES).exists()
+        place = run.path / MOLECULES if copied else run.config.data.source
+        raise MolgenError(f"{place}: not the molecules, or not the splits, that the training began with", hint)
 
 
 def _encoded_source(config: Config, resume: bool) -> CorpusFile | None:
@@ -164,8 +215,8 @@ def _settled(config: Config, file: CorpusFile) -> Config:
     return config
 
 
-def _prepare_encoded(config: Config, file: CorpusFile, out: Path, resume: bool) -> None:
-    """An encoded file, checked, in a run directory that is new or to go on in."""
+def _prepare_encoded(config: Config, file: CorpusFile, out: Path, resume: bool) -> str:
+    """An encoded file, checked, in a run directory that is new or to go on in; gives back its hash."""
     sizes = file.summary.sizes
     say(f"{file.path}: encoded from {file.made_of}")
     say(", ".join(f"{name} {size:,}" for name, size in sizes.items()))
@@ -182,6 +233,7 @@ def _prepare_encoded(config: Config, file: CorpusFile, out: Path, resume: bool) 
         # a table of strings would not tell random forms from canonical ones
         copied = sum(sizes.values()) <= MOST_COPIED and not lengths.random
         create_run(out, config, file.tokenizer, file.molecules() if copied else None, None)
+    return lengths.sha256
 
 
 def _prepare(config: Config, out: Path, resume: bool, pool: Workers) -> Dataset:
@@ -197,8 +249,7 @@ def _prepare(config: Config, out: Path, resume: bool, pool: Workers) -> Dataset:
         rows = read_source(config.data)
         say(f"{config.data.source}: {len(rows):,} rows; loading DeepChem's tokenizer, cleaning, splitting")
         pattern = deepchem_pattern()
-        vocabulary = origin.tokenizer if origin else run.tokenizer if resume else None
-        familiar = frozenset(vocabulary.tokens if vocabulary else ())
+        familiar = frozenset(origin.tokenizer.tokens if origin else ())
         dataset = build_dataset(rows, config.data, config.model.context, pattern, pool, familiar)
         dataset = without_known(dataset, origin, pool) if origin else dataset
     say(", ".join(f"{name} {size:,}" for name, size in dataset.sizes.items()))
@@ -213,7 +264,8 @@ def _prepare(config: Config, out: Path, resume: bool, pool: Workers) -> Dataset:
         progress = Progress(init_sha256=origin.weights_sha256)
         # the state before the first step: all processes start from it, and no resume needs the other run
         models = {"model": model, **({"average": copy.deepcopy(model)} if config.training.ema else {})}
-        save_state(out / STATE, models, build_optimizer(model, config.training), vars(progress))
+        optimizer = build_optimizer(model, config.training)
+        save_state(out / STATE, models, optimizer, vars(progress), _made_with(run, dataset.sha256))
     return dataset
 
 
@@ -237,6 +289,7 @@ def _loop(
     fixed: Corpus,
     validation: Corpus,
     run: Run,
+    made_with: dict[str, str],
     pool: Workers | None,
     device: torch.device,
     team: Team,
@@ -249,22 +302,26 @@ def _loop(
     progress = Progress()
     log: list[dict[str, float]] = []
     if (run.path / STATE).exists():
-        progress = Progress(**cast(dict[str, Any], load_state(run.path / STATE, models, optimizer)))
+        progress = _progress(run, load_state(run.path / STATE, models, optimizer))
     if progress.epoch:
-        log = run.log()[: progress.epoch]
+        log = [row for row in run.log() if row["step"] <= progress.step]
+        if team.leads:
+            run.write_log(log)  # a kill may have left a row of an epoch that the state does not have
         say(f"going on after epoch {progress.epoch} of {config.epochs}")
     if config.init is not None and not progress.epoch:
         before = likelihood(model, validation, device, team=team)
         say(f"before the first step: validation NLL {before.mean_nll:.2f}, top-1 {before.top1:.3f}")
     began, drawn = time.monotonic() - progress.seconds, -math.inf
+    forecast = _Forecast(len(fixed) / config.batch_size, progress, config)
 
     def after_step() -> None:
         if average:
             average.update(model, progress.step)
+        forecast.after_step(progress)
         let_signals_act()
 
     with (
-        _signals_held(team) as let_signals_act,
+        signals_held(team) as let_signals_act,
         fresh_corpora(canonical, fixed, tokenizer, pool, config, model.context, progress.epoch, team) as corpora,
     ):
         while progress.epoch < config.epochs and not _out_of_patience(progress, config):
@@ -272,6 +329,7 @@ def _loop(
             progress.canonical_instead += replaced
             train_nll, speed = train_epoch(model, optimizer, corpus, config, progress, device, team, after_step)
             held_out = likelihood(kept, validation, device, team=team)
+            _check_finite(held_out.mean_nll, "validation NLL", progress)  # before anything of this epoch is saved
             progress.epoch += 1
             progress.seconds = time.monotonic() - began
             if held_out.mean_nll < progress.best_nll:
@@ -293,7 +351,7 @@ def _loop(
                 }
             )
             run.write_log(log)
-            save_state(run.path / STATE, models, optimizer, vars(progress))
+            save_state(run.path / STATE, models, optimizer, vars(progress), made_with)
             if time.monotonic() - drawn > _SECONDS_BETWEEN_CURVES:
                 draw_curves(log, run.path / CURVES, run.path.name)
                 drawn = time.monotonic()
@@ -327,6 +385,20 @@ def train_epoch(
 
     def gradient(share: tuple[Corpus, Rows, int], divisor: int) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The summed NLL of some molecules of a batch, and the gradient of their part of its loss."""
+        window, rows, seed = share
+
+        def halves() -> tuple[Tensor, tuple[Tensor, ...]]:
+            (nll, grads), (more, others) = (
+                undivided((window, rows[i::2], (seed + i) % 2**63), divisor) for i in range(2)
+            )
+            return nll + more, tuple(a + b for a, b in zip(grads, others, strict=True))
+
+        if len(rows) == 1:
+            return undivided(share, divisor)
+        progress.halved, result = in_memory(progress.halved, partial(undivided, share, divisor), halves)
+        return result
+
+    def undivided(share: tuple[Corpus, Rows, int], divisor: int) -> tuple[Tensor, tuple[Tensor, ...]]:
         window, rows, seed = share
         seed_dropout(seed, device)
         batch = window.batch(rows, device)
@@ -379,46 +451,50 @@ def train_epoch(
                 say(f"epoch {progress.epoch + 1}: {tokens / corpus.all_positions:.0%}, {speed:,.0f} tokens/s")
             after_step()
     mean = float(team.sum(np.array(float(total)))) / seen
-    if not math.isfinite(mean):
-        raise FloatingPointError(
-            f"the loss is no longer finite in epoch {progress.epoch + 1}; the last good weights are kept. "
-            "Try a lower training.learning_rate"
-        )
+    _check_finite(mean, "loss", progress)
     return mean, tokens / (time.monotonic() - began)
 
 
-@contextmanager
-def _signals_held(team: Team) -> Iterator[Callable[[], None]]:
-    """Holds SIGINT and SIGTERM back until the function it gives is called; a second signal acts at once.
+def _check_finite(value: float, name: str, progress: Progress) -> None:
+    """Raises FloatingPointError for a loss that has run away."""
+    if not math.isfinite(value):
+        raise FloatingPointError(
+            f"the {name} is no longer finite in epoch {progress.epoch + 1}; the last good weights are kept. "
+            "Try a lower training.learning_rate"
+        )
 
-    An exception out of a signal handler can strike where Python swallows it. Between two steps it cannot, and there
-    the processes of a team leave together, whichever of them got the signal first.
-    """
-    received: list[int] = []
-    before: dict[int, Any] = {}
 
-    def act() -> None:
-        if number := team.largest(received[0] if received else 0):
-            leave(number)
-
-    def leave(number: int) -> None:
-        for held, handler in before.items():
-            signal.signal(held, handler)
-        signal.raise_signal(number)
-
-    def hold(number: int, _: object) -> None:
-        received.append(number)
-        if len(received) > 1:
-            leave(number)
-
-    if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM)}
+def _progress(run: Run, position: dict[str, object]) -> Progress:
+    """Where a state stands. Raises MolgenError for one that stands nowhere."""
     try:
-        yield act
-        act()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        return TypeAdapter(Progress).validate_python(position)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise MolgenError(
+            f"{run.path / STATE}: {where}: {first['msg']}", "the file is damaged; restore it, or train again"
+        ) from None
+
+
+class _Forecast:
+    """Says once, some seconds after the first step, how long the training will take and what it takes already."""
+
+    def __init__(self, steps_an_epoch: float, progress: Progress, config: TrainingConfig) -> None:
+        self._steps = steps_an_epoch * (config.epochs - progress.epoch)
+        self._epochs = config.epochs - progress.epoch
+        self._first, self._began, self._said = 0, 0.0, False
+
+    def after_step(self, progress: Progress) -> None:
+        if self._said:
+            return
+        if not self._first:  # which takes longer than all others
+            self._first, self._began = progress.step, time.monotonic()
+            return
+        seconds = time.monotonic() - self._began
+        if seconds >= _SECONDS_BEFORE_FORECAST:
+            whole = seconds / (progress.step - self._first) * self._steps
+            say(f"about {duration(whole)} for {self._epochs} epochs at this speed; {memory_used()} of memory so far")
+            self._said = True
 
 
 def _out_of_patience(progress: Progress, config: TrainingConfig) -> bool:

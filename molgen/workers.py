@@ -1,7 +1,8 @@
 """RDKit in processes of its own, which may hang or die without harm.
 
-Each worker is `python -m molgen.workers`: a line of JSON in (task, settings, items), a line of JSON out (results).
-When one hangs or dies, its items are tried again in halves until the culprit stands alone; that one is lost.
+Each worker is `python -m molgen.workers`: when it is ready it says so, then a line of JSON in (task, settings, items)
+gives a line of JSON out (results). When one hangs or dies, its items are tried again in halves until the culprit stands
+alone; that one is lost.
 """
 
 import json
@@ -12,8 +13,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -33,14 +35,16 @@ TASKS: dict[str, Callable[..., Any]] = {
     "screen": properties.screen,
 }
 _CHUNK = 500
-_SECONDS, _SECONDS_AN_ITEM = 10.0, 0.1
+_SECONDS, _SECONDS_AN_ITEM, _SECONDS_TO_START = 10.0, 0.1, 120.0
+_READY = "ready\n"
+_MORE_MEMORY = 4 * 2**30  # than a worker starts with: a molecule that eats more is lost alone
 
 
 class Worker:
     """One child process; `run` starts it anew when it has ended."""
 
     def __init__(self) -> None:
-        self._process = self._start()
+        self._process, self._ready = self._start(), False
 
     def _start(self) -> "subprocess.Popen[str]":
         return subprocess.Popen(
@@ -56,24 +60,35 @@ class Worker:
         """The results, or None when the worker died or overran its time limit (and was ended)."""
         process = self._process
         assert process.stdin and process.stdout
-        timer = threading.Timer(_SECONDS + _SECONDS_AN_ITEM * len(items), process.kill)
-        timer.start()
         try:
-            process.stdin.write(json.dumps([task, settings, list(items)]) + "\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
+            if not self._ready:  # to load RDKit takes a while on a busy machine: no molecule is to blame for that
+                with _ended_after(_SECONDS_TO_START, process):
+                    self._ready = process.stdout.readline() == _READY
+            with _ended_after(_SECONDS + _SECONDS_AN_ITEM * len(items), process):
+                process.stdin.write(json.dumps([task, settings, list(items)]) + "\n")
+                process.stdin.flush()
+                line = process.stdout.readline()
             results: list[Any] = json.loads(line)
             return results
         except (OSError, ValueError):
             self.close()
-            self._process = self._start()
+            self._process, self._ready = self._start(), False
             return None
-        finally:
-            timer.cancel()
 
     def close(self) -> None:
         self._process.kill()
         self._process.communicate()
+
+
+@contextmanager
+def _ended_after(seconds: float, process: "subprocess.Popen[str]") -> Iterator[None]:
+    """Kills a process that takes longer for what is in the block."""
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class Workers:
@@ -148,8 +163,15 @@ def workers(processes: int | None = None) -> Iterator[Workers]:
 def _serve() -> None:
     if hasattr(os, "nice"):
         os.nice(5)  # the threads of a training wait for each other: a worker must not hold one of them up
+    with suppress(ImportError, OSError, ValueError):  # not Linux; a limit that is lower already
+        import resource
+
+        mapped = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + _MORE_MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever C++ prints must not end up among the answers
+    answers.write(_READY)
+    answers.flush()
     for line in sys.stdin:
         task, settings, items = json.loads(line)
         function = TASKS[task]

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -20,16 +21,19 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from molgen import __version__
+from molgen.checkpoint import write_atomically
 from molgen.errors import MolgenError
 from molgen.generator import FILTERS, MoleculeGenerator, Sample, Tally
 from molgen.metrics.known import keys_of
 from molgen.metrics.similarity import max_min
 from molgen.molecules import DRAWINGS, draw_grid
-from molgen.processes import ALONE, Team, say, silent
+from molgen.processes import ALONE, Team, duration, say, silent
 from molgen.sample_table import SampleTable
+from molgen.signals import TerminatedError, signals_held
 from molgen.workers import Workers
 
 _DRAWN = 30
+_SECONDS_BEFORE_FORECAST = 10.0
 _BYTES = 128  # of a fingerprint of 1,024 bits
 _FORMATS = (".smi", ".csv", ".sdf")
 TABLES = (".csv", ".sdf")
@@ -122,31 +126,46 @@ def write_samples(
 
     Without `table` one SMILES a line; with it a .csv file of its columns, or a .sdf file of the valid molecules with
     2D coordinates and the columns as fields. Without `output` it goes to stdout.
-    In a team each process writes a file of its own beside `output`; when all are done the leader puts them together.
+    Until all rows are in it, or a signal ends the writing, a file is called `x.smi.part0`. In a team each process
+    writes one of its own beside `output`; when all are done the leader puts them together.
     """
     first = next(stream, [])  # an option that the generator refuses is said before a file is made
-    written = Written()
+    written, began, forecast = Written(), time.monotonic(), False
     with ExitStack() as stack:
         target: TextIO = sys.stdout if team.size == 1 else io.StringIO()
         if output is not None:
-            path = output if team.size == 1 else _part(output, team.rank)
-            target = stack.enter_context(path.open("w", encoding="utf-8", newline=""))
+            target = stack.enter_context(_part(output, team.rank).open("w", encoding="utf-8", newline=""))
         bar = stack.enter_context(
             tqdm(total=team.part(n), desc="sampling", unit="mol", delay=1, leave=False, disable=silent())
         )
         as_records = output is not None and output.suffix == ".sdf"
         if table is not None and not as_records and team.leads:
             csv.writer(target, lineterminator="\n").writerow(table.columns)
-        for batch in chain([first], stream):
-            if table is None:
-                target.writelines(f"{sample.smiles}\n" for sample in batch)
-            elif as_records:
-                target.writelines(_record(row) for row in table.rows(batch) if row["molblock"])
-            else:
-                csv.writer(target, lineterminator="\n").writerows(row.values() for row in table.rows(batch))
-            target.flush()
-            written.add(batch)
-            bar.update(len(batch))
+        try:
+            for batch in chain([first], stream):
+                rows = table.rows(batch) if table else []
+                with signals_held():  # rows are written whole
+                    if table is None:
+                        target.writelines(f"{sample.smiles}\n" for sample in batch)
+                    elif as_records:
+                        target.writelines(_record(row) for row in rows if row["molblock"])
+                    else:
+                        csv.writer(target, lineterminator="\n").writerows(row.values() for row in rows)
+                    target.flush()
+                    written.add(batch)
+                bar.update(len(batch))
+                seconds = time.monotonic() - began
+                if written.rows > len(first) and not forecast and seconds > _SECONDS_BEFORE_FORECAST:
+                    forecast, rate = True, (written.rows - len(first)) / seconds
+                    say(f"about {duration(team.part(n) / rate)} for {n:,} molecules at this speed")
+        except (KeyboardInterrupt, TerminatedError):
+            if output is not None and team.size == 1:
+                target.close()
+                _part(output).replace(output)
+                say(f"stopped; {written.rows:,} of {n:,} molecules are in {output}")
+            raise
+    if output is not None and team.size == 1:
+        _part(output).replace(output)
     if team.size > 1:
         written = written.gathered(team)
         tally.gather(team)
@@ -215,7 +234,7 @@ def write_meta(
         "rejected": {name: tally.rejected[name] for name in FILTERS},
         "versions": {"molgen": __version__, **{name: version(name) for name in ("torch", "rdkit", "numpy")}},
     }
-    meta_beside(output).write_text(json.dumps(account, indent=1) + "\n", encoding="utf-8")
+    write_atomically(meta_beside(output), (json.dumps(account, indent=1) + "\n").encode())
 
 
 def _record(row: dict[str, str]) -> str:
@@ -224,7 +243,8 @@ def _record(row: dict[str, str]) -> str:
     return f"{row['molblock']}{fields}$$$$\n"
 
 
-def _part(output: Path, rank: int) -> Path:
+def _part(output: Path, rank: int = 0) -> Path:
+    """What a file is called until it is whole, so that an older one is there until then."""
     return output.with_name(f"{output.name}.part{rank}")
 
 

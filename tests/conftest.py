@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,10 +39,21 @@ class Done(NamedTuple):
 Cli = Callable[..., Done]
 
 
+@pytest.fixture(scope="session")
+def all_workers() -> Iterator[Workers]:
+    """As many as a command starts: those in this process share them, which saves a second each."""
+    with workers() as opened:
+        yield opened
+
+
 @pytest.fixture
-def cli(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+def cli(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, all_workers: Workers
+) -> Cli:
     """Runs a command in an empty directory: `cli("sample", "-n", 3)` -> (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
+    for place in ("molgen.workers.workers", "molgen.training.workers"):
+        monkeypatch.setattr(place, lambda: nullcontext(all_workers))
 
     def run(*arguments: object) -> Done:
         capfd.readouterr()

@@ -37,6 +37,14 @@ def test_a_saved_configuration_loads_as_the_same_one() -> None:
     assert validate(parse_yaml(to_yaml(config), "config.yaml"), "config.yaml") == config
 
 
+@pytest.mark.parametrize(
+    "name", ["1e5", "1e-3", "NO", "0x10", "012", "1_000", "null", "~", "true", "=", "1:30", "a: b"]
+)
+def test_a_name_that_looks_like_something_else_is_saved_as_a_name(name: str) -> None:
+    config = load_config(None, [], {"data.smiles_column": name})
+    assert validate(parse_yaml(to_yaml(config), "x"), "x").data.smiles_column == name
+
+
 def test_an_unknown_key_suggests_the_near_one() -> None:
     assert "did you mean model.width?" in refusal("model.widht=64")
     assert "did you mean model.width?" in refusal("width=64")
@@ -84,6 +92,10 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
         "a: &x [1, 2]\nb: [*x, *x]",
         "model: {width: 3",
         "[" * 5000,
+        "a: !!bool x",
+        "a: !!timestamp x",
+        'a: !!int ""',
+        "data: {source: []}",
         "just text",
         "model: 3",
     ],

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import SMALL
-from safetensors.numpy import load_file
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from molgen.config import load_config
 from molgen.errors import MolgenError
@@ -44,6 +45,10 @@ def change_config(run: Path, **changes: object) -> None:
     for name, value in changes.items():
         text[lines.index(f"  {name}")] = f"  {name}: {value}"
     path.write_text("\n".join(text) + "\n")
+    state = run / "state.safetensors"
+    with safe_open(state, "np") as file:  # which would say that it belongs to the settings as they were
+        metadata = file.metadata() | {"configuration": Run(run).config.model_dump_json()}
+    save_file(load_file(state), state, metadata)
 
 
 @pytest.mark.slow

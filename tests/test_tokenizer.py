@@ -82,6 +82,8 @@ def test_a_saved_tokenizer_loads_as_the_same_one(pattern: str, tmp_path: Path, r
         {"vocabulary": ["C", 3]},
         {"vocabulary": "CNO"},
         {"vocabulary": ["<eos>"]},
+        {"vocabulary": ["\ud800"]},
+        {"pattern": ".{99999999999999999999}"},
         {"special": ["<pad>"]},
         {"pattern": "("},
         {"pattern": None},

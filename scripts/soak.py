@@ -1,0 +1,173 @@
+"""Long runs that look for what a test is too short for: memory that grows, and a kill that loses something.
+
+    python scripts/soak.py samples runs/tox21 -n 1000000 --json runs/soak-samples.json
+    python scripts/soak.py kills --cycles 200 --json runs/soak-kills.json
+
+`samples` draws with rejection (`--valid --unique`) and follows the memory of the command and of its workers; it ends
+the command where they exceed the limit together. `kills` kills trainings, goes on with them, and compares what they
+end with, bit by bit, with a training that was never stopped. Linux only: it reads /proc.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+MOLGEN = [sys.executable, "-m", "molgen"]
+SMALL = (
+    *("model.width=32", "model.blocks=2", "model.heads=2", "model.head_width=16", "model.feedforward=64"),
+    *("model.dropout=0.1", "training.randomized=0.5", "training.batch_size=16", "data.min_token_count=1"),
+)
+_SECONDS_BETWEEN_LOOKS = 1.0
+
+
+def resident(process: int) -> int:
+    """Bytes of memory of a process and its children; shared pages count in each."""
+    total = 0
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines() if ":" in line)
+        except OSError:  # it has ended
+            continue
+        if process in (int(lines["Pid"]), int(lines["PPid"])) and "VmRSS" in lines:
+            total += int(lines["VmRSS"].split()[0]) * 1024
+    return total
+
+
+def soak_samples(run: str, n: int, limit: float) -> dict[str, Any]:
+    """Draws until n distinct valid molecules are kept; memory over what was kept."""
+    looks: list[tuple[float, int, int]] = []  # seconds, molecules kept, bytes
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "samples.smi"
+        command = [*MOLGEN, "sample", run, "-n", str(n), "--valid", "--unique", "-o", str(output)]
+        began, kept, exceeded = time.monotonic(), 0, False
+        with subprocess.Popen(command) as process:
+            part, written = Path(f"{output}.part0"), 0
+            while process.poll() is None:
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+                if part.exists():
+                    with part.open("rb") as file:
+                        file.seek(written)
+                        new = file.read()
+                    written, kept = written + len(new), kept + new.count(b"\n")
+                memory = resident(process.pid)
+                looks.append((time.monotonic() - began, kept, memory))
+                if memory > limit * 2**30:
+                    exceeded = True
+                    process.terminate()
+        lines = output.read_bytes().count(b"\n") if output.exists() else 0
+    later = np.array([(kept, memory) for _, kept, memory in looks if kept > n / 10 and memory], dtype=float)
+    slope = float(np.polyfit(later[:, 0], later[:, 1], 1)[0]) if len(later) > 10 else None
+    return {
+        "command": " ".join(command[2:]),
+        "exit_code": process.returncode,
+        "molecules": lines,
+        "seconds": round(time.monotonic() - began),
+        "limit_gib": limit,
+        "limit_exceeded": exceeded,
+        "largest_gib": round(max((memory for *_, memory in looks), default=0) / 2**30, 3),
+        "bytes_a_kept_molecule": slope,
+        "looks": looks[:: max(1, len(looks) // 200)],
+    }
+
+
+def soak_kills(cycles: int, epochs: int, seed: int) -> dict[str, Any]:
+    """Kills trainings until there were so many kills; each that ends in spite of them is compared."""
+    rng, delays = random.Random(seed), []
+    compared = different = litter = kills = 0
+    with tempfile.TemporaryDirectory() as folder:
+        settings = [part for setting in (*SMALL, f"training.epochs={epochs}") for part in ("--set", setting)]
+        data, whole, killed = (Path(folder) / name for name in ("data.smi", "whole", "killed"))
+        data.write_text("\n".join(_molecules(200)) + "\n", encoding="utf-8")
+        began = time.monotonic()
+        subprocess.run([*MOLGEN, "train", str(data), "--out", str(whole), *settings], check=True, capture_output=True)
+        longest = time.monotonic() - began
+        while kills < cycles or killed.exists():
+            fresh = not (killed / "config.yaml").exists()
+            start = ["train", str(data), "--force", *settings] if fresh else ["train", "--resume"]
+            with subprocess.Popen([*MOLGEN, *start, "--out", str(killed)], stderr=subprocess.PIPE) as process:
+                if kills < cycles:
+                    # every third one at any time, from the first import on; the others after another epoch
+                    delay = _wait_for_an_epoch(process, killed) if kills % 3 else 0.0
+                    delay += rng.uniform(0, longest / epochs if kills % 3 else longest)
+                    try:
+                        process.wait(delay)
+                    except subprocess.TimeoutExpired:
+                        process.kill()
+                        kills += 1
+                        delays.append(round(delay, 2))
+                _, err = process.communicate()
+            if (killed / "report.json").exists():  # done, be it at the moment of the kill
+                compared += 1
+                different += _outcome(killed) != _outcome(whole)
+                litter += sum(path.name.startswith(".") for path in killed.iterdir())
+                shutil.rmtree(killed)
+            elif process.returncode >= 0:
+                raise RuntimeError(f"a training could not go on: {err.decode().strip().splitlines()[-1:]}")
+    return {
+        "kills": kills,
+        "trainings_compared": compared,
+        "trainings_different": different,
+        "files_left_behind": litter,
+        "seconds_before_a_kill": delays,
+        "threads": os.environ.get("OMP_NUM_THREADS", "default"),
+    }
+
+
+def _molecules(n: int) -> list[str]:
+    from molgen.datasets import reference_smiles
+
+    return reference_smiles("moses-mini", "train")[:n]
+
+
+def _wait_for_an_epoch(process: "subprocess.Popen[bytes]", run: Path) -> float:
+    """Seconds until the training has saved a state once more, or ended."""
+    state, began = run / "state.safetensors", time.monotonic()
+    before = state.stat().st_mtime_ns if state.exists() else 0
+    while process.poll() is None and (not state.exists() or state.stat().st_mtime_ns == before):
+        time.sleep(0.01)
+    return time.monotonic() - began
+
+
+def _outcome(run: Path) -> tuple[bytes, list[list[str]]]:
+    """The weights, and of the log what is no time."""
+    rows = [line.split(",")[:6] for line in (run / "log.csv").read_text(encoding="utf-8").splitlines()]
+    return (run / "model.safetensors").read_bytes(), rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    samples = commands.add_parser("samples")
+    samples.add_argument("run")
+    samples.add_argument("-n", type=int, default=1_000_000)
+    samples.add_argument("--limit", type=float, default=4.0, metavar="GIB")
+    kills = commands.add_parser("kills")
+    kills.add_argument("--cycles", type=int, default=200)
+    kills.add_argument("--epochs", type=int, default=12)
+    kills.add_argument("--seed", type=int, default=0)
+    for command in (samples, kills):
+        command.add_argument("--json", type=Path)
+    chosen = parser.parse_args()
+    if chosen.command == "samples":
+        result = soak_samples(chosen.run, chosen.n, chosen.limit)
+    else:
+        result = soak_kills(chosen.cycles, chosen.epochs, chosen.seed)
+    print(json.dumps({key: value for key, value in result.items() if not isinstance(value, list)}, indent=1))
+    if chosen.json:
+        chosen.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    failed = result.get("limit_exceeded") or result.get("trainings_different") or result.get("exit_code")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
