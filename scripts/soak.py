@@ -91,6 +91,7 @@ def soak_kills(cycles: int, epochs: int, seed: int) -> dict[str, Any]:
         began = time.monotonic()
         subprocess.run([*MOLGEN, "train", str(data), "--out", str(whole), *settings], check=True, capture_output=True)
         longest = time.monotonic() - began
+        epoch = float(_log(whole)[-1][-1]) / epochs  # seconds, without the start of the program
         while kills < cycles or killed.exists():
             fresh = not (killed / "config.yaml").exists()
             start = ["train", str(data), "--force", *settings] if fresh else ["train", "--resume"]
@@ -98,7 +99,7 @@ def soak_kills(cycles: int, epochs: int, seed: int) -> dict[str, Any]:
                 if kills < cycles:
                     # every third one at any time, from the first import on; the others after another epoch
                     delay = _wait_for_an_epoch(process, killed) if kills % 3 else 0.0
-                    delay += rng.uniform(0, longest / epochs if kills % 3 else longest)
+                    delay += rng.uniform(0, epoch if kills % 3 else longest)
                     try:
                         process.wait(delay)
                     except subprocess.TimeoutExpired:
@@ -140,8 +141,11 @@ def _wait_for_an_epoch(process: "subprocess.Popen[bytes]", run: Path) -> float:
 
 def _outcome(run: Path) -> tuple[bytes, list[list[str]]]:
     """The weights, and of the log what is no time."""
-    rows = [line.split(",")[:6] for line in (run / "log.csv").read_text(encoding="utf-8").splitlines()]
-    return (run / "model.safetensors").read_bytes(), rows
+    return (run / "model.safetensors").read_bytes(), [row[:6] for row in _log(run)]
+
+
+def _log(run: Path) -> list[list[str]]:
+    return [line.split(",") for line in (run / "log.csv").read_text(encoding="utf-8").splitlines()]
 
 
 def main() -> None:
