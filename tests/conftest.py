@@ -39,6 +39,14 @@ class Done(NamedTuple):
 Cli = Callable[..., Done]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """A test's files need not outlive a power cut; thousands of them would be waited for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def all_workers() -> Iterator[Workers]:
     """As many as a command starts: those in this process share them, which saves a second each."""
