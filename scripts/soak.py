@@ -91,15 +91,16 @@ def soak_kills(cycles: int, epochs: int, seed: int) -> dict[str, Any]:
         began = time.monotonic()
         subprocess.run([*MOLGEN, "train", str(data), "--out", str(whole), *settings], check=True, capture_output=True)
         longest = time.monotonic() - began
-        epoch = float(_log(whole)[-1][-1]) / epochs  # seconds, without the start of the program
+        first, *_, last = (float(row[-1]) for row in _log(whole)[1:])
+        epoch = (last - first) / (epochs - 1)  # seconds, without the start of the program and of its workers
         while kills < cycles or killed.exists():
             fresh = not (killed / "config.yaml").exists()
             start = ["train", str(data), "--force", *settings] if fresh else ["train", "--resume"]
             with subprocess.Popen([*MOLGEN, *start, "--out", str(killed)], stderr=subprocess.PIPE) as process:
                 if kills < cycles:
                     # every third one at any time, from the first import on; the others after another epoch
-                    delay = _wait_for_an_epoch(process, killed) if kills % 3 else 0.0
-                    delay += rng.uniform(0, epoch if kills % 3 else longest)
+                    delay = _wait_for_an_epoch(process, killed) if kills % 3 < 2 else 0.0
+                    delay += rng.uniform(0, epoch if kills % 3 < 2 else longest)
                     try:
                         process.wait(delay)
                     except subprocess.TimeoutExpired:

@@ -43,7 +43,7 @@ Cli = Callable[..., Done]
 def no_waiting_for_the_disk() -> Iterator[None]:
     """A test's files need not outlive a power cut; thousands of them would be waited for."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda handle: None)
+        patch.setattr(os, "fsync", lambda _: None)
         yield
 
 
