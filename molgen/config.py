@@ -196,6 +196,11 @@ class TrainingConfig(Section):
     init: str | None = None
     """A run whose weights, vocabulary and model section are the start (fine-tuning); null: fresh weights."""
 
+    @property
+    def randomizes(self) -> bool:
+        """Whether any epoch shows random SMILES."""
+        return max(self.randomized, self.randomized_end) > 0
+
 
 class Config(Section):
     """All of a run's settings, as saved in its config.yaml."""
@@ -224,7 +229,7 @@ class Config(Section):
         context_known = self.training.init is None or "context" in self.model.model_fields_set
         if longest is not None and longest > self.model.context and context_known:
             raise ValueError(f"data.max_tokens {longest} is above model.context {self.model.context}")
-        if self.data.form == "as-written" and max(self.training.randomized, self.training.randomized_end) > 0:
+        if self.data.form == "as-written" and self.training.randomizes:
             raise ValueError("training.randomized needs data.form: canonical")
         return self
 

@@ -16,8 +16,8 @@ from molgen.corpus_file import SUFFIX, corpus_writer
 from molgen.datasets import SPLITS, Dataset, Dropped, account, build_dataset, clean_rows, read_source
 from molgen.errors import MolgenError
 from molgen.runs import write_table
+from molgen.starting import build_tokenizer
 from molgen.tokenizer import TokenPattern, deepchem_pattern
-from molgen.training import build_tokenizer
 from molgen.workers import Workers
 
 _FORMATS = (".smi", ".smi.gz", ".csv", ".csv.gz")

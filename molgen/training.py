@@ -1,32 +1,27 @@
 """The training loop."""
 
-import copy
 import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, cast
+from typing import cast
 
 import numpy as np
 import torch
-from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from molgen import __version__, molecules
+from molgen import __version__
 from molgen.augmentation import fresh_corpora
 from molgen.batches import Corpus, Rows, bucketed_batches, epoch_steps, random_batches
 from molgen.cache import Arrays, cached
-from molgen.checkpoint import load_state, save_state, state_made_with
-from molgen.config import Config, TrainingConfig, differing, validate, value_of
-from molgen.corpus_file import MOST_AS_STRINGS, CorpusFile, is_encoded, named_corpus
-from molgen.datasets import LARGE, Dataset, Summary, account, build_dataset, data_directory, read_source
+from molgen.checkpoint import load_state, save_state
+from molgen.config import Config, TrainingConfig
+from molgen.datasets import LARGE, Dataset, Summary, data_directory
 from molgen.errors import MolgenError
-from molgen.finetuning import describe, initial_model, taken_over, without_known
 from molgen.likelihood import likelihood, token_nll
 from molgen.model.build import build_model
 from molgen.model.decoder import Decoder
@@ -43,34 +38,17 @@ from molgen.optim import (
 )
 from molgen.plots import draw_curves
 from molgen.processes import Team, duration, memory_used, processes, say, silent
-from molgen.runs import CONFIG, CURVES, MOLECULES, MOST_COPIED, REPORT, STATE, TOKENIZER, Run, at_work, create_run
+from molgen.resuming import Progress, check_unchanged, made_with_now, progress_of
+from molgen.runs import CURVES, STATE, Run, at_work
 from molgen.signals import signals_held
+from molgen.starting import check_directory, encoded_source, prepare, prepare_encoded, settled
 from molgen.threads import at_once, shared_threads
-from molgen.tokenizer import RANDOM, SmilesTokenizer, deepchem_pattern
+from molgen.tokenizer import SmilesTokenizer
 from molgen.workers import Workers, workers
 
 _SECONDS_BETWEEN_CURVES = 15.0
 _SECONDS_BETWEEN_SIGNS = 300.0
 _SECONDS_BEFORE_FORECAST = 10.0
-# Settings that only say where something is: what lies there is compared itself.
-_PLACES = {"data.source", "training.device", "training.init"}
-
-
-@dataclass
-class Progress:
-    """Where a training stands after an epoch; saved in the state, so that a resumed one goes on exactly."""
-
-    epoch: Annotated[int, Field(ge=0)] = 0
-    step: Annotated[int, Field(ge=0)] = 0
-    best_nll: float = math.inf
-    best_epoch: Annotated[int, Field(ge=0)] = 0
-    seconds: float = 0.0
-    canonical_instead: int = 0
-    """Times that no random SMILES could be used after some redraws, so the canonical one was."""
-    init_sha256: str | None = None
-    """The weights file that a fine-tuning began with; the run that it belongs to may be gone by the end."""
-    halved: bool = False
-    """Whether batches go through the network in halves, because a GPU's memory was too small for whole ones."""
 
 
 def train(config: Config, out: Path, resume: bool = False, force: bool = False) -> Run:
@@ -84,9 +62,9 @@ def train(config: Config, out: Path, resume: bool = False, force: bool = False) 
     if resume and config.training.init is not None:
         raise MolgenError("--init with --resume: a resumed training goes on from its own state", "leave --init out")
     config = Run(out).config if resume else config
-    file = _encoded_source(config, resume)
-    config = _settled(config, file) if file and not resume else config
-    uses_rdkit = not file or _randomizes(config)
+    file = encoded_source(config, resume)
+    config = settled(config, file) if file and not resume else config
+    uses_rdkit = not file or config.training.randomizes
     with (
         processes() as team,
         at_work(out) if team.leads else nullcontext(),
@@ -94,16 +72,16 @@ def train(config: Config, out: Path, resume: bool = False, force: bool = False) 
     ):
         dataset, made_with = Dataset(config.data.source, (), ()), dict[str, str]()
         if team.leads:
-            _check_directory(out, resume, force)
+            check_directory(out, resume, force)
             choose_device(config.training.device)
             if file:
-                molecules_sha256 = _prepare_encoded(config, file, out, resume)
+                molecules_sha256 = prepare_encoded(config, file, out, resume)
             elif pool:
-                dataset = _prepare(config, out, resume, pool)
+                dataset = prepare(config, out, resume, pool)
                 molecules_sha256 = dataset.sha256
-            made_with = _made_with(Run(out), molecules_sha256)
+            made_with = made_with_now(Run(out), molecules_sha256)
             if resume:
-                _check_unchanged(Run(out), made_with)
+                check_unchanged(Run(out), made_with)
         run = Run(Path(team.meet(str(out))))
         config, tokenizer = run.config, run.tokenizer
         device = choose_device(config.training.device)
@@ -124,161 +102,6 @@ def train(config: Config, out: Path, resume: bool = False, force: bool = False) 
             summary, made_of = (file.summary, file.made_of) if file else (dataset.summary, None)
             _finish(run, model, tokenizer, summary, made_of, validation, progress, device, team)
     return run
-
-
-def _randomizes(config: Config) -> bool:
-    return max(config.training.randomized, config.training.randomized_end) > 0
-
-
-def _check_directory(out: Path, resume: bool, force: bool) -> None:
-    if resume and (out / REPORT).exists():
-        raise MolgenError(f"{out}: has finished", "train into a new directory")
-    if not resume and out.exists() and any(out.iterdir()) and not force:
-        raise MolgenError(
-            f"{out}: exists", "choose another --out, or overwrite it with --force, or go on with --resume"
-        )
-
-
-def _made_with(run: Run, molecules: str) -> dict[str, str]:
-    """What a state belongs to; `molecules` is a hash of them."""
-    configuration = run.config.model_dump_json()
-    return {"configuration": configuration, "tokenizer": run.tokenizer.fingerprint, "molecules": molecules}
-
-
-def _check_unchanged(run: Run, now: dict[str, str]) -> None:
-    """Raises MolgenError, naming what changed, for a state that was made with something else."""
-    if not (run.path / STATE).exists():
-        return
-    then = now | state_made_with(run.path / STATE)  # one of an earlier version does not say it
-    hint = "restore it, or train into a new directory"
-    try:
-        before = Config.model_validate_json(then["configuration"])
-    except ValidationError:
-        raise MolgenError(f"{run.path / STATE}: its configuration cannot be read", hint) from None
-    if key := next((key for key in differing(run.config, before) if key not in _PLACES), None):
-        here, there = value_of(run.config, key), value_of(before, key)
-        raise MolgenError(f"{run.path / CONFIG}: {key} is {here}, the training began with {there}", hint)
-    if then["tokenizer"] != now["tokenizer"]:
-        raise MolgenError(f"{run.path / TOKENIZER}: not the vocabulary that the training began with", hint)
-    if then["molecules"] != now["molecules"]:
-        copied = run.config.data.sha256 is None and (run.path / MOLECULES).exists()
-        place = run.path / MOLECULES if copied else run.config.data.source
-        raise MolgenError(f"{place}: not the molecules, or not the splits, that the training began with", hint)
-
-
-def _encoded_source(config: Config, resume: bool) -> CorpusFile | None:
-    """The encoded file that is the source, if it is one; a resumed training insists on the same molecules."""
-    if resume:
-        return named_corpus(config.data) if config.data.sha256 else None
-    if is_encoded(config.data.source):
-        return CorpusFile(Path(config.data.source))
-    if config.data.sha256:
-        raise MolgenError(f"data.sha256: {config.data.source} is no encoded file", "leave it out")
-    return None
-
-
-def _settled(config: Config, file: CorpusFile) -> Config:
-    """The configuration of a training on an encoded file: the file's data settings, random forms only if asked for.
-
-    Raises MolgenError for a setting that differs from the file's, and for what only strings would allow.
-    """
-    if config.training.init is not None:
-        raise MolgenError(
-            f"{file.path}: has a vocabulary of its own, so --init cannot use it",
-            f"give the molecules themselves: {file.made_of}",
-        )
-    for key in sorted(config.data.model_fields_set - {"source"}):
-        here, there = getattr(config.data, key), getattr(file.data, key)
-        if here != there:
-            raise MolgenError(
-                f"data.{key}: {here} in the configuration, {there} in {file.path}",
-                "the file was cleaned and split when it was encoded: leave it out, or encode anew",
-            )
-    values = config.model_dump()
-    values["data"] = file.data.model_dump()
-    if (file.data.max_tokens or 0) > config.model.context:  # whether its molecules are longer is counted later
-        values["data"]["max_tokens"] = None
-    for key in {"randomized", "randomized_end"} - config.training.model_fields_set:
-        values["training"][key] = 0.0
-    config = validate(values, str(file.path))
-    size = file.summary.sizes.get("train", 0)
-    if _randomizes(config) and size > MOST_AS_STRINGS:
-        raise MolgenError(
-            f"training.randomized: {size:,} training molecules are too many to be written otherwise in each epoch",
-            "write random forms into the file (molgen.corpus_file.CorpusWriter), and leave it out",
-        )
-    if _randomizes(config) and RANDOM not in file.tokenizer.special:
-        raise MolgenError(
-            f"training.randomized: {file.path} was encoded without random forms in mind",
-            "encode anew with the same setting, or leave it out",
-        )
-    return config
-
-
-def _prepare_encoded(config: Config, file: CorpusFile, out: Path, resume: bool) -> str:
-    """An encoded file, checked, in a run directory that is new or to go on in; gives back its hash."""
-    sizes = file.summary.sizes
-    say(f"{file.path}: encoded from {file.made_of}")
-    say(", ".join(f"{name} {size:,}" for name, size in sizes.items()))
-    lengths = file.check(config.model.context)
-    if lengths.too_long:
-        raise MolgenError(
-            f"{file.path}: {lengths.too_long:,} molecules are longer than model.context {config.model.context}",
-            f"--set model.context={lengths.longest} takes all",
-        )
-    for name in ("train", "validation"):
-        if not sizes.get(name):
-            raise MolgenError(f"{file.path}: no {name} molecules", "encode molecules of all splits")
-    if not resume:
-        # a table of strings would not tell random forms from canonical ones
-        copied = sum(sizes.values()) <= MOST_COPIED and not lengths.random
-        create_run(out, config, file.tokenizer, file.molecules() if copied else None, None)
-    return lengths.sha256
-
-
-def _prepare(config: Config, out: Path, resume: bool, pool: Workers) -> Dataset:
-    """The molecules, clean and split, in a run directory that is new or to go on in."""
-    if resume:
-        run = Run(out)
-    origin = None
-    if config.training.init is not None and not (resume and (out / STATE).exists()):
-        origin, config = taken_over(config, out)
-    if resume and (out / MOLECULES).exists():
-        dataset = Dataset(config.data.source, tuple(run.molecules), tuple(run.dropped))
-    else:
-        rows = read_source(config.data)
-        say(f"{config.data.source}: {len(rows):,} rows; loading DeepChem's tokenizer, cleaning, splitting")
-        pattern = deepchem_pattern()
-        familiar = frozenset(origin.tokenizer.tokens if origin else ())
-        dataset = build_dataset(rows, config.data, config.model.context, pattern, pool, familiar)
-        dataset = without_known(dataset, origin, pool) if origin else dataset
-    say(", ".join(f"{name} {size:,}" for name, size in dataset.sizes.items()))
-    for line in account(dataset.dropped):
-        say(line)
-    if not resume:
-        tokenizer = build_tokenizer(config, dataset, pattern, origin.tokenizer if origin else None)
-        run = create_run(out, config, tokenizer, dataset.molecules, dataset.dropped)
-    if origin is not None:
-        say(describe(origin, run.tokenizer, dataset.split("train")))
-        model = initial_model(run.config, run.tokenizer, origin)
-        progress = Progress(init_sha256=origin.weights_sha256)
-        # the state before the first step: all processes start from it, and no resume needs the other run
-        models = {"model": model, **({"average": copy.deepcopy(model)} if config.training.ema else {})}
-        optimizer = build_optimizer(model, config.training)
-        save_state(out / STATE, models, optimizer, vars(progress), _made_with(run, dataset.sha256))
-    return dataset
-
-
-def build_tokenizer(
-    config: Config, dataset: Dataset, pattern: str, known: SmilesTokenizer | None = None
-) -> SmilesTokenizer:
-    """The vocabulary of the training split or of all molecules; ring labels too where random SMILES are trained on.
-
-    Where a vocabulary is known already, it stays as it is and what is new follows.
-    """
-    corpus = [m.smiles for m in dataset.molecules if m.split == "train" or config.data.vocabulary == "all"]
-    tokenizer = SmilesTokenizer.of_corpus(corpus, pattern, _randomizes(config), molecules.RDKIT_VERSION)
-    return known.extended(tokenizer) if known else tokenizer
 
 
 def _loop(
@@ -302,7 +125,7 @@ def _loop(
     progress = Progress()
     log: list[dict[str, float]] = []
     if (run.path / STATE).exists():
-        progress = _progress(run, load_state(run.path / STATE, models, optimizer))
+        progress = progress_of(run, load_state(run.path / STATE, models, optimizer))
     if progress.epoch:
         log = [row for row in run.log() if row["step"] <= progress.step]
         if team.leads:
@@ -462,18 +285,6 @@ def _check_finite(value: float, name: str, progress: Progress) -> None:
             f"the {name} is no longer finite in epoch {progress.epoch + 1}; the last good weights are kept. "
             "Try a lower training.learning_rate"
         )
-
-
-def _progress(run: Run, position: dict[str, object]) -> Progress:
-    """Where a state stands. Raises MolgenError for one that stands nowhere."""
-    try:
-        return TypeAdapter(Progress).validate_python(position)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise MolgenError(
-            f"{run.path / STATE}: {where}: {first['msg']}", "the file is damaged; restore it, or train again"
-        ) from None
 
 
 class _Forecast:

@@ -84,8 +84,9 @@ def train_ours(job: Job) -> Figures:
     from molgen.model.build import build_model
     from molgen.optim import build_optimizer
     from molgen.processes import ALONE
+    from molgen.resuming import Progress
     from molgen.runs import Run
-    from molgen.training import Progress, train_epoch
+    from molgen.training import train_epoch
 
     run = Run(Path(job.run))
     config = load_config("tomczak") if job.network == "source" else run.config

@@ -1,0 +1,71 @@
+"""What an exact resume rests on: where a training stands, and that what it is made with has not changed."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from molgen.checkpoint import state_made_with
+from molgen.config import Config, differing, value_of
+from molgen.errors import MolgenError
+from molgen.runs import CONFIG, MOLECULES, STATE, TOKENIZER, Run
+
+# Settings that only say where something is: what lies there is compared itself.
+_PLACES = {"data.source", "training.device", "training.init"}
+
+
+@dataclass
+class Progress:
+    """Where a training stands after an epoch; saved in the state, so that a resumed one goes on exactly."""
+
+    epoch: Annotated[int, Field(ge=0)] = 0
+    step: Annotated[int, Field(ge=0)] = 0
+    best_nll: float = math.inf
+    best_epoch: Annotated[int, Field(ge=0)] = 0
+    seconds: float = 0.0
+    canonical_instead: int = 0
+    """Times that no random SMILES could be used after some redraws, so the canonical one was."""
+    init_sha256: str | None = None
+    """The weights file that a fine-tuning began with; the run that it belongs to may be gone by the end."""
+    halved: bool = False
+    """Whether batches go through the network in halves, because a GPU's memory was too small for whole ones."""
+
+
+def made_with_now(run: Run, molecules: str) -> dict[str, str]:
+    """What a state belongs to; `molecules` is a hash of them."""
+    configuration = run.config.model_dump_json()
+    return {"configuration": configuration, "tokenizer": run.tokenizer.fingerprint, "molecules": molecules}
+
+
+def check_unchanged(run: Run, now: dict[str, str]) -> None:
+    """Raises MolgenError, naming what changed, for a state that was made with something else."""
+    if not (run.path / STATE).exists():
+        return
+    then = now | state_made_with(run.path / STATE)  # one of an earlier version does not say it
+    hint = "restore it, or train into a new directory"
+    try:
+        before = Config.model_validate_json(then["configuration"])
+    except ValidationError:
+        raise MolgenError(f"{run.path / STATE}: its configuration cannot be read", hint) from None
+    if key := next((key for key in differing(run.config, before) if key not in _PLACES), None):
+        here, there = value_of(run.config, key), value_of(before, key)
+        raise MolgenError(f"{run.path / CONFIG}: {key} is {here}, the training began with {there}", hint)
+    if then["tokenizer"] != now["tokenizer"]:
+        raise MolgenError(f"{run.path / TOKENIZER}: not the vocabulary that the training began with", hint)
+    if then["molecules"] != now["molecules"]:
+        copied = run.config.data.sha256 is None and (run.path / MOLECULES).exists()
+        place = run.path / MOLECULES if copied else run.config.data.source
+        raise MolgenError(f"{place}: not the molecules, or not the splits, that the training began with", hint)
+
+
+def progress_of(run: Run, position: dict[str, object]) -> Progress:
+    """Where a state stands. Raises MolgenError for one that stands nowhere."""
+    try:
+        return TypeAdapter(Progress).validate_python(position)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise MolgenError(
+            f"{run.path / STATE}: {where}: {first['msg']}", "the file is damaged; restore it, or train again"
+        ) from None
