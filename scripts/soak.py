@@ -99,14 +99,15 @@ def soak_kills(cycles: int, epochs: int, seed: int) -> dict[str, Any]:
             with subprocess.Popen([*MOLGEN, *start, "--out", str(killed)], stderr=subprocess.PIPE) as process:
                 if kills < cycles:
                     # every third one at any time, from the first import on; the others after another epoch
-                    delay = _wait_for_an_epoch(process, killed) if kills % 3 < 2 else 0.0
-                    delay += rng.uniform(0, epoch if kills % 3 < 2 else longest)
+                    started = time.monotonic()
+                    if kills % 3 < 2:
+                        _wait_for_an_epoch(process, killed)
                     try:
-                        process.wait(delay)
+                        process.wait(rng.uniform(0, epoch if kills % 3 < 2 else longest))
                     except subprocess.TimeoutExpired:
                         process.kill()
                         kills += 1
-                        delays.append(round(delay, 2))
+                        delays.append(round(time.monotonic() - started, 2))
                 _, err = process.communicate()
             if (killed / "report.json").exists():  # done, be it at the moment of the kill
                 compared += 1
@@ -131,13 +132,12 @@ def _molecules(n: int) -> list[str]:
     return reference_smiles("moses-mini", "train")[:n]
 
 
-def _wait_for_an_epoch(process: "subprocess.Popen[bytes]", run: Path) -> float:
-    """Seconds until the training has saved a state once more, or ended."""
-    state, began = run / "state.safetensors", time.monotonic()
+def _wait_for_an_epoch(process: "subprocess.Popen[bytes]", run: Path) -> None:
+    """Returns when the training has saved a state once more, or ended."""
+    state = run / "state.safetensors"
     before = state.stat().st_mtime_ns if state.exists() else 0
     while process.poll() is None and (not state.exists() or state.stat().st_mtime_ns == before):
         time.sleep(0.01)
-    return time.monotonic() - began
 
 
 def _outcome(run: Path) -> tuple[bytes, list[list[str]]]:

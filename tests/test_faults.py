@@ -381,6 +381,19 @@ def test_a_disk_without_room_for_the_run_is_said_before_the_training(
 
 
 @pytest.mark.slow
+def test_a_training_that_is_killed_ends_with_the_bits_of_one_that_is_not(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "soak.py"), "kills", "--cycles", "1", "--epochs", "6"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "--json", "x.json"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "x.json").read_text())
+    assert (figures["kills"], figures["trainings_different"], figures["files_left_behind"]) == (1, 0, 0)
+    assert figures["trainings_compared"] >= 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_sampling_with_whole_lines(small_run: Run, tmp_path: Path, number: int, code: int) -> None:
     n, batch = 400_000, 100
