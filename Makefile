@@ -48,7 +48,7 @@ lint: setup
 # Known vulnerabilities of the pinned versions; a list of all that is installed (CycloneDX). Their tools, which molgen
 # does not need, have an environment of their own.
 audit: .venv-audit/installed
-	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	.venv-audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 sbom: setup .venv-audit/installed
 	.venv-audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file sbom.json $(BIN)/python
