@@ -95,7 +95,7 @@ def train(
         run_training(resolved, out, resume=resume, force=force)
     except (KeyboardInterrupt, TerminatedError):
         if (out / runs.STATE).exists():
-            say(f"stopped; `molgen train --resume --out {out}` goes on after the last whole epoch")
+            say(f"stopped; `molgen train --resume --out {out}` goes on from there")
         raise
     say(f"done: {out}; curves in {out / runs.CURVES}. Next: molgen sample -n 2000; molgen eval")
 

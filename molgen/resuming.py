@@ -17,10 +17,14 @@ _PLACES = {"data.source", "training.device", "training.init"}
 
 @dataclass
 class Progress:
-    """Where a training stands after an epoch; saved in the state, so that a resumed one goes on exactly."""
+    """Where a training stands between two steps; saved in the state, so that a resumed one goes on exactly."""
 
     epoch: Annotated[int, Field(ge=0)] = 0
     step: Annotated[int, Field(ge=0)] = 0
+    step_of_epoch: Annotated[int, Field(ge=0)] = 0
+    """Steps of the epoch that is not finished."""
+    nll_of_epoch: float = 0.0
+    """NLL of its molecules so far, summed."""
     best_nll: float = math.inf
     best_epoch: Annotated[int, Field(ge=0)] = 0
     seconds: float = 0.0

@@ -2,11 +2,9 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
-
-from molgen.processes import ALONE, Team
 
 
 class TerminatedError(Exception):
@@ -18,35 +16,39 @@ def terminate(*_: Any) -> NoReturn:
     raise TerminatedError
 
 
-@contextmanager
-def signals_held(team: Team = ALONE) -> Iterator[Callable[[], None]]:
-    """Holds SIGINT and SIGTERM back until the function it gives is called, or to the end; a second one acts at once.
+class HeldSignals:
+    """What has come so far, and the way out."""
 
-    An exception out of a signal handler can strike where Python swallows it. Between two steps it cannot, and there
-    the processes of a team leave together, whichever of them got the signal first.
-    """
-    received: list[int] = []
-    before: dict[int, Any] = {}
+    def __init__(self) -> None:
+        self.received = 0
+        """The first signal's number; 0 while none has come."""
+        self._before: dict[int, Any] = {}
 
-    def act() -> None:
-        if number := team.largest(received[0] if received else 0):
-            leave(number)
-
-    def leave(number: int) -> None:
-        for held, handler in before.items():
+    def leave(self, number: int) -> None:
+        """Lets a signal do what it would have done at once."""
+        for held, handler in self._before.items():
             signal.signal(held, handler)
         signal.raise_signal(number)
 
-    def hold(number: int, _: object) -> None:
-        received.append(number)
-        if len(received) > 1:
-            leave(number)
+    def _hold(self, number: int, _: object) -> None:
+        if self.received:
+            self.leave(number)
+        self.received = number
 
+
+@contextmanager
+def signals_held() -> Iterator[HeldSignals]:
+    """Holds SIGINT and SIGTERM back until they are let act, or to the end; a second one acts at once.
+
+    An exception out of a signal handler can strike where Python swallows it; between two steps it cannot.
+    """
+    held = HeldSignals()
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM)}
+        held._before = {number: signal.signal(number, held._hold) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield act
-        act()
+        yield held
+        if held.received:
+            held.leave(held.received)
     finally:
-        for number, handler in before.items():
+        for number, handler in held._before.items():
             signal.signal(number, handler)

@@ -47,6 +47,7 @@ from molgen.tokenizer import SmilesTokenizer
 from molgen.workers import Workers, workers
 
 _SECONDS_BETWEEN_CURVES = 15.0
+_SECONDS_BETWEEN_STATES = 300.0
 _SECONDS_BETWEEN_SIGNS = 300.0
 _SECONDS_BEFORE_FORECAST = 10.0
 
@@ -127,37 +128,54 @@ def _loop(
     if (run.path / STATE).exists():
         progress = progress_of(run, load_state(run.path / STATE, models, optimizer))
     if progress.epoch:
-        log = [row for row in run.log() if row["step"] <= progress.step]
+        log = [row for row in run.log() if row["epoch"] <= progress.epoch]
         if team.leads:
             run.write_log(log)  # a kill may have left a row of an epoch that the state does not have
-        say(f"going on after epoch {progress.epoch} of {config.epochs}")
-    if config.init is not None and not progress.epoch:
+    if progress.step:
+        steps = f" and {progress.step_of_epoch} steps of the next" if progress.step_of_epoch else ""
+        say(f"going on after epoch {progress.epoch} of {config.epochs}{steps}")
+    if config.init is not None and not progress.step:
         before = likelihood(model, validation, device, team=team)
         say(f"before the first step: validation NLL {before.mean_nll:.2f}, top-1 {before.top1:.3f}")
-    began, drawn = time.monotonic() - progress.seconds, -math.inf
+    began, drawn, saved = time.monotonic() - progress.seconds, -math.inf, time.monotonic()
     forecast = _Forecast(len(fixed) / config.batch_size, progress, config)
 
-    def after_step() -> None:
+    def save() -> None:
+        nonlocal saved
+        progress.seconds, saved = time.monotonic() - began, time.monotonic()
+        if team.leads:
+            save_state(run.path / STATE, models, optimizer, vars(progress), made_with)
+
+    def after_step(nll: Tensor) -> None:
         if average:
             average.update(model, progress.step)
         forecast.after_step(progress)
-        let_signals_act()
+        overdue = team.leads and time.monotonic() - saved > _SECONDS_BETWEEN_STATES
+        wanted = team.largest(2 * signals.received + overdue)  # by any process, in one message
+        if wanted:
+            progress.nll_of_epoch = float(team.sum(np.array(float(nll))))
+            norm = sum(float(parameter.detach().double().square().sum()) for parameter in model.parameters())
+            _check_finite(norm, "norm of the weights", progress)
+            save()
+        if wanted > 1:
+            signals.leave(wanted // 2)
 
     with (
-        signals_held(team) as let_signals_act,
+        signals_held() as signals,
         fresh_corpora(canonical, fixed, tokenizer, pool, config, model.context, progress.epoch, team) as corpora,
     ):
         while progress.epoch < config.epochs and not _out_of_patience(progress, config):
             corpus, replaced = next(corpora)
-            progress.canonical_instead += replaced
             train_nll, speed = train_epoch(model, optimizer, corpus, config, progress, device, team, after_step)
             held_out = likelihood(kept, validation, device, team=team)
             _check_finite(held_out.mean_nll, "validation NLL", progress)  # before anything of this epoch is saved
             progress.epoch += 1
+            progress.canonical_instead += replaced
             progress.seconds = time.monotonic() - began
             if held_out.mean_nll < progress.best_nll:
                 progress.best_nll, progress.best_epoch = held_out.mean_nll, progress.epoch
             if not team.leads:
+                saved = time.monotonic()
                 continue
             if progress.best_epoch == progress.epoch:
                 run.save_model(kept)
@@ -174,7 +192,7 @@ def _loop(
                 }
             )
             run.write_log(log)
-            save_state(run.path / STATE, models, optimizer, vars(progress), made_with)
+            save()
             if time.monotonic() - drawn > _SECONDS_BETWEEN_CURVES:
                 draw_curves(log, run.path / CURVES, run.path.name)
                 drawn = time.monotonic()
@@ -184,6 +202,8 @@ def _loop(
                 f"validation {held_out.mean_nll:.2f}  top-1 {held_out.top1:.3f}  "
                 f"{speed:,.0f} tokens/s  {progress.seconds:,.0f} s{best}"
             )
+        if number := team.largest(signals.received):
+            signals.leave(number)
     if team.leads:
         draw_curves(log, run.path / CURVES, run.path.name)
     return progress
@@ -197,10 +217,12 @@ def train_epoch(
     progress: Progress,
     device: torch.device,
     team: Team,
-    after_step: Callable[[], None],
+    after_step: Callable[[Tensor], None],
 ) -> tuple[float, float]:
     """One pass over a corpus; gives back its mean NLL a molecule and the tokens a second (padding not counted).
 
+    Steps that `progress` says are done are left out, but for what they draw at random. `after_step` is given the NLL
+    summed over this process's molecules so far.
     A team takes the very steps that one process would, each process with a share of their molecules.
     """
     parameters = list(model.parameters())
@@ -234,7 +256,8 @@ def train_epoch(
     cut = bucketed_batches if config.batching == "buckets" else random_batches
     steps = epoch_steps(corpus, cut, config.batch_size, rng)
     model.train()
-    total, seen, tokens = torch.zeros((), device=device), 0, 0
+    done, seen, read, tokens = progress.step_of_epoch, 0, 0, 0
+    total = torch.tensor(progress.nll_of_epoch / team.size, device=device)
     began = said = time.monotonic()
     noise = np.random.default_rng([config.seed, progress.epoch, 2, team.rank])  # each process has dropout of its own
     with (
@@ -244,14 +267,18 @@ def train_epoch(
         in_order = threads.map if pieces > 1 else map  # one piece is fastest in the thread that has PyTorch's others
         bar.set_description(f"epoch {progress.epoch + 1}/{config.epochs}")
         for i, (behind, window, parts) in enumerate(steps):
+            molecules_here = sum(len(rows) for rows in parts)
+            positions = sum(int(window.positions[rows].sum()) for rows in parts)
+            shares = [share[i::pieces] for share in map(team.share, parts) for i in range(min(pieces, len(share)))]
+            seeds = noise.integers(2**63, size=len(shares)).tolist()
+            seen, read = seen + molecules_here, read + positions
+            bar.update(positions)
+            if i < done:
+                continue
             rate = learning_rate((progress.epoch + behind) / config.epochs, config)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            molecules_here = sum(len(rows) for rows in parts)
-            positions = sum(int(window.positions[rows].sum()) for rows in parts)
             sums = [torch.zeros_like(parameter) for parameter in parameters]
-            shares = [share[i::pieces] for share in map(team.share, parts) for i in range(min(pieces, len(share)))]
-            seeds = noise.integers(2**63, size=len(shares)).tolist()
             divisor = positions if config.loss == "token" else molecules_here
             work = ((window, rows, seed) for rows, seed in zip(shares, seeds, strict=True))
             for nll, gradients in in_order(partial(gradient, divisor=divisor), work):  # in order, for sums round
@@ -264,17 +291,17 @@ def train_epoch(
             if config.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
             take_step(optimizer, in_order, pieces)
-            seen, tokens, progress.step = seen + molecules_here, tokens + positions, progress.step + 1
-            bar.update(positions)
+            tokens, progress.step, progress.step_of_epoch = tokens + positions, progress.step + 1, i + 1
             if i % 10 == 9:
                 bar.set_postfix_str(f"NLL {float(total) * team.size / seen:.2f}", refresh=False)
             if bar.disable and time.monotonic() - said > _SECONDS_BETWEEN_SIGNS:  # a log file has no bar
                 said = time.monotonic()
                 speed = tokens / (said - began)
-                say(f"epoch {progress.epoch + 1}: {tokens / corpus.all_positions:.0%}, {speed:,.0f} tokens/s")
-            after_step()
+                say(f"epoch {progress.epoch + 1}: {read / corpus.all_positions:.0%}, {speed:,.0f} tokens/s")
+            after_step(total)
     mean = float(team.sum(np.array(float(total)))) / seen
     _check_finite(mean, "loss", progress)
+    progress.step_of_epoch, progress.nll_of_epoch = 0, 0.0
     return mean, tokens / (time.monotonic() - began)
 
 
@@ -291,7 +318,7 @@ class _Forecast:
     """Says once, some seconds after the first step, how long the training will take and what it takes already."""
 
     def __init__(self, steps_an_epoch: float, progress: Progress, config: TrainingConfig) -> None:
-        self._steps = steps_an_epoch * (config.epochs - progress.epoch)
+        self._steps = steps_an_epoch * (config.epochs - progress.epoch) - progress.step_of_epoch
         self._epochs = config.epochs - progress.epoch
         self._first, self._began, self._said = 0, 0.0, False
 

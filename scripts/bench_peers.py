@@ -100,11 +100,11 @@ def train_ours(job: Job) -> Figures:
     model = build_model(config.model, len(run.tokenizer)).to(device)
     optimizer = build_optimizer(model, training)
     few = Corpus(corpus.ids, corpus.offsets[: WARMUP * training.batch_size + 1])
-    train_epoch(model, optimizer, few, training, Progress(), device, ALONE, lambda: None)
+    train_epoch(model, optimizer, few, training, Progress(), device, ALONE, lambda _: None)
     tokens, seconds, progress = 0, 0.0, Progress()
     while seconds < job.seconds:
         start = synchronized(job.device)
-        train_epoch(model, optimizer, corpus, training, progress, device, ALONE, lambda: None)
+        train_epoch(model, optimizer, corpus, training, progress, device, ALONE, lambda _: None)
         seconds += synchronized(job.device) - start
         tokens += int(corpus.positions.sum())
         progress.epoch += 1

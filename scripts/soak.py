@@ -5,7 +5,8 @@
 
 `samples` draws with rejection (`--valid --unique`) and follows the memory of the command and of its workers; it ends
 the command where they exceed the limit together. `kills` kills trainings, goes on with them, and compares what they
-end with, bit by bit, with a training that was never stopped. Linux only: it reads /proc.
+end with, bit by bit, with a training that was never stopped: of three kills one is at any moment from the first import
+on, one after another epoch, and one a SIGTERM, which is saved before it is obeyed. Linux only: it reads /proc.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -83,7 +85,7 @@ def soak_samples(run: str, n: int, limit: float) -> dict[str, Any]:
 def soak_kills(cycles: int, epochs: int, seed: int) -> dict[str, Any]:
     """Kills trainings until there were so many kills; each that ends in spite of them is compared."""
     rng, delays = random.Random(seed), []
-    compared = different = litter = kills = 0
+    compared = different = litter = kills = terminated = 0
     with tempfile.TemporaryDirectory() as folder:
         settings = [part for setting in (*SMALL, f"training.epochs={epochs}") for part in ("--set", setting)]
         data, whole, killed = (Path(folder) / name for name in ("data.smi", "whole", "killed"))
@@ -105,7 +107,8 @@ def soak_kills(cycles: int, epochs: int, seed: int) -> dict[str, Any]:
                     try:
                         process.wait(rng.uniform(0, epoch if kills % 3 < 2 else longest))
                     except subprocess.TimeoutExpired:
-                        process.kill()
+                        process.send_signal(signal.SIGTERM if kills % 3 == 1 else signal.SIGKILL)
+                        terminated += kills % 3 == 1
                         kills += 1
                         delays.append(round(time.monotonic() - started, 2))
                 _, err = process.communicate()
@@ -114,10 +117,11 @@ def soak_kills(cycles: int, epochs: int, seed: int) -> dict[str, Any]:
                 different += _outcome(killed) != _outcome(whole)
                 litter += sum(path.name.startswith(".") for path in killed.iterdir())
                 shutil.rmtree(killed)
-            elif process.returncode >= 0:
+            elif process.returncode not in (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM):
                 raise RuntimeError(f"a training could not go on: {err.decode().strip().splitlines()[-1:]}")
     return {
         "kills": kills,
+        "of_them_sigterm": terminated,
         "trainings_compared": compared,
         "trainings_different": different,
         "files_left_behind": litter,

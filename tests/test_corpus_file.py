@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 from test_processes import assert_alike, torchrun
 
-from molgen import corpus_file, runs, training
+from molgen import corpus_file, runs, starting, training
 from molgen.batches import Corpus, bucketed_batches, epoch_steps, random_batches
 from molgen.config import Config, DataConfig, load_config
 from molgen.corpus_file import CorpusFile, corpus_writer
@@ -142,8 +142,10 @@ def test_a_training_on_the_file_starts_no_rdkit_and_no_deepchem(
     def forbidden(*_: object, **__: object) -> None:
         raise AssertionError
 
-    for name in ("workers", "deepchem_pattern", "read_source", "build_dataset", "_encoded"):
-        monkeypatch.setattr(training, name, forbidden)
+    for name in ("training.workers", "training._encoded"):
+        monkeypatch.setattr(f"molgen.{name}", forbidden)
+    for name in ("deepchem_pattern", "read_source", "build_dataset"):
+        monkeypatch.setattr(starting, name, forbidden)
     run = train(config_for(encoded), tmp_path / "run")
     assert run.config.training.randomized == run.config.training.randomized_end == 0
 
@@ -201,7 +203,7 @@ def test_random_forms_need_a_vocabulary_for_them_and_few_enough_strings(
     plain = write(tmp_path / "plain.molgen", tokenizer, [("train", "C"), ("validation", "CC")])
     with pytest.raises(MolgenError, match="without random forms in mind"):
         train(config_for(plain, *RANDOM), tmp_path / "run")
-    for module in (training, corpus_file):
+    for module in (starting, corpus_file):
         monkeypatch.setattr(module, "MOST_AS_STRINGS", 100)
     with pytest.raises(MolgenError, match="too many to be written otherwise"):
         train(config_for(encoded, *RANDOM), tmp_path / "run")
@@ -319,7 +321,7 @@ def test_a_training_in_windows_learns_and_goes_on_exactly(
     encoded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "epoch_steps", partial(epoch_steps, window=50))
-    monkeypatch.setattr(training, "MOST_COPIED", 10)
+    monkeypatch.setattr(starting, "MOST_COPIED", 10)
     whole = train(config_for(encoded, "training.epochs=4", "training.learning_rate=1e-2"), tmp_path / "whole")
     assert whole.log()[-1]["val_nll"] < 0.9 * whole.log()[0]["val_nll"]
     epoch = training.train_epoch
@@ -339,7 +341,7 @@ def test_a_training_in_windows_learns_and_goes_on_exactly(
 @pytest.fixture
 def naming(encoded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A run that names its file, as one on a large file does."""
-    monkeypatch.setattr(training, "MOST_COPIED", 10)
+    monkeypatch.setattr(starting, "MOST_COPIED", 10)
     monkeypatch.chdir(tmp_path)
     shutil.copy(encoded, "own.molgen")
     return train(config_for(Path("own.molgen")), tmp_path / "run")

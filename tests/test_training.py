@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,47 @@ def test_a_resumed_training_equals_one_never_stopped(
     resumed = train(Config(), tmp_path / "stopped", resume=True)
     assert weights(resumed) == weights(whole)
     assert [row["val_nll"] for row in resumed.log()] == [row["val_nll"] for row in whole.log()]
+
+
+@pytest.mark.parametrize("stop", ["signal", "kill"])
+def test_a_training_stopped_within_an_epoch_goes_on_at_the_next_step(
+    thirty: Path, tmp_path: Path, stop: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("training.epochs=3", "training.batch_size=4", "training.randomized=0.5", "model.dropout=0.1")
+    config = config_for(thirty, *more)  # 24 molecules: about 6 steps an epoch
+    whole = train(config, tmp_path / "whole")
+
+    import molgen.training as module
+
+    take, save, steps = module.take_step, module.save_state, []
+
+    def stops(*arguments: object) -> None:
+        steps.append(1)
+        take(*arguments)  # type: ignore[arg-type]
+        if stop == "signal" and len(steps) == 9:
+            signal.raise_signal(signal.SIGINT)
+
+    def saves(*arguments: object) -> None:
+        save(*arguments)  # type: ignore[arg-type]
+        if stop == "kill" and len(steps) == 9:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "take_step", stops)
+        patch.setattr(module, "save_state", saves)
+        if stop == "kill":
+            patch.setattr(module, "_SECONDS_BETWEEN_STATES", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path / "stopped")
+    monkeypatch.setattr(module, "take_step", stops)
+    resumed = train(Config(), tmp_path / "stopped", resume=True)
+    assert "going on after epoch 1 of 3 and" in capsys.readouterr().err
+    assert len(steps) == whole.log()[-1]["step"]  # none twice
+    assert weights(resumed) == weights(whole)
+    same = ("step", "epoch", "train_nll", "val_nll", "val_top1", "lr")
+    assert [[row[name] for name in same] for row in resumed.log()] == [
+        [row[name] for name in same] for row in whole.log()
+    ]
 
 
 def test_two_trainings_with_the_same_seed_give_the_same_weights(thirty: Path, tmp_path: Path) -> None:
