@@ -132,23 +132,27 @@ def fuzz_one(name: str, corpus: Path, seconds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--target", help="this one only, in this process")
+    parser.add_argument("targets", nargs="*", help="all of them if none is named")
+    parser.add_argument(
+        "--here", action="store_true", help="the one that is named in this process, as libFuzzer has it"
+    )
     parser.add_argument("--corpus", type=Path, default=Path("runs/fuzz"))
     parser.add_argument("--seconds", type=int, default=600, help="for each target")
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
-    if chosen.target:
-        fuzz_one(chosen.target, chosen.corpus / chosen.target, chosen.seconds)
+    if chosen.here:
+        (name,) = chosen.targets
+        fuzz_one(name, chosen.corpus / name, chosen.seconds)
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         names = list(targets(Path(folder)))
-    for name in names:
-        own = ["--target", name, "--corpus", str(chosen.corpus), "--seconds", str(chosen.seconds)]
+    for name in chosen.targets or names:
+        own = [name, "--here", "--corpus", str(chosen.corpus), "--seconds", str(chosen.seconds)]
         done = subprocess.run([sys.executable, __file__, *own], capture_output=True, text=True, check=False)
         executions = re.search(r"number_of_executed_units:\s*(\d+)", done.stderr)
         results[name] = {
             "executions": int(executions[1]) if executions else 0,
-            "corpus": len(list((chosen.corpus / name).iterdir())),
+            "corpus": len(list(chosen.corpus.glob(f"{name}/*"))),
             "exit_code": done.returncode,
             "findings": [path.name for path in chosen.corpus.glob(f"finding-{name}-*")],
         }

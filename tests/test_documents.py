@@ -181,6 +181,15 @@ def test_every_file_that_the_readme_links_exists() -> None:
         assert (ROOT / target).exists(), target
 
 
+def test_the_hashes_are_those_of_pinned_versions() -> None:
+    names = [re.split(r"[=\s]+", line)[:2] for line in (ROOT / "hashes.txt").read_text().splitlines() if line[0] != "#"]
+    pins = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {re.sub("[-_.]+", "-", pin.split("==")[0]).lower(): pin.split("==")[-1] for pin in pins if "==" in pin}
+    assert len(names) >= 50
+    for name, release in names:
+        assert pinned[re.sub("[-_.]+", "-", name).lower()] == release, name
+
+
 def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert "make test" in commands(README)
     assert "make test" in (ROOT / ".ci" / "run").read_text()

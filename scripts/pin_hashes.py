@@ -1,0 +1,33 @@
+"""Writes hashes.txt: the sha256 of each version in constraints.txt of which one wheel serves every platform.
+
+    python scripts/pin_hashes.py
+
+pip takes hashes for all packages of an installation or for none, and compiled packages have another file for each
+platform (PyTorch several of one version): `make setup` installs these first, by their hashes, then the rest.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+HEADING = "# Made by scripts/pin_hashes.py: pure-Python wheels, one file for every platform.\n"
+
+
+def main() -> None:
+    report = ["--dry-run", "--ignore-installed", "--no-deps", "--quiet", "--report", "-"]
+    command = [sys.executable, "-m", "pip", "install", *report, "--requirement", str(ROOT / "constraints.txt")]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    lines = [
+        f"{item['metadata']['name']}=={item['metadata']['version']} "
+        f"--hash=sha256:{item['download_info']['archive_info']['hashes']['sha256']}\n"
+        for item in found["install"]
+        if item["download_info"]["url"].endswith("-none-any.whl")
+    ]
+    (ROOT / "hashes.txt").write_text(HEADING + "".join(sorted(lines, key=str.lower)), encoding="utf-8")
+    print(f"{len(lines)} of {len(found['install'])} packages")
+
+
+if __name__ == "__main__":
+    main()
