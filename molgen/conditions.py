@@ -132,8 +132,10 @@ class Condition:
             case ast.UnaryOp(op=ast.Not()):
                 self._check_truth(node.operand, depth + 1)
             case ast.Compare():
-                self._check_value(node.left)
-                for comparison, right in zip(node.ops, node.comparators, strict=True):
+                for left, comparison, right in zip(
+                    (node.left, *node.comparators), node.ops, node.comparators, strict=False
+                ):
+                    self._check_value(left)  # in a chain too, where a list may stand on the right
                     if isinstance(comparison, ast.In | ast.NotIn):
                         items = _items(right)
                         if not items or not all(isinstance(item, ast.Constant | ast.UnaryOp) for item in items):
