@@ -155,7 +155,10 @@ def cell(column: Column, row: Row) -> str:
 def table(evaluations: Sequence[Evaluation]) -> str:
     """The figures for people: a line a figure, a column an evaluation or a baseline, then notes and reasons."""
     shown = columns(evaluations)
-    widths = [max(14 if i == 0 else 11, len(column.title) + 2) for i, column in enumerate(shown)]
+    widths = [
+        max(14 if i == 0 else 11, 2 + max(map(len, (column.title, *(cell(column, row) for row in ROWS)))))
+        for i, column in enumerate(shown)
+    ]
     lines = [" " * 26 + "".join(f"{c.title:>{w}}" for c, w in zip(shown, widths, strict=True))]
     if any(column.title == "floor" for column in shown):
         sizes = ("" if c.n is None else f"n = {c.n:,}" for c in shown)

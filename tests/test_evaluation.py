@@ -12,7 +12,7 @@ import molgen
 from molgen import cache
 from molgen.benchmarks import Sets, run_benchmarks
 from molgen.benchmarks import parts as parts_of
-from molgen.evaluation import evaluate, histogram
+from molgen.evaluation import Evaluation, evaluate, histogram
 from molgen.library import Library, MoleculeSet, resampled
 from molgen.metrics.basic import Figures
 from molgen.presentation import Column, cell, columns, sections, table
@@ -116,6 +116,13 @@ def test_fcd_of_few_molecules_is_starred_and_published_rows_need_thirty_thousand
     assert any("CharRNN" in column.title for column in columns([evaluation]))
     assert "–" in cell(Column("x", Figures(), 3), row)
     assert "biased" not in table([evaluation])
+
+
+def test_the_figures_of_runs_side_by_side_stay_apart() -> None:
+    values = {"nll": 21.02, "nll_stderr": 0.72, "n_samples": 10_000}
+    evaluations = [Evaluation(name, Figures(values)) for name in ("large-a", "b")]
+    (line,) = [line for line in table(evaluations).splitlines() if line.startswith("NLL, nats a molecule")]
+    assert line.split("  ")[-2:] == ["21.02 ± 0.72", "21.02 ± 0.72"]
 
 
 def test_a_run_is_evaluated_with_all_metrics_and_the_gap_to_training(
