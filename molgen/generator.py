@@ -18,6 +18,7 @@ from molgen.batches import Corpus
 from molgen.config import Device
 from molgen.errors import MolgenError
 from molgen.likelihood import likelihood
+from molgen.metrics.known import keys_of
 from molgen.model.decoder import Decoder
 from molgen.molecules import RDKIT_VERSION
 from molgen.optim import choose_device, in_memory
@@ -189,27 +190,33 @@ class MoleculeGenerator:
             batches = [(number, sizes[number]) for number in team.run_of(sizes)]
             n = sum(rows for _, rows in batches)
         known = self.training_set(pool) if keep.novel else frozenset()
-        seen: set[str] = set()
+        seen: set[int] = set()  # numbers take half the memory of the strings
         window: deque[tuple[int, int]] = deque()  # (draws, kept) of the last batches
         with closing(self.strings(batches, filters, prompt=prompt, seed=seed)) as drawn_batches:
             while tally.kept < n and not tally.gave_up:
                 texts = next(drawn_batches)
                 tally.unfinished += sum(text is None for text in texts)
                 batch: list[Sample] = []
-                for sample, screened_by in self._parsed(texts, keep, pool):
+                parsed = list(self._parsed(texts, keep, pool))
+                # 60 bits, which Python keeps in 32 bytes: two of a million molecules share one once in two million times
+                keys = (
+                    (keys_of(s.canonical or s.smiles for s, _ in parsed) >> np.uint64(4)).tolist()
+                    if keep.unique
+                    else []
+                )
+                for i, (sample, screened_by) in enumerate(parsed):
                     tally.draws += 1
-                    key = sample.canonical or sample.smiles
                     if sample.canonical is None and (keep.valid or keep.novel or keep.screens):
                         tally.rejected["valid"] += 1
                     elif screened_by:
                         tally.rejected[screened_by] += 1
                     elif keep.novel and sample.canonical in known:
                         tally.rejected["novel"] += 1
-                    elif keep.unique and key in seen:
+                    elif keep.unique and keys[i] in seen:
                         tally.rejected["unique"] += 1
                     else:
                         if keep.unique:
-                            seen.add(key)
+                            seen.add(keys[i])
                         batch.append(sample)
                         if tally.kept + len(batch) == n:
                             break
