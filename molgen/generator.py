@@ -198,7 +198,7 @@ class MoleculeGenerator:
                 tally.unfinished += sum(text is None for text in texts)
                 batch: list[Sample] = []
                 parsed = list(self._parsed(texts, keep, pool))
-                # 60 bits, which Python keeps in 32 bytes: two of a million molecules share one once in two million times
+                # 60 bits, which Python keeps in 32 bytes; two of a million molecules share one once in two million runs
                 keys = (
                     (keys_of(s.canonical or s.smiles for s, _ in parsed) >> np.uint64(4)).tolist()
                     if keep.unique
