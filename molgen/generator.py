@@ -190,7 +190,7 @@ class MoleculeGenerator:
             batches = [(number, sizes[number]) for number in team.run_of(sizes)]
             n = sum(rows for _, rows in batches)
         known = self.training_set(pool) if keep.novel else frozenset()
-        seen: set[int] = set()  # numbers take half the memory of the strings
+        seen: set[int] = set()  # of numbers, which take less memory than the strings
         window: deque[tuple[int, int]] = deque()  # (draws, kept) of the last batches
         with closing(self.strings(batches, filters, prompt=prompt, seed=seed)) as drawn_batches:
             while tally.kept < n and not tally.gave_up:
