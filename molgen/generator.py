@@ -17,8 +17,8 @@ import torch
 from molgen.batches import Corpus
 from molgen.config import Device
 from molgen.errors import MolgenError
+from molgen.keys import Seen, keys_of
 from molgen.likelihood import likelihood
-from molgen.metrics.known import keys_of
 from molgen.model.decoder import Decoder
 from molgen.molecules import RDKIT_VERSION
 from molgen.optim import choose_device, in_memory
@@ -190,7 +190,7 @@ class MoleculeGenerator:
             batches = [(number, sizes[number]) for number in team.run_of(sizes)]
             n = sum(rows for _, rows in batches)
         known = self.training_set(pool) if keep.novel else frozenset()
-        seen: set[int] = set()  # of numbers, which take less memory than the strings
+        seen = Seen()
         window: deque[tuple[int, int]] = deque()  # (draws, kept) of the last batches
         with closing(self.strings(batches, filters, prompt=prompt, seed=seed)) as drawn_batches:
             while tally.kept < n and not tally.gave_up:
@@ -198,12 +198,8 @@ class MoleculeGenerator:
                 tally.unfinished += sum(text is None for text in texts)
                 batch: list[Sample] = []
                 parsed = list(self._parsed(texts, keep, pool))
-                # 60 bits, which Python keeps in 32 bytes; two of a million molecules share one once in two million runs
-                keys = (
-                    (keys_of(s.canonical or s.smiles for s, _ in parsed) >> np.uint64(4)).tolist()
-                    if keep.unique
-                    else []
-                )
+                keys = keys_of(s.canonical or s.smiles for s, _ in parsed) if keep.unique else np.empty(0, np.uint64)
+                came_before, fresh = seen.has(keys), set[np.uint64]()
                 for i, (sample, screened_by) in enumerate(parsed):
                     tally.draws += 1
                     if sample.canonical is None and (keep.valid or keep.novel or keep.screens):
@@ -212,14 +208,15 @@ class MoleculeGenerator:
                         tally.rejected[screened_by] += 1
                     elif keep.novel and sample.canonical in known:
                         tally.rejected["novel"] += 1
-                    elif keep.unique and keys[i] in seen:
+                    elif keep.unique and (came_before[i] or keys[i] in fresh):
                         tally.rejected["unique"] += 1
                     else:
                         if keep.unique:
-                            seen.add(keys[i])
+                            fresh.add(keys[i])
                         batch.append(sample)
                         if tally.kept + len(batch) == n:
                             break
+                seen.add(np.array(list(fresh), np.uint64))
                 tally.kept += len(batch)
                 window.append((len(texts), len(batch)))
                 while sum(draws for draws, _ in window) - window[0][0] >= _WINDOW:

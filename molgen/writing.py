@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 from molgen import __version__
 from molgen.checkpoint import write_atomically
 from molgen.errors import MolgenError
 from molgen.generator import FILTERS, MoleculeGenerator, Sample, Tally
-from molgen.metrics.known import keys_of
+from molgen.keys import Keys, keys_of
 from molgen.metrics.similarity import max_min
 from molgen.molecules import DRAWINGS, draw_grid
 from molgen.processes import ALONE, Team, duration, say, silent
@@ -54,7 +53,7 @@ class Written:
 
     rows: int = 0
     valid: int = 0
-    keys: list[npt.NDArray[np.uint64]] = field(default_factory=list)
+    keys: list[Keys] = field(default_factory=list)
     """A number for the canonical SMILES of each valid sample, batch by batch."""
     drawable: list[str] = field(default_factory=list)
     """The first valid ones."""

@@ -30,8 +30,8 @@ from molgen.runs import REPORT, find_run
 from molgen.tokenizer import TokenPattern, deepchem_pattern
 from molgen.workers import workers
 
-# fewer molecules, more epochs: none of these trainings has its best epoch at its end
-EPOCHS = {100: 150, 300: 100, 1_000: 50, 3_000: 40}
+# from scratch and from the prior; fewer molecules, more epochs
+EPOCHS = {100: (150, 150), 300: (100, 100), 1_000: (50, 50), 3_000: (40, 20)}
 WAYS = {
     "from scratch": (False, 0.0),
     "from scratch, randomised": (False, 0.9),
@@ -103,7 +103,7 @@ def train(file: Path, run: Path, size: int, way: str, prior: str, seed: int) -> 
         **{f"data.{name}": "keep" for name in ("fragments", "charges", "isotopes", "radicals")},
         **{"data.elements": "null", "data.require_carbon": "false", "data.min_token_count": 1},
         **{"data.vocabulary": "all"},
-        **{"training.epochs": EPOCHS[size], "training.batch_size": 32, "training.patience": 15},
+        **{"training.epochs": EPOCHS[size][from_prior], "training.batch_size": 32, "training.patience": 15},
         **{"training.randomized": share, "training.randomized_end": share / 2},
     }
     options = [f"--set={key}={value}" for key, value in settings.items()]

@@ -1,6 +1,5 @@
 """A training set as novelty and neighbours need it: millions of strings as sorted 64-bit keys, and fingerprints."""
 
-import hashlib
 from base64 import b64decode
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from molgen.cache import Arrays
+from molgen.keys import Keys, keys_of
 from molgen.workers import Workers
 
 _BYTES = 128  # of a fingerprint of 1,024 bits
@@ -20,7 +20,7 @@ STRINGS = ("canonical", "flat", "parent", "scaffold", "ring_systems")
 class Known:
     """Which strings a set has. `shipped` are its SMILES as they stand in the file, the others as in `description`."""
 
-    keys: dict[str, npt.NDArray[np.uint64]]
+    keys: dict[str, Keys]
     fingerprints: npt.NDArray[np.uint8]
     """(n, 128); empty where it was not asked for."""
     rows: npt.NDArray[np.int64]
@@ -55,7 +55,7 @@ def known(smiles: list[str], strings: Iterable[str], with_fingerprints: bool, po
     """Describes a training set; `strings` are some of STRINGS."""
     columns = tuple(strings)
     parts = [*columns, *(("fingerprint",) if with_fingerprints else ())]
-    found: dict[str, list[npt.NDArray[np.uint64]]] = {name: [] for name in columns}
+    found: dict[str, list[Keys]] = {name: [] for name in columns}
     packed: list[bytes] = []
     rows: list[int] = []
     start = 0
@@ -80,8 +80,3 @@ def _words(name: str, value: Any) -> list[str]:
     if name == "scaffold":
         return [value[0]] if value[0] else []
     return list(value) if name == "ring_systems" else [value]
-
-
-def keys_of(strings: Iterable[str]) -> npt.NDArray[np.uint64]:
-    """A number for each string, (n,). Of ten million distinct strings two share one three times in a million."""
-    return np.frombuffer(b"".join(hashlib.blake2b(s.encode(), digest_size=8).digest() for s in strings), "<u8")
