@@ -331,7 +331,8 @@ class _Forecast:
         seconds = time.monotonic() - self._began
         if seconds >= _SECONDS_BEFORE_FORECAST:
             whole = seconds / (progress.step - self._first) * self._steps
-            say(f"about {duration(whole)} for {self._epochs} epochs at this speed; {memory_used()} of memory so far")
+            epochs = "1 epoch" if self._epochs == 1 else f"{self._epochs} epochs"
+            say(f"about {duration(whole)} for {epochs} at this speed; {memory_used()} of memory so far")
             self._said = True
 
 
