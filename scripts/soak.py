@@ -6,7 +6,9 @@
 `samples` draws with rejection (`--valid --unique`) and follows the memory of the command and of its workers; it ends
 the command where they exceed the limit together. `kills` kills trainings, goes on with them, and compares what they
 end with, bit by bit, with a training that was never stopped: of three kills one is at any moment from the first import
-on, one after another epoch, and one a SIGTERM, which is saved before it is obeyed. Linux only: it reads /proc.
+on, one after another step, and one a SIGTERM, which is saved before it is obeyed. The killed trainings write their
+state after each step, not only every five minutes and after an epoch, so that they go on from the midst of epochs.
+Linux only: it reads /proc.
 """
 
 import argparse
@@ -24,12 +26,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import safe_open
 from scipy.stats import theilslopes
 
 MOLGEN = [sys.executable, "-m", "molgen"]
 SMALL = (
     *("model.width=32", "model.blocks=2", "model.heads=2", "model.head_width=16", "model.feedforward=64"),
     *("model.dropout=0.1", "training.randomized=0.5", "training.batch_size=16", "data.min_token_count=1"),
+)
+EACH_STEP = (
+    "import molgen.training as training; training._SECONDS_BETWEEN_STATES = 0.0; from molgen.cli import main; main()"
 )
 _SECONDS_BETWEEN_LOOKS = 1.0
 
@@ -101,7 +107,7 @@ def _growth(looks: npt.NDArray[np.float64]) -> dict[str, Any]:
 def soak_kills(cycles: int, epochs: int, seed: int) -> dict[str, Any]:
     """Kills trainings until there were so many kills; each that ends in spite of them is compared."""
     rng, delays = random.Random(seed), []
-    compared = different = litter = kills = terminated = 0
+    compared = different = litter = kills = terminated = within = 0
     with tempfile.TemporaryDirectory() as folder:
         settings = [part for setting in (*SMALL, f"training.epochs={epochs}") for part in ("--set", setting)]
         data, whole, killed = (Path(folder) / name for name in ("data.smi", "whole", "killed"))
@@ -114,12 +120,13 @@ def soak_kills(cycles: int, epochs: int, seed: int) -> dict[str, Any]:
         while kills < cycles or killed.exists():
             fresh = not (killed / "config.yaml").exists()
             start = ["train", str(data), "--force", *settings] if fresh else ["train", "--resume"]
-            with subprocess.Popen([*MOLGEN, *start, "--out", str(killed)], stderr=subprocess.PIPE) as process:
+            command = [sys.executable, "-c", EACH_STEP, *start, "--out", str(killed)]
+            with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
                 if kills < cycles:
-                    # every third one at any time, from the first import on; the others after another epoch
+                    # every third one at any time, from the first import on; the others after another step
                     started = time.monotonic()
                     if kills % 3 < 2:
-                        _wait_for_an_epoch(process, killed)
+                        _wait_for_a_state(process, killed)
                     try:
                         process.wait(rng.uniform(0, epoch if kills % 3 < 2 else longest))
                     except subprocess.TimeoutExpired:
@@ -135,9 +142,12 @@ def soak_kills(cycles: int, epochs: int, seed: int) -> dict[str, Any]:
                 shutil.rmtree(killed)
             elif process.returncode not in (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM):
                 raise RuntimeError(f"a training could not go on: {err.decode().strip().splitlines()[-1:]}")
+            else:
+                within += _steps_of_epoch(killed) > 0
     return {
         "kills": kills,
         "of_them_sigterm": terminated,
+        "of_them_within_an_epoch": within,
         "trainings_compared": compared,
         "trainings_different": different,
         "files_left_behind": litter,
@@ -152,12 +162,20 @@ def _molecules(n: int) -> list[str]:
     return reference_smiles("moses-mini", "train")[:n]
 
 
-def _wait_for_an_epoch(process: "subprocess.Popen[bytes]", run: Path) -> None:
+def _wait_for_a_state(process: "subprocess.Popen[bytes]", run: Path) -> None:
     """Returns when the training has saved a state once more, or ended."""
     state = run / "state.safetensors"
     before = state.stat().st_mtime_ns if state.exists() else 0
     while process.poll() is None and (not state.exists() or state.stat().st_mtime_ns == before):
         time.sleep(0.01)
+
+
+def _steps_of_epoch(run: Path) -> int:
+    """Where a state stands: so many steps after the last whole epoch."""
+    if not (run / "state.safetensors").exists():
+        return 0
+    with safe_open(run / "state.safetensors", "np") as state:
+        return int(json.loads(state.metadata()["position"])["step_of_epoch"])
 
 
 def _outcome(run: Path) -> tuple[bytes, list[list[str]]]:
