@@ -273,11 +273,11 @@ def train_epoch(
             seeds = noise.integers(2**63, size=len(shares)).tolist()
             seen, read = seen + molecules_here, read + positions
             bar.update(positions)
-            if i < done:
-                continue
             rate = learning_rate((progress.epoch + behind) / config.epochs, config)
             for group in optimizer.param_groups:
                 group["lr"] = rate
+            if i < done:
+                continue
             sums = [torch.zeros_like(parameter) for parameter in parameters]
             divisor = positions if config.loss == "token" else molecules_here
             work = ((window, rows, seed) for rows, seed in zip(shares, seeds, strict=True))

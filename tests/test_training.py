@@ -147,9 +147,15 @@ def test_a_resumed_training_equals_one_never_stopped(
     assert [row["val_nll"] for row in resumed.log()] == [row["val_nll"] for row in whole.log()]
 
 
+@pytest.mark.parametrize("step", ["in the midst", "last"])
 @pytest.mark.parametrize("stop", ["signal", "kill"])
 def test_a_training_stopped_within_an_epoch_goes_on_at_the_next_step(
-    thirty: Path, tmp_path: Path, stop: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    thirty: Path,
+    tmp_path: Path,
+    stop: str,
+    step: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     more = ("training.epochs=3", "training.batch_size=4", "training.randomized=0.5", "model.dropout=0.1")
     config = config_for(thirty, *more)  # 24 molecules: about 6 steps an epoch
@@ -158,16 +164,18 @@ def test_a_training_stopped_within_an_epoch_goes_on_at_the_next_step(
     import molgen.training as module
 
     take, save, steps = module.take_step, module.save_state, []
+    first, second = (int(row["step"]) for row in whole.log()[:2])
+    last = second if step == "last" else (first + second) // 2  # before it is stopped
 
     def stops(*arguments: object) -> None:
         steps.append(1)
         take(*arguments)  # type: ignore[arg-type]
-        if stop == "signal" and len(steps) == 9:
+        if stop == "signal" and len(steps) == last:
             signal.raise_signal(signal.SIGINT)
 
     def saves(*arguments: object) -> None:
         save(*arguments)  # type: ignore[arg-type]
-        if stop == "kill" and len(steps) == 9:
+        if stop == "kill" and len(steps) == last:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
