@@ -137,7 +137,10 @@ def soak_kills(cycles: int, epochs: int, seed: int) -> dict[str, Any]:
                 _, err = process.communicate()
             if (killed / "report.json").exists():  # done, be it at the moment of the kill
                 compared += 1
-                different += _outcome(killed) != _outcome(whole)
+                if _outcome(killed) != _outcome(whole):
+                    different += 1
+                    rows = [(a, b) for a, b in zip(_outcome(killed)[1], _outcome(whole)[1], strict=False) if a != b]
+                    print(f"after {kills} kills: {rows or 'other weights'}", file=sys.stderr)
                 litter += sum(path.name.startswith(".") for path in killed.iterdir())
                 shutil.rmtree(killed)
             elif process.returncode not in (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM):
