@@ -167,10 +167,31 @@ def test_dropout_acts_in_training_only() -> None:
     assert torch.equal(model(tokens), model(tokens))
 
 
-def test_dropout_zeroes_its_share_and_scales_the_rest_up() -> None:
-    dropped = Dropout(0.25)(torch.ones(400, 500))
-    assert dropped.unique().tolist() == pytest.approx([0, 4 / 3])
-    assert (dropped == 0).float().mean().item() == pytest.approx(0.25, abs=0.005)  # 5 standard errors
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.25, 0.9])
+def test_dropout_zeroes_its_share_and_scales_the_rest_up(share: float, dtype: torch.dtype) -> None:
+    seed_dropout(0, torch.device("cpu"))
+    dropped = Dropout(share)(torch.ones(401, 499, dtype=dtype)).double()
+    assert dropped.unique().tolist() == pytest.approx([0, 1 / (1 - share)], rel=0.004)  # bf16 has 8 bits
+    five_errors = 5 * (share * (1 - share) / dropped.numel()) ** 0.5
+    assert (dropped == 0).double().mean().item() == pytest.approx(share, abs=five_errors)
+
+
+def test_dropout_zeroes_each_number_by_itself() -> None:
+    seed_dropout(0, torch.device("cpu"))
+    zeroed = (Dropout(0.25)(torch.ones(500, 4, 1000)) == 0).double()
+    shares = [zeroed.mean((0, 2)), zeroed.mean((1, 2)), zeroed.mean((0, 1))]
+    assert all((share - 0.25).abs().max().item() < 5 * (0.1875 * len(share) / 2e6) ** 0.5 for share in shares)
+    for step in (1, 2, 3, 4, 1000):  # what neighbours have in common
+        numbers = zeroed.flatten()
+        both = (numbers[step:] * numbers[:-step]).mean().item()
+        assert both == pytest.approx(0.0625, abs=5 * (0.0625 * 0.9375 / 2e6) ** 0.5)
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.0, 1000), (1.0, 0), (1 - 1e-12, 0), (1e-12, 1000)])
+def test_dropout_of_nearly_nothing_or_nearly_all_is_that(share: float, kept: int) -> None:
+    dropped = Dropout(share)(torch.ones(1000))
+    assert dropped.isfinite().all() and dropped.count_nonzero().item() == pytest.approx(kept, abs=1)
 
 
 def test_dropout_of_a_thread_depends_on_its_seed_alone() -> None:
