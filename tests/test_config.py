@@ -37,6 +37,11 @@ def test_a_saved_configuration_loads_as_the_same_one() -> None:
     assert validate(parse_yaml(to_yaml(config), "config.yaml"), "config.yaml") == config
 
 
+@pytest.mark.parametrize("settings", [[], ["data.form=canonical", "data.unparsable=drop"]])
+def test_the_source_texts_recipe_shows_no_random_smiles_whatever_form_it_is_given(settings: list[str]) -> None:
+    assert not load_config("tomczak", settings).training.randomizes
+
+
 @pytest.mark.parametrize(
     "name", ["1e5", "1e-3", "NO", "0x10", "012", "1_000", "null", "~", "true", "=", "1:30", "a: b"]
 )
