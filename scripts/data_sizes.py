@@ -6,7 +6,7 @@ The molecules are one region of Tox21, 150 to 400 Da, as a project has one. All 
 molecules, the test molecules and the vocabulary: a training molecule with a token that no held-out one has is left out,
 and so is a held-out molecule that the prior trained on. A smaller training set is part of each larger one; molecules of
 one neutral, stereo-free parent stand on one side. Each training chooses its epoch on validation; samples are raw, at
-temperature 1. A run that is there already is not trained again.
+temperature 1. A run that is there already is neither trained nor measured again.
 """
 
 import argparse
@@ -112,8 +112,9 @@ def train(file: Path, run: Path, size: int, way: str, prior: str, seed: int) -> 
 
 def measure(run: Path, split: str, n: int) -> dict[str, float]:
     """The figures of `molgen eval`."""
-    json_file = run / f"{split}.json"
-    molgen("eval", str(run), "--split", split, "-n", str(n), "--json", str(json_file), "--force")
+    json_file = run / f"{split}-{n}.json"
+    if not json_file.exists():
+        molgen("eval", str(run), "--split", split, "-n", str(n), "--json", str(json_file))
     figures = json.loads(json_file.read_text())
     return {name: figures[name] for name in FIGURES}
 

@@ -1,0 +1,186 @@
+"""What more weights and more molecules bring on MOSES: NLL, validity and FCD, with a fitted law.
+
+    python scripts/scaling.py --out runs/scaling --write docs/scaling.png
+
+Every training is one pass over so many molecules of MOSES' training set, drawn once, a smaller set part of each larger
+one; all share the 10,000 validation molecules that the recipe `moses` takes from the training set. FCD is that of raw
+samples to those. MOSES' test sets are not read. A run that is there already is not trained again.
+
+The law is that of Hoffmann et al. (2022, "Training Compute-Optimal Large Language Models", approach 3): NLL(N, D) =
+E + A / N^a + B / D^b, least squares over all points.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from scipy.optimize import least_squares
+
+from molgen import MoleculeGenerator
+from molgen.config import load_config
+from molgen.corpus_file import corpus_writer
+from molgen.datasets import build_dataset, read_source
+from molgen.metrics.chemnet import activations, frechet_distance, gaussian
+from molgen.molecules import RDKIT_VERSION
+from molgen.runs import REPORT, Run
+from molgen.tokenizer import SmilesTokenizer, deepchem_pattern
+from molgen.workers import workers
+
+# width, blocks, heads, head width
+NETWORKS = {"0.3M": (96, 3, 2, 48), "1M": (128, 5, 2, 64), "3M": (192, 7, 3, 64)}
+MOLECULES = (50_000, 200_000, 800_000)
+VALIDATION = "validation.smi"
+COLORS = ("#9db9dc", "#2a6fbb", "#123a66")
+
+
+class Law(NamedTuple):
+    """NLL(N, D) = floor + a_weights / N^b_weights + a_molecules / D^b_molecules, with N and D in millions."""
+
+    floor: float
+    a_weights: float
+    b_weights: float
+    a_molecules: float
+    b_molecules: float
+
+    def nll(self, weights: Any, molecules: Any) -> Any:
+        """Of so many weights after so many molecules; numbers or arrays."""
+        of_weights, of_molecules = weights / 1e6, molecules / 1e6
+        return (
+            self.floor
+            + self.a_weights * of_weights**-self.b_weights
+            + self.a_molecules * of_molecules**-self.b_molecules
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("-n", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--most", type=int, default=10**13, help="leave out trainings of more weights x molecules")
+    parser.add_argument("--write", type=Path)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_files(options.out)
+    held_out = gaussian(activations((options.out / VALIDATION).read_text().split(), "held out"))
+    points = []
+    for name, shape in NETWORKS.items():
+        for molecules in MOLECULES:
+            if float(name.removesuffix("M")) * 1e6 * molecules > options.most:
+                continue
+            run = Run(options.out / f"{name}-{molecules}-{options.seed}")
+            if not (run.path / REPORT).exists():
+                train(options.out / f"{molecules}.molgen", run, shape, options.seed)
+            points.append({"network": name, "molecules": molecules, **measure(run, held_out, options.n)})
+            print(row(points[-1]), flush=True)
+    law = fitted(points)
+    print(f"NLL = {law.floor:.2f} + {law.a_weights:.3f} / (N / 1e6)^{law.b_weights:.3f}", end=" ")
+    print(f"+ {law.a_molecules:.3f} / (D / 1e6)^{law.b_molecules:.3f}; residuals", end=" ")
+    print(" ".join(f"{p['nll'] - law.nll(p['weights'], p['molecules']):+.2f}" for p in points))
+    (options.out / f"points-{options.seed}.json").write_text(json.dumps({"points": points, "law": law}, indent=1))
+    if options.write:
+        draw(points, law, options.write, f"validation, {options.n:,} samples, seed {options.seed}")
+
+
+def write_files(folder: Path) -> None:
+    """One encoded file a number of molecules, all with one vocabulary, and the validation molecules as SMILES."""
+    if (folder / VALIDATION).exists():
+        return
+    config, pattern = load_config("moses"), deepchem_pattern()
+    with workers() as pool:
+        dataset = build_dataset(read_source(config.data), config.data, config.model.context, pattern, pool)
+    train = np.random.default_rng(0).permutation(dataset.split("train")).tolist()
+    tokenizer = SmilesTokenizer.of_corpus(train, pattern, randomized=False, rdkit_version=RDKIT_VERSION)
+    for molecules in MOLECULES:
+        with corpus_writer(folder / f"{molecules}.molgen", tokenizer, config.data) as writer:
+            for smiles in train[:molecules]:
+                writer.add("train", smiles)
+            for split in ("validation", "test"):
+                for smiles in dataset.split("validation"):  # the test sets stay unread
+                    writer.add(split, smiles)
+    (folder / VALIDATION).write_text("\n".join(dataset.split("validation")) + "\n")
+
+
+def train(file: Path, run: Run, shape: tuple[int, int, int, int], seed: int) -> None:
+    """One pass over the file by the recipe `moses-small` with a network of its own."""
+    width, blocks, heads, head_width = shape
+    settings = {
+        **{"model.width": width, "model.blocks": blocks, "model.heads": heads, "model.head_width": head_width},
+        **{"model.feedforward": 4 * width, "training.epochs": 1, "training.batch_size": 128},
+    }
+    options = [f"--set={key}={value}" for key, value in settings.items()]
+    command = ["train", str(file), "--config", "moses-small", *options, "--out", str(run.path), "--seed", str(seed)]
+    subprocess.run([sys.executable, "-m", "molgen", *command, "--force"], check=True, stdout=subprocess.DEVNULL)
+
+
+def measure(run: Run, held_out: Any, n: int) -> dict[str, float]:
+    """Validation NLL as the training reported it; validity and FCD of raw samples."""
+    report = run.report
+    frame = MoleculeGenerator.load(run.path).sample(n, seed=0)
+    valid = frame.canonical[frame.valid]
+    return {
+        "weights": report["weights"],
+        "nll": report["validation"]["nll"],
+        "nll_stderr": report["validation"]["nll_stderr"],
+        "validity": len(valid) / n,
+        "fcd": frechet_distance(gaussian(activations(list(valid), "samples")), held_out),
+        "seconds": report["seconds"],
+    }
+
+
+def fitted(points: list[dict[str, Any]]) -> Law:
+    """The law with the least squared residuals, of several starts."""
+    weights, molecules, nll = (np.array([point[key] for point in points]) for key in ("weights", "molecules", "nll"))
+
+    def residuals(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.asarray(Law(*np.exp(x)).nll(weights, molecules) - nll)
+
+    starts = [np.log([floor, 1.0, b, 1.0, b]) for floor in (5.0, 10.0, 15.0) for b in (0.3, 0.6)]
+    best = min((least_squares(residuals, start) for start in starts), key=lambda result: result.cost)
+    return Law(*np.exp(best.x).tolist())
+
+
+def row(point: dict[str, Any]) -> str:
+    return (
+        f"{point['weights']:>9,} weights {point['molecules']:>9,} molecules  NLL {point['nll']:.2f} ± "
+        f"{point['nll_stderr']:.2f}  validity {point['validity']:.3f}  FCD {point['fcd']:.2f}  {point['seconds']:.0f} s"
+    )
+
+
+def draw(points: list[dict[str, Any]], law: Law, path: Path, title: str) -> None:
+    figure = Figure(figsize=(12, 3.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=10)
+    axes = figure.subplots(1, 3)
+    seen = np.geomspace(min(MOLECULES) / 1.5, max(MOLECULES) * 10, 100)
+    for name, color in zip(NETWORKS, COLORS, strict=True):
+        own = [point for point in points if point["network"] == name]
+        label = f"{own[0]['weights'] / 1e6:.2f} M weights"
+        for axis, key in zip(axes, ("nll", "validity", "fcd"), strict=True):
+            axis.plot(
+                [p["molecules"] for p in own],
+                [p[key] for p in own],
+                "o-" if key != "nll" else "o",
+                color=color,
+                markersize=4,
+                label=label,
+            )
+        axes[0].plot(seen, law.nll(own[0]["weights"], seen), color=color, linewidth=0.8)
+    axes[0].axhline(law.floor, color="#9aa5b8", linestyle=":", label="the law's floor")
+    for axis, label in zip(axes, ("NLL, nats a molecule", "validity", "FCD to validation"), strict=True):
+        axis.set(xscale="log", xlabel="molecules seen", ylabel=label)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[2].set_yscale("log")
+    axes[0].legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=130)
+
+
+if __name__ == "__main__":
+    main()
