@@ -24,6 +24,7 @@ UNKNOWN_TOKEN = "token that training lacks"
 KNOWN_TO_INIT = "trained on by the run to start from"
 LOST = "RDKit hung or crashed"
 NOT_CHOSEN = "not chosen by data.where"
+BEYOND_SIZE = "beyond the size asked for"
 EXTENSION_CUT = "CXSMILES extension cut"
 ENHANCED_STEREO = "enhanced stereo flattened"
 ALTERED = (EXTENSION_CUT, ENHANCED_STEREO, *CHANGES)

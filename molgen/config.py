@@ -88,9 +88,9 @@ class DataConfig(Section):
     split_seed: int = Field(0, ge=0, lt=2**63)
     """Draws the split. The training seed never does."""
     train_size: int | None = Field(None, ge=1)
-    """Training molecules; null: 80 % of fewer than 5,000 molecules, else 90 %."""
+    """Training molecules; null: 80 % of fewer than 5,000 molecules, else 90 %, or all of a file's own split."""
     validation_size: int | None = Field(None, ge=1)
-    """Validation molecules; null: half of what training leaves. The rest is the test split."""
+    """Validation molecules; null: half of what training leaves, or a file's own. The rest is the test split."""
     vocabulary: Literal["train", "all"] = "train"
     """The molecules whose tokens make the vocabulary."""
 

@@ -164,7 +164,10 @@ def build_dataset(
     Raises MolgenError for rows that `clean_rows` refuses and for those that cannot be split.
     """
     kept, dropped = clean_rows(rows, config, longest, pattern, pool, familiar)
-    return Dataset(config.source, tuple(_split(kept, config)), tuple(dropped))
+    molecules, beyond = _split(kept, config)
+    gone = {row.row for row in beyond}
+    told = (row for row in dropped if row.reason not in cleaning.ALTERED or row.row not in gone)
+    return Dataset(config.source, tuple(molecules), (*told, *beyond))
 
 
 def clean_rows(
@@ -329,41 +332,69 @@ def _with_rare_tokens(
     return gone
 
 
-def _split(kept: Sequence[tuple[Row, str]], config: DataConfig) -> list[Molecule]:
-    """Puts each molecule into a split: the file's own where it has them, else drawn by group with `split_seed`."""
+def _split(kept: Sequence[tuple[Row, str]], config: DataConfig) -> tuple[list[Molecule], list[Dropped]]:
+    """Puts each molecule into a split, the file's own where it has them; (those in one, those beyond the sizes set)."""
+    splits = _own_splits(kept, config) if any(row.split for row, _ in kept) else _drawn_splits(kept, config)
+    rows = [(row, split) for (row, _), split in zip(kept, splits, strict=True)]
+    beyond = [Dropped(row.number, row.name, row.smiles, cleaning.BEYOND_SIZE) for row, split in rows if not split]
+    return [Molecule(row.smiles, row.name, row.number, split) for row, split in rows if split], beyond
+
+
+def _own_splits(kept: Sequence[tuple[Row, str]], config: DataConfig) -> list[str]:
+    """Each molecule's split by the file; "" for those that a size leaves out."""
     own = [_SPLIT_NAMES.get(row.split, "") for row, _ in kept]
-    if any(row.split for row, _ in kept):
-        wrong = next((row for (row, _), name in zip(kept, own, strict=True) if not name), None)
-        if wrong is not None:
+    wrong = next((row for (row, _), name in zip(kept, own, strict=True) if not name), None)
+    if wrong is not None:
+        raise MolgenError(
+            f"{config.source}, line {wrong.number}: split {wrong.split!r}",
+            f"the split column takes {', '.join(SPLITS)}",
+        )
+    if "train" not in own:
+        raise MolgenError(f"{config.source}: its split column names no training molecules", "write train in it")
+    if "validation" not in own:  # taken from the training split, never from a test split
+        size = config.validation_size or max(1, min(own.count("train") // 20, 10_000))
+        for i in _drawn_of("train", own, size, kept, config):
+            own[i] = "validation"
+    for name, wanted in (("train", config.train_size), ("validation", config.validation_size)):
+        there = [i for i, its in enumerate(own) if its == name]
+        if wanted is not None and wanted > len(there):
             raise MolgenError(
-                f"{config.source}, line {wrong.number}: split {wrong.split!r}",
-                f"the split column takes {', '.join(SPLITS)}",
+                f"{config.source}: data.{name}_size = {wanted:,}, but it has {len(there):,} molecules for it",
+                "make it smaller, or leave it out",
             )
-        if "train" not in own:
-            raise MolgenError(f"{config.source}: its split column names no training molecules", "write train in it")
-        if "validation" not in own:  # taken from the training split, never from a test split
-            pool = [i for i, name in enumerate(own) if name == "train"]
-            size = config.validation_size or max(1, min(len(pool) // 20, 10_000))
-            for i in _draw([kept[i][1] or str(i) for i in pool], [size], config)[0]:
-                own[pool[i]] = "validation"
-    else:
-        n = len(kept)
-        if n < 3:
-            raise MolgenError(f"{config.source}: {n} molecules cannot be split into three", "give more molecules")
-        train = config.train_size or max(1, round(n * (0.8 if n < 5_000 else 0.9)))
-        train = min(train, n - 2) if config.train_size is None else train
-        validation = config.validation_size or max(1, (n - train) // 2)
-        if train + validation > n:
-            raise MolgenError(
-                f"{config.source}: {n} molecules, but data.train_size + data.validation_size = {train + validation}",
-                "make them smaller, or leave them out",
-            )
-        own = ["test"] * n
-        drawn = _draw([group or str(i) for i, (_, group) in enumerate(kept)], [train, validation], config)
-        for name, members in zip(("train", "validation"), drawn, strict=True):
-            for i in members:
-                own[i] = name
-    return [Molecule(row.smiles, row.name, row.number, split) for (row, _), split in zip(kept, own, strict=True)]
+        if wanted is not None and wanted < len(there):
+            for i in set(there).difference(_drawn_of(name, own, wanted, kept, config)):
+                own[i] = ""
+    return own
+
+
+def _drawn_splits(kept: Sequence[tuple[Row, str]], config: DataConfig) -> list[str]:
+    """Each molecule's split, drawn by group with `split_seed`."""
+    n = len(kept)
+    if n < 3:
+        raise MolgenError(f"{config.source}: {n} molecules cannot be split into three", "give more molecules")
+    train = config.train_size or max(1, round(n * (0.8 if n < 5_000 else 0.9)))
+    train = min(train, n - 2) if config.train_size is None else train
+    validation = config.validation_size or max(1, (n - train) // 2)
+    if train + validation > n:
+        raise MolgenError(
+            f"{config.source}: {n} molecules, but data.train_size + data.validation_size = {train + validation}",
+            "make them smaller, or leave them out",
+        )
+    splits = ["test"] * n
+    drawn = _draw([group or str(i) for i, (_, group) in enumerate(kept)], [train, validation], config)
+    for name, members in zip(("train", "validation"), drawn, strict=True):
+        for i in members:
+            splits[i] = name
+    return splits
+
+
+def _drawn_of(
+    split: str, own: Sequence[str], size: int, kept: Sequence[tuple[Row, str]], config: DataConfig
+) -> list[int]:
+    """So many of the molecules of one split, drawn by group."""
+    pool = [i for i, name in enumerate(own) if name == split]
+    return [pool[i] for i in _draw([kept[i][1] or str(i) for i in pool], [size], config)[0]]
 
 
 def _draw(groups: Sequence[str], sizes: Sequence[int], config: DataConfig) -> list[list[int]]:

@@ -203,6 +203,49 @@ def test_sizes_that_exceed_the_file_are_refused(pattern: str, pool: Workers, tmp
         load(pattern, pool, tmp_path / "a.smi", GOOD, train_size=100)
 
 
+def test_of_a_files_own_splits_no_more_stay_than_asked_for_and_the_others_are_counted(
+    pattern: str, pool: Workers, tmp_path: Path
+) -> None:
+    chains = ["C" * n for n in range(1, 41)]  # nothing in common but carbon: 20, 12 and 8 molecules
+    splits = ["train"] * 20 + ["valid"] * 12 + ["test"] * 8
+    lines = ["smiles,split", *(f"{c},{s}" for c, s in zip(chains, splits, strict=True))]
+    whole = load(pattern, pool, tmp_path / "a.csv", lines)
+    part = load(pattern, pool, tmp_path / "a.csv", lines, train_size=5, validation_size=7)
+    assert whole.sizes == {"train": 20, "validation": 12, "test": 8}
+    assert part.sizes == {"train": 5, "validation": 7, "test": 8}
+    assert part.dropped_by_reason == {cleaning.BEYOND_SIZE: 20}
+    assert part.rows == whole.rows == 40
+    assert set(part.split("train")) < set(whole.split("train"))
+    assert part.split("test") == whole.split("test")
+    other = load(pattern, pool, tmp_path / "a.csv", lines, train_size=5, validation_size=7, split_seed=1)
+    assert other.split("train") != part.split("train")
+
+
+def test_a_row_that_is_altered_and_then_beyond_the_size_counts_only_as_dropped(
+    pattern: str, pool: Workers, tmp_path: Path
+) -> None:
+    lines = ["smiles,split", *(f"[Na+].{'C' * n}C(=O)[O-],train" for n in range(1, 21)), "CCO,validation", "CCN,test"]
+    dataset = load(pattern, pool, tmp_path / "a.csv", lines, train_size=6)
+    assert dataset.altered_by_reason == {"smaller fragments cut": 6, "neutralised": 6}
+    assert dataset.dropped_by_reason == {cleaning.BEYOND_SIZE: 14}
+
+
+def test_molecules_of_one_parent_stay_or_go_together_when_a_split_is_cut(
+    pattern: str, pool: Workers, tmp_path: Path
+) -> None:
+    pairs = [(f"C[C@H](F){'C' * n}Cl", f"C[C@@H](F){'C' * n}Cl") for n in range(2, 12)]
+    lines = ["smiles,split", *(f"{smiles},train" for pair in pairs for smiles in pair), "CCO,validation", "CCN,test"]
+    kept = load(pattern, pool, tmp_path / "a.csv", lines, train_size=6, min_token_count=1).split("train")
+    assert len(kept) == 6
+    assert len({smiles.replace("@", "") for smiles in kept}) == 3
+
+
+def test_more_than_a_files_own_split_has_is_refused(pattern: str, pool: Workers, tmp_path: Path) -> None:
+    lines = ["smiles,split", *(f"{'C' * n},train" for n in range(1, 21)), "CCO,test"]
+    with pytest.raises(MolgenError, match=r"data\.train_size = 20, but it has 19"):  # one of them validates
+        load(pattern, pool, tmp_path / "a.csv", lines, train_size=20)
+
+
 def test_a_name_that_is_neither_dataset_nor_file_is_refused() -> None:
     with pytest.raises(MolgenError, match="tox21, moses, moses-mini"):
         read_source(DataConfig(source="tox22"))
