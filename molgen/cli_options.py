@@ -36,7 +36,8 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting; may be repeated.")
 ]
 RunArgument = Annotated[
-    str | None, typer.Argument(help="A run directory; left out, the newest under runs/.", show_default=False)
+    str | None,
+    typer.Argument(help="A run directory, or `moses-small`; left out, the newest under runs/.", show_default=False),
 ]
 
 

@@ -237,6 +237,11 @@ def moses_file(name: str) -> Path:
     return data_directory() / "moses" / name
 
 
+def has_moses() -> bool:
+    """Whether MOSES has been fetched."""
+    return all(moses_file(target).exists() for target in MOSES_MEMBERS.values())
+
+
 def fetch(name: str) -> list[Path]:
     """The files of a named dataset, fetched first if they are not there. Raises MolgenError without a network."""
     if name == "moses-mini":
@@ -251,10 +256,9 @@ def fetch(name: str) -> list[Path]:
             _download_tox21(path)
         return [path]
     if name == "moses":
-        files = [moses_file(target) for target in MOSES_MEMBERS.values()]
-        if not all(file.exists() for file in files):
+        if not has_moses():
             _download_moses(folder / "moses")
-        return files[:3]
+        return [moses_file(target) for target in MOSES_MEMBERS.values()][:3]
     raise MolgenError(f"no dataset called {name!r}", f"named datasets: {', '.join(NAMED)}; or give a file")
 
 

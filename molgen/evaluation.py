@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -22,7 +21,7 @@ from molgen.metrics import guacamol
 from molgen.metrics.basic import Figures
 from molgen.metrics.profile import Profile
 from molgen.optim import choose_device
-from molgen.runs import FOLDER, Run
+from molgen.runs import Run, run_directory
 from molgen.sampling import Filters
 from molgen.tables import read_samples
 from molgen.workers import Workers, workers
@@ -156,7 +155,7 @@ def evaluate_run(
         sets.held_out = run_set(run, split)
     if not training and run.has_molecules:
         sets.training = run_set(run, "train")
-    elif not training and run.names_its_file:
+    elif not training:
         evaluation.notes.append(f"no training set: {run.lacks('train')}")
     tally = Tally()
     samples = _draw(generator, n, seed, library.pool, tally)
@@ -192,7 +191,7 @@ def evaluate_targets(
     against = named_set(named, "train", pool) if named is not None else None
     held_out = named_set(reference, "test", pool) if reference is not None and "chem" in metrics else None
     for target in targets:
-        if target is None or Path(target).is_dir() or (FOLDER / target).is_dir():
+        if target is None or run_directory(target):
             generator = MoleculeGenerator.load(target, device)
             evaluation = evaluate_run(generator, n, split, seed, library, metrics, against, reference)
         else:

@@ -17,7 +17,7 @@ from molgen.model.build import build_model
 from molgen.model.decoder import Decoder
 from molgen.molecules import RDKIT_VERSION
 from molgen.processes import say
-from molgen.runs import Run, find_run
+from molgen.runs import Run, find_run, run_directory
 from molgen.tokenizer import SmilesTokenizer
 from molgen.workers import Workers
 
@@ -58,7 +58,7 @@ def taken_over(config: Config, out: Path) -> tuple[Run, Config]:
 
 
 def _named_run(path: Path) -> Run:
-    if not path.exists() and path.name in recipes():  # as a recipe names the run that it starts from
+    if run_directory(str(path)) is None and path.name in recipes():  # as a recipe names the run that it starts from
         raise MolgenError(f"{path}: no such run yet", f"make it: molgen train --config {path.name} --out {path}")
     return find_run(str(path))
 

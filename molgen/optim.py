@@ -63,9 +63,9 @@ class Muon(torch.optim.Optimizer):
 def orthogonalised(matrices: Tensor) -> Tensor:
     """For matrices (n, short, long) the nearest with orthonormal rows, roughly: singular values end in 0.7 to 1.2.
 
-    Five Newton-Schulz iterations of Jordan's quintic in bfloat16 (Jordan et al. 2024, "Muon").
+    Five Newton-Schulz iterations of Jordan's quintic (Jordan et al. 2024, "Muon"), which bfloat16 is exact enough for.
     """
-    x = matrices.bfloat16()
+    x = matrices.bfloat16() if _gains_from_bf16(matrices.device) else matrices.float()
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     for _ in range(5):
         gram = x @ x.mT

@@ -19,7 +19,7 @@ from molgen.card import model_card
 from molgen.checkpoint import load_weights, save_weights, write_atomically
 from molgen.config import Config, parse_yaml, to_yaml, validate
 from molgen.corpus_file import CorpusFile, named_corpus
-from molgen.datasets import Dropped, Molecule, reference_smiles
+from molgen.datasets import Dropped, Molecule, has_moses, reference_smiles
 from molgen.errors import MolgenError
 from molgen.model.build import build_model, count_weights
 from molgen.model.decoder import Decoder
@@ -32,6 +32,8 @@ except ImportError:  # Windows has other locks, and no promise here
     fcntl = None  # type: ignore[assignment]
 
 FOLDER = Path("runs")
+SHIPPED = Path(__file__).parent / "shipped"
+"""The runs that come with the package, without their molecules."""
 CONFIG, TOKENIZER, WEIGHTS, STATE = "config.yaml", "tokenizer.json", "model.safetensors", "state.safetensors"
 LOG, CURVES, REPORT, CARD = "log.csv", "curves.png", "report.json", "README.md"
 MOLECULES, DROPPED = "molecules.csv.gz", "dropped.csv.gz"
@@ -100,8 +102,13 @@ class Run:
 
     def lacks(self, split: str) -> str:
         """Why the molecules of a split cannot be had; empty where they can."""
-        if (self.path / MOLECULES).exists() or self.names_its_dataset:
+        if (self.path / MOLECULES).exists():
             return ""
+        if self.names_its_dataset and split == "validation":
+            return "the run does not list its validation molecules"
+        if self.names_its_dataset:  # which nobody is made to fetch who did not ask for it
+            fetching = f"`molgen eval {self.path.name} --train moses` fetches those that it learnt from"
+            return "" if has_moses() else f"the run carries no molecules; {fetching}"
         if not self.names_its_file:
             return "the run carries no molecules"
         try:
@@ -250,14 +257,22 @@ def create_run(
     return Run(path)
 
 
+def run_directory(name: str) -> Path | None:
+    """The directory that a run's name means: a path, else one under runs/, else one that comes with the package."""
+    places = [Path(name)] if "/" in name else [Path(name), FOLDER / name, SHIPPED / name]
+    return next((place for place in places if place.is_dir()), None)
+
+
 def find_run(name: str | None) -> Run:
-    """The run at a path or called so under runs/; without a name the newest one that has weights."""
+    """The run of a name or a path; without one the newest under runs/ that has weights."""
     if name is not None:
-        path = Path(name)
-        return Run(path if path.exists() or "/" in name else FOLDER / name)
+        return Run(run_directory(name) or Path(name))
     found = sorted(FOLDER.glob(f"*/{WEIGHTS}"), key=lambda p: p.stat().st_mtime)
     if not found:
-        raise MolgenError(f"no run yet under {FOLDER}/", "start with `molgen train moses-mini` (4 minutes, no network)")
+        raise MolgenError(
+            f"no run yet under {FOLDER}/",
+            "take the one that comes with molgen, `moses-small`, or train: `molgen train moses-mini` (4 minutes)",
+        )
     return Run(found[-1].parent)
 
 

@@ -83,7 +83,8 @@ class SampleTable:
         if self._trained:
             _ = self._training  # a run that carries none is refused before a file is made
         elif on_training:
-            say("the run carries no training molecules: the columns on them are empty")
+            why = run.lacks("train") if run is not None else "no run, no training molecules"
+            say(f"the columns on training molecules are empty: {why}")
 
     def rows(self, batch: Sequence[Sample]) -> list[dict[str, str]]:
         """A row for each sample: its cells as text, empty where there is nothing to say; `molblock` if asked for."""

@@ -189,14 +189,16 @@ def summary(written: Written, tally: Tally, generator: MoleculeGenerator, pool: 
     """One line about samples just written: draws, what each filter cost, validity, uniqueness, novelty."""
     distinct = np.unique(np.concatenate(written.keys))
     figures = {"validity": written.valid / written.rows} if written.rows else {}
+    unknown = generator.run.lacks("train") if generator.run else ""
     if len(distinct):
         figures["uniqueness"] = len(distinct) / written.valid
-        if generator.run and generator.run.has_molecules:
+        if generator.run and not unknown:
             figures["novelty"] = float(np.isin(distinct, keys_of(generator.training_set(pool)), invert=True).mean())
     shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
     draws = f" of {tally.draws:,} draws" if tally.draws != written.rows else ""
     unfinished = f", {tally.unfinished} unfinished" if tally.unfinished else ""
-    return f"{written.rows:,} molecules{draws}: {shown}{unfinished}{_rejections(tally)}"
+    without = f"; no novelty: {unknown}" if unknown else ""
+    return f"{written.rows:,} molecules{draws}: {shown}{unfinished}{_rejections(tally)}{without}"
 
 
 def _rejections(tally: Tally) -> str:

@@ -2,10 +2,14 @@
 
     .venv-peers/bin/python scripts/namesake.py runs/tox21 --minutes 12 -n 2000 --out runs/namesake.smi
     molgen eval runs/namesake.smi --train runs/namesake.train.smi
+    .venv-peers/bin/python scripts/namesake.py shipped/moses-small --moses data/moses --minutes 80 -n 30000 \\
+        --out runs/namesake.smi
+    molgen eval runs/namesake.smi --train moses --metrics moses
 
-Runs in the environment that `bench.py` makes, where `import molgen` means that package. Its MolGPT with its own
-tokenizer, loader, loop and sampler, at its defaults but for the network's size, which is the run's. It has no rule to
-choose an epoch by: the weights are those at the end of the time.
+A run on MOSES has no molecules of its own: they are read from where `molgen data get moses` put them. Runs in the
+environment that `bench.py` makes, where `import molgen` means that package. Its MolGPT with its own tokenizer, loader,
+loop and sampler, at its defaults but for the network's size, which is the run's. It has no rule to choose an epoch by:
+the weights are those at the end of the time.
 """
 
 import argparse
@@ -28,15 +32,13 @@ from torch.nn.functional import cross_entropy
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
+    parser.add_argument("--moses", type=Path)
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("-n", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    splits: dict[str, list[str]] = {}
-    with gzip.open(options.run / "molecules.csv.gz", "rt", newline="") as file:
-        for molecule in csv.DictReader(file):
-            splits.setdefault(molecule["split"], []).append(molecule["smiles"])
+    splits = read_moses(options.moses) if options.moses else read_splits(options.run)
     options.out.with_suffix(".train.smi").write_text("\n".join(splits["train"]) + "\n")
     sizes = yaml.safe_load((options.run / "config.yaml").read_text())["model"]
     tokenizer = their("tokenizers").SmilesTokenizer.from_smiles(splits["train"])
@@ -66,6 +68,24 @@ def main() -> None:
     print(json.dumps(figures, indent=1), flush=True)
     drawn = their("sampling").sample(model, tokenizer, options.n, device=cpu)
     options.out.write_text("\n".join(drawn) + "\n")
+
+
+def read_splits(run: Path) -> dict[str, list[str]]:
+    """A run's molecules by split."""
+    splits: dict[str, list[str]] = {}
+    with gzip.open(run / "molecules.csv.gz", "rt", newline="") as file:
+        for molecule in csv.DictReader(file):
+            splits.setdefault(molecule["split"], []).append(molecule["smiles"])
+    return splits
+
+
+def read_moses(folder: Path) -> dict[str, list[str]]:
+    """MOSES' training set, and every 17th molecule of its test set: 10,358."""
+    splits: dict[str, list[str]] = {}
+    for name, every in (("train", 1), ("test", 17)):
+        with gzip.open(folder / f"{name}.csv.gz", "rt", newline="") as file:
+            splits[name] = [row["SMILES"] for row in csv.DictReader(file)][::every]
+    return splits
 
 
 class Timed:

@@ -162,6 +162,8 @@ def draw(points: list[dict[str, Any]], law: Law, path: Path, title: str) -> None
     seen = np.geomspace(min(MOLECULES) / 1.5, max(MOLECULES) * 10, 100)
     for name, color in zip(NETWORKS, COLORS, strict=True):
         own = [point for point in points if point["network"] == name]
+        if not own:  # left out by --most
+            continue
         label = f"{own[0]['weights'] / 1e6:.2f} M weights"
         for axis, key in zip(axes, ("nll", "validity", "fcd"), strict=True):
             axis.plot(

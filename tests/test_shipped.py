@@ -1,0 +1,102 @@
+"""The run that comes with the package: small, without molecules, of use at once."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import Cli
+from rdkit import Chem
+from rdkit.Chem.Descriptors import MolWt
+from safetensors import safe_open
+
+from molgen.runs import SHIPPED, Run, find_run
+
+ROOT = Path(__file__).parents[1]
+MOSES_ELEMENTS = {"C", "N", "S", "O", "F", "Cl", "Br", "H"}
+
+
+@pytest.fixture
+def no_moses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A newcomer's machine: MOSES is neither there nor to be had."""
+    monkeypatch.setenv("MOLGEN_DATA", str(tmp_path / "nothing-here"))
+    monkeypatch.setattr("molgen.datasets._download_moses", lambda _: pytest.fail("fetches MOSES unasked"))
+
+
+@pytest.mark.usefixtures("no_moses")
+def test_a_newcomer_draws_drug_like_molecules_without_any_training(cli: Cli) -> None:
+    done = cli("sample", "moses-small", "-n", 500)
+    assert done.code == 0
+    molecules = [mol for line in done.out.splitlines() if (mol := Chem.MolFromSmiles(line)) is not None]
+    assert len(molecules) > 0.93 * 500  # with a true validity of 0.96, 470 is three standard errors away
+    assert len({Chem.MolToSmiles(mol) for mol in molecules}) > 490 - (500 - len(molecules))
+    assert {atom.GetSymbol() for mol in molecules for atom in mol.GetAtoms()} <= MOSES_ELEMENTS
+    weights = [MolWt(mol) for mol in molecules]
+    assert sum(240 < weight < 360 for weight in weights) > 0.95 * len(weights)  # MOSES is 250 to 350
+    assert "no novelty" in done.err
+    assert "--train moses" in done.err
+
+
+@pytest.mark.usefixtures("no_moses")
+def test_novelty_of_the_shipped_run_needs_a_training_set_and_says_which(cli: Cli) -> None:
+    done = cli("eval", "moses-small", "-n", 50, "--json", "a.json")
+    assert done.code == 0
+    assert "`molgen eval moses-small --train moses`" in done.out
+    text = Path("a.json").read_text()
+    assert '"novelty": null' in text and '"nll": null' in text
+    Path("mine.smi").write_text("CCO\n")
+    assert cli("eval", "moses-small", "-n", 50, "--train", "mine.smi", "--json", "b.json").code == 0
+    assert '"novelty": 1.0' in Path("b.json").read_text()
+
+
+def test_the_shipped_run_holds_no_molecules_and_little_else() -> None:
+    run = find_run("moses-small")
+    files = {path.name: path.stat().st_size for path in run.path.iterdir()}
+    assert set(files) == {"README.md", "config.yaml", "log.csv", "model.safetensors", "report.json", "tokenizer.json"}
+    assert sum(files.values()) <= 5 * 2**20
+    with safe_open(str(run.path / "model.safetensors"), framework="pt") as file:
+        kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - not a mapping
+    assert kinds == {"BF16"}
+
+
+def test_a_run_of_ones_own_comes_before_the_shipped_one_of_its_name(
+    small_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_run("moses-small").path == SHIPPED / "moses-small"
+    own = shutil.copytree(small_run.path, tmp_path / "runs" / "moses-small")
+    assert find_run("moses-small").path.resolve() == own
+
+
+def test_without_a_run_the_shipped_one_is_offered(cli: Cli) -> None:
+    assert "`moses-small`" in cli("sample").err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_moses")
+def test_a_few_molecules_of_ones_own_fine_tune_the_shipped_run(cli: Cli, moses_mini: list[str]) -> None:
+    Path("actives.smi").write_text("\n".join(moses_mini[:60]) + "\n")
+    done = cli("train", "actives.smi", "--init", "moses-small", "--set", "training.epochs=1", "--out", "tuned")
+    assert done.code == 0
+    assert "tokens are used" in done.err
+    assert "carries no molecules" in done.err
+    assert cli("sample", "tuned", "-n", 10).code == 0
+
+
+@pytest.mark.slow
+def test_an_installed_molgen_has_its_recipes_its_bundled_molecules_and_its_shipped_run(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for folder in ("molgen", "configs", "shipped"):
+        shutil.copytree(ROOT / folder, source / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    (source / "data").mkdir()
+    for path in [*(ROOT / "data").glob("moses-mini*"), ROOT / "pyproject.toml", ROOT / "README.md", ROOT / "LICENSE"]:
+        shutil.copy(path, source / path.relative_to(ROOT))
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*command, "--wheel-dir", str(tmp_path), str(source)], check=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        names = set(wheel.namelist())
+    run = ("config.yaml", "model.safetensors", "tokenizer.json", "report.json")
+    assert {f"molgen/shipped/moses-small/{name}" for name in run} <= names
+    assert {"molgen/configs/tox21.yaml", "molgen/data/moses-mini.csv.gz", "molgen/py.typed"} <= names
