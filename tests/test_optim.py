@@ -28,8 +28,8 @@ def test_muon_steps_as_pytorchs_does_also_in_several_threads(pieces: int) -> Non
             optimizers[0].step(threads.map, pieces)
         optimizers[1].step()
         for mine, other, start in zip(ours, theirs, before, strict=True):
-            # both iterate in bfloat16, in another order of operations
-            assert (mine - other).norm() < 0.02 * (mine - start).norm()
+            # theirs iterates in bfloat16, ours only where there are units for it, and in another order of operations
+            assert (mine - other).norm() < 0.04 * (mine - start).norm()
 
 
 def test_an_orthogonalised_matrix_has_singular_values_near_one() -> None:
