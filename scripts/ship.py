@@ -1,20 +1,24 @@
 """A trained run as it comes with the package: weights in bfloat16, no molecules, nothing to resume from.
 
     python scripts/ship.py runs/moses-small shipped/moses-small
-    molgen eval shipped/moses-small -n 30000 --metrics moses --train moses
+    molgen eval shipped/moses-small -n 30000 --metrics moses --train moses --json eval.json
+    python scripts/ship.py runs/moses-small shipped/moses-small --figures eval.json
 
-What is published are the figures of the second line, of the very file that is shipped.
+What is published are the figures of the second line, of the very file that is shipped; the third puts them on its card.
 """
 
 import argparse
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save
 
 from molgen.checkpoint import write_atomically
-from molgen.runs import CARD, CONFIG, LOG, REPORT, TOKENIZER, WEIGHTS, Run
+from molgen.presentation import SECTIONS
+from molgen.runs import CARD, CONFIG, LOG, TOKENIZER, WEIGHTS, Run
 
 LARGEST = 5 * 2**20
 
@@ -23,6 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("target", type=Path)
+    parser.add_argument("--figures", type=Path)
     options = parser.parse_args()
     run, target = Run(options.run), options.target
     if not run.report:
@@ -30,14 +35,36 @@ def main() -> None:
     model = run.model(torch.device("cpu"))
     weights = {name: p.detach().to(torch.bfloat16).contiguous() for name, p in model.named_parameters()}
     target.mkdir(parents=True, exist_ok=True)
-    for name in (CONFIG, TOKENIZER, LOG, REPORT, CARD):
+    for name in (CONFIG, TOKENIZER, LOG):
         shutil.copyfile(run.path / name, target / name)
     write_atomically(target / WEIGHTS, save(weights, {"vocabulary": run.tokenizer.fingerprint}))
+    Run(target).write_report(run.report)
+    if options.figures:
+        card = (target / CARD).read_text()
+        figures = "\n".join(["## Figures of this file", "", *rows(json.loads(options.figures.read_text()))])
+        (target / CARD).write_text(card.replace("## Use and limits", f"{figures}\n\n## Use and limits"))
     size = sum(path.stat().st_size for path in target.iterdir())
     if size > LARGEST:
         raise SystemExit(f"{target}: {size:,} bytes, more than {LARGEST:,}")
     Run(target).model(torch.device("cpu"))
     print(f"{target}: {sum(p.numel() for p in weights.values()):,} weights in bfloat16, {size:,} bytes in all")
+
+
+def rows(evaluation: dict[str, Any]) -> list[str]:
+    """The figures of an evaluation as a table of Markdown, below what they are of."""
+    lines = [
+        "The weights are rounded to bfloat16. Of these, by `molgen eval` (" + "; ".join(evaluation["notes"]) + "):",
+        "",
+    ]
+    lines += ["| figure | |", "|---|---|"]
+    for title, figures in SECTIONS:
+        if title in ("Likelihood", "Samples", "MOSES"):
+            lines += [
+                f"| {f.title.strip()} | {evaluation[f.key]:{f.style}} |"
+                for f in figures
+                if evaluation.get(f.key) is not None
+            ]
+    return lines
 
 
 if __name__ == "__main__":
