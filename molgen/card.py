@@ -70,8 +70,8 @@ def _training(config: Config, report: Mapping[str, Any]) -> str:
         f"- {model.blocks} blocks of width {model.width}, {model.heads} heads of {model.head_width}, feed-forward "
         f"{model.feedforward}, {model.positions} positions",
         f"- {training.optimizer}, learning rate {training.learning_rate:g}, seed {training.seed}",
-        f"- {report['epochs']} epochs, {report['steps']:,} steps, {report['seconds']:,.0f} s on {hardware['device']} "
-        f"({hardware['name']}, {hardware['threads']} threads)",
+        f"- {report['epochs']} epoch{'s' if report['epochs'] > 1 else ''}, {report['steps']:,} steps, "
+        f"{report['seconds']:,.0f} s on {hardware['device']} ({hardware['name']}, {hardware['threads']} threads)",
         f"- the weights are those of epoch {report['best_epoch']}, which had the lowest validation NLL{average}",
     ]
     if report["init"]:
@@ -84,8 +84,8 @@ def _figures(report: Mapping[str, Any]) -> str:
     return (
         f"Of {figures['n']:,} validation molecules, on which the epoch was chosen: NLL {figures['nll']:.2f} ± "
         f"{figures['nll_stderr']:.2f} nats a molecule, perplexity {figures['perplexity']:.3f} a token, top-1 "
-        f"{figures['top1']:.3f}; {figures['unknown_tokens']} more have tokens that training lacks. The test split has "
-        "not been read: `molgen eval` reads it, and draws 10,000 samples for validity, uniqueness and novelty."
+        f"{figures['top1']:.3f}; {figures['unknown_tokens']} more have tokens that training lacks. The training "
+        "has not read the test split: `molgen eval` does, and draws 10,000 samples for validity, uniqueness and novelty."
     )
 
 

@@ -107,8 +107,7 @@ class Run:
         if self.names_its_dataset and split == "validation":
             return "the run does not list its validation molecules"
         if self.names_its_dataset:  # which nobody is made to fetch who did not ask for it
-            fetching = f"`molgen eval {self.path.name} --train moses` fetches those that it learnt from"
-            return "" if has_moses() else f"the run carries no molecules; {fetching}"
+            return "" if has_moses() else self.elsewhere
         if not self.names_its_file:
             return "the run carries no molecules"
         try:
@@ -120,6 +119,12 @@ class Run:
     def names_its_dataset(self) -> bool:
         """Whether it was trained on a dataset too big to be copied into the run: what it carries is the name."""
         return not (self.path / MOLECULES).exists() and self.config.data.source == "moses"
+
+    @property
+    def elsewhere(self) -> str:
+        """How a run that names its dataset is compared with it; empty for other runs."""
+        how = f"the run carries no molecules: `molgen eval {self.path.name} --train moses` compares with MOSES"
+        return how if self.names_its_dataset else ""
 
     @property
     def names_its_file(self) -> bool:

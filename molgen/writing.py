@@ -189,10 +189,13 @@ def summary(written: Written, tally: Tally, generator: MoleculeGenerator, pool: 
     """One line about samples just written: draws, what each filter cost, validity, uniqueness, novelty."""
     distinct = np.unique(np.concatenate(written.keys))
     figures = {"validity": written.valid / written.rows} if written.rows else {}
-    unknown = generator.run.lacks("train") if generator.run else ""
+    run = generator.run
+    unknown = (
+        (run.elsewhere or run.lacks("train")) if run else ""
+    )  # to read a million and a half takes longer than to draw
     if len(distinct):
         figures["uniqueness"] = len(distinct) / written.valid
-        if generator.run and not unknown:
+        if run and not unknown:
             figures["novelty"] = float(np.isin(distinct, keys_of(generator.training_set(pool)), invert=True).mean())
     shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
     draws = f" of {tally.draws:,} draws" if tally.draws != written.rows else ""
