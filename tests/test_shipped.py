@@ -34,7 +34,7 @@ def test_a_newcomer_draws_drug_like_molecules_without_any_training(cli: Cli) -> 
     assert len({Chem.MolToSmiles(mol) for mol in molecules}) > 490 - (500 - len(molecules))
     assert {atom.GetSymbol() for mol in molecules for atom in mol.GetAtoms()} <= MOSES_ELEMENTS
     weights = [MolWt(mol) for mol in molecules]
-    assert sum(240 < weight < 360 for weight in weights) > 0.95 * len(weights)  # MOSES is 250 to 350
+    assert sum(225 < weight < 375 for weight in weights) > 0.95 * len(weights)  # MOSES is 250 to 350
     assert "no novelty" in done.err
     assert "--train moses" in done.err
 
