@@ -9,7 +9,8 @@ from molgen.optim import Muon, WeightAverage, orthogonalised
 
 
 @pytest.mark.parametrize("pieces", [1, 2])
-def test_muon_steps_as_pytorchs_does_also_in_several_threads(pieces: int) -> None:
+def test_muon_steps_as_pytorchs_does_also_in_several_threads(pieces: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("molgen.optim._gains_from_bf16", lambda _: True)  # PyTorch's iterates in bfloat16 anywhere
     generator = torch.Generator().manual_seed(0)
     shapes = [(32, 16), (16, 32), (16, 32), (24, 24)]
     ours = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
@@ -28,8 +29,8 @@ def test_muon_steps_as_pytorchs_does_also_in_several_threads(pieces: int) -> Non
             optimizers[0].step(threads.map, pieces)
         optimizers[1].step()
         for mine, other, start in zip(ours, theirs, before, strict=True):
-            # theirs iterates in bfloat16, ours only where there are units for it, and in another order of operations
-            assert (mine - other).norm() < 0.04 * (mine - start).norm()
+            # both iterate in bfloat16, in another order of operations
+            assert (mine - other).norm() < 0.02 * (mine - start).norm()
 
 
 def test_an_orthogonalised_matrix_has_singular_values_near_one() -> None:

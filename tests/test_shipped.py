@@ -30,7 +30,7 @@ def test_a_newcomer_draws_drug_like_molecules_without_any_training(cli: Cli) -> 
     done = cli("sample", "moses-small", "-n", 500)
     assert done.code == 0
     molecules = [mol for line in done.out.splitlines() if (mol := Chem.MolFromSmiles(line)) is not None]
-    assert len(molecules) > 0.93 * 500  # with a true validity of 0.96, 470 is three standard errors away
+    assert len(molecules) > 0.93 * 500  # with a true validity of 0.96, 465 is three standard errors away
     assert len({Chem.MolToSmiles(mol) for mol in molecules}) > 490 - (500 - len(molecules))
     assert {atom.GetSymbol() for mol in molecules for atom in mol.GetAtoms()} <= MOSES_ELEMENTS
     weights = [MolWt(mol) for mol in molecules]
