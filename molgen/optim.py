@@ -1,10 +1,12 @@
 """Optimisers, the learning-rate schedule, devices and precision."""
 
+import contextlib
 import copy
 import math
 import platform
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar, assert_never
 
 import torch
@@ -205,10 +207,18 @@ def in_memory(halved: bool, whole: Callable[[], T], halves: Callable[[], T]) -> 
 
 def hardware(device: torch.device) -> dict[str, str | int]:
     """What a figure of speed must be read with."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "device": device.type,
-        "name": name,
+        "name": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "threads": torch.get_num_threads(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
     }
+
+
+def cpu_name() -> str:
+    """The processor as it calls itself where Linux tells, else its architecture."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,10 +1,12 @@
 """What more weights and more molecules bring on MOSES: NLL, validity and FCD, with a fitted law.
 
-    python scripts/scaling.py --out runs/scaling --write docs/scaling.png
+    python scripts/scaling.py --out runs/scaling --most 1000000000000 --check shipped/moses-small \\
+        --write docs/scaling.png
 
 Every training is one pass over so many molecules of MOSES' training set, drawn once, a smaller set part of each larger
 one; all share the 10,000 validation molecules that the recipe `moses` takes from the training set. FCD is that of raw
-samples to those. MOSES' test sets are not read. A run that is there already is not trained again.
+samples to those. MOSES' test sets are not read. A run that is there already is not trained again. --check measures a
+run that learnt from MOSES elsewhere, which has no part in the fit, beside what the law says of it.
 
 The law is that of Hoffmann et al. (2022, "Training Compute-Optimal Large Language Models", approach 3): NLL(N, D) =
 E + A / N^a + B / D^b, least squares over all points.
@@ -35,7 +37,7 @@ from molgen.workers import workers
 
 # width, blocks, heads, head width
 NETWORKS = {"0.3M": (96, 3, 2, 48), "1M": (128, 5, 2, 64), "3M": (192, 7, 3, 64)}
-MOLECULES = (50_000, 200_000, 800_000)
+MOLECULES = (25_000, 100_000, 400_000)
 VALIDATION = "validation.smi"
 COLORS = ("#9db9dc", "#2a6fbb", "#123a66")
 
@@ -65,6 +67,7 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--most", type=int, default=10**13, help="leave out trainings of more weights x molecules")
+    parser.add_argument("--check", type=Path)
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -75,18 +78,22 @@ def main() -> None:
         for molecules in MOLECULES:
             if float(name.removesuffix("M")) * 1e6 * molecules > options.most:
                 continue
-            run = Run(options.out / f"{name}-{molecules}-{options.seed}")
-            if not (run.path / REPORT).exists():
-                train(options.out / f"{molecules}.molgen", run, shape, options.seed)
-            points.append({"network": name, "molecules": molecules, **measure(run, held_out, options.n)})
+            path = options.out / f"{name}-{molecules}-{options.seed}"
+            if not (path / REPORT).exists():
+                train(options.out / f"{molecules}.molgen", path, shape, options.seed)
+            points.append({"network": name, **measure(Run(path), held_out, options.n)})
             print(row(points[-1]), flush=True)
     law = fitted(points)
     print(f"NLL = {law.floor:.2f} + {law.a_weights:.3f} / (N / 1e6)^{law.b_weights:.3f}", end=" ")
     print(f"+ {law.a_molecules:.3f} / (D / 1e6)^{law.b_molecules:.3f}; residuals", end=" ")
     print(" ".join(f"{p['nll'] - law.nll(p['weights'], p['molecules']):+.2f}" for p in points))
-    (options.out / f"points-{options.seed}.json").write_text(json.dumps({"points": points, "law": law}, indent=1))
+    check = measure(Run(options.check), held_out, options.n) if options.check else None
+    if check:
+        print(f"{row(check)}; the law says {law.nll(check['weights'], check['molecules']):.2f}")
+    saved = {"points": points, "law": law._asdict(), "check": check}
+    (options.out / f"points-{options.seed}.json").write_text(json.dumps(saved, indent=1))
     if options.write:
-        draw(points, law, options.write, f"validation, {options.n:,} samples, seed {options.seed}")
+        draw(points, law, check, options.write, f"validation, {options.n:,} samples, seed {options.seed}")
 
 
 def write_files(folder: Path) -> None:
@@ -108,15 +115,15 @@ def write_files(folder: Path) -> None:
     (folder / VALIDATION).write_text("\n".join(dataset.split("validation")) + "\n")
 
 
-def train(file: Path, run: Run, shape: tuple[int, int, int, int], seed: int) -> None:
+def train(file: Path, out: Path, shape: tuple[int, int, int, int], seed: int) -> None:
     """One pass over the file by the recipe `moses-small` with a network of its own."""
     width, blocks, heads, head_width = shape
     settings = {
         **{"model.width": width, "model.blocks": blocks, "model.heads": heads, "model.head_width": head_width},
-        **{"model.feedforward": 4 * width, "training.epochs": 1, "training.batch_size": 128},
+        "model.feedforward": 4 * width,
     }
     options = [f"--set={key}={value}" for key, value in settings.items()]
-    command = ["train", str(file), "--config", "moses-small", *options, "--out", str(run.path), "--seed", str(seed)]
+    command = ["train", str(file), "--config", "moses-small", *options, "--out", str(out), "--seed", str(seed)]
     subprocess.run([sys.executable, "-m", "molgen", *command, "--force"], check=True, stdout=subprocess.DEVNULL)
 
 
@@ -127,6 +134,7 @@ def measure(run: Run, held_out: Any, n: int) -> dict[str, float]:
     valid = frame.canonical[frame.valid]
     return {
         "weights": report["weights"],
+        "molecules": report["sizes"]["train"],
         "nll": report["validation"]["nll"],
         "nll_stderr": report["validation"]["nll_stderr"],
         "validity": len(valid) / n,
@@ -154,7 +162,7 @@ def row(point: dict[str, Any]) -> str:
     )
 
 
-def draw(points: list[dict[str, Any]], law: Law, path: Path, title: str) -> None:
+def draw(points: list[dict[str, Any]], law: Law, check: dict[str, float] | None, path: Path, title: str) -> None:
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=10)
@@ -175,6 +183,12 @@ def draw(points: list[dict[str, Any]], law: Law, path: Path, title: str) -> None
                 label=label,
             )
         axes[0].plot(seen, law.nll(own[0]["weights"], seen), color=color, linewidth=0.8)
+    for axis, key in zip(axes, ("nll", "validity", "fcd"), strict=True):
+        if check:
+            label = f"{check['weights'] / 1e6:.2f} M weights, not fitted"
+            axis.plot(check["molecules"], check[key], "D", color="#c8553d", markersize=5, label=label)
+    if check:
+        axes[0].plot(seen, law.nll(check["weights"], seen), color="#c8553d", linewidth=0.8, linestyle="--")
     axes[0].axhline(law.floor, color="#9aa5b8", linestyle=":", label="the law's floor")
     for axis, label in zip(axes, ("NLL, nats a molecule", "validity", "FCD to validation"), strict=True):
         axis.set(xscale="log", xlabel="molecules seen", ylabel=label)

@@ -59,11 +59,11 @@ def rows(evaluation: dict[str, Any]) -> list[str]:
     lines += ["| figure | |", "|---|---|"]
     for title, figures in SECTIONS:
         if title in ("Likelihood", "Samples", "MOSES"):
-            lines += [
-                f"| {f.title.strip()} | {evaluation[f.key]:{f.style}} |"
-                for f in figures
-                if evaluation.get(f.key) is not None
-            ]
+            for f in figures:
+                if evaluation.get(f.key) is not None:
+                    error = evaluation.get(f"{f.key}_stderr")
+                    value = f"{evaluation[f.key]:{f.style}}" + (f" ± {error:{f.style}}" if error else "")
+                    lines.append(f"| {f.title.strip()} | {value} |")
     return lines
 
 

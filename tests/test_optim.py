@@ -1,11 +1,13 @@
 import copy
+import platform
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from molgen.optim import Muon, WeightAverage, orthogonalised
+from molgen.optim import Muon, WeightAverage, hardware, orthogonalised
 
 
 @pytest.mark.parametrize("pieces", [1, 2])
@@ -53,3 +55,10 @@ def test_the_average_of_weights_follows_them_exponentially() -> None:
     expected = 7.0 + (expected - 7.0) * 0.5 * 0.5
     assert average.model.weight.item() == pytest.approx(expected)
     assert model.weight.item() == 7.0
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="Linux tells its processor's name there")
+def test_a_report_names_the_processor_and_nothing_else_of_the_machine() -> None:
+    said = hardware(torch.device("cpu"))
+    assert f": {said['name']}\n" in Path("/proc/cpuinfo").read_text() or said["name"] == platform.machine()
+    assert said["platform"] == f"Linux {platform.machine()}"
