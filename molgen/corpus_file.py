@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
@@ -207,9 +207,12 @@ class CorpusWriter:
         """Molecules a split so far."""
         return {name: self._sizes[name] for name in SPLITS if self._sizes[name]}
 
-    def add(self, split: str, smiles: str, random: bool = False) -> bool:
-        """Adds a molecule, as a random form if it is one; False for one with a token that the vocabulary lacks."""
-        ids = self.tokenizer.encode(smiles)
+    def add(self, split: str, smiles: str, random: bool = False, ids: Sequence[int] | None = None) -> bool:
+        """Adds a molecule, as a random form if it is one; False for one with a token that the vocabulary lacks.
+
+        `ids` are what the tokenizer makes of it, where the caller knows them already.
+        """
+        ids = ids or self.tokenizer.encode(smiles)
         if not self._sizes[split] and any(self._sizes[later] for later in SPLITS[SPLITS.index(split) :]):
             raise ValueError(f"{split} molecules come before those of later splits")
         if ids is None:

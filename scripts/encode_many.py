@@ -9,6 +9,7 @@ held-out molecules as the canonical one. Memory holds the dataset and one portio
 
 import argparse
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ def main() -> None:
         dataset = build_dataset(read_source(config.data), config.data, options.context, pattern, pool)
         canonical = dataset.split("train")
         tokenizer = SmilesTokenizer.of_corpus(canonical, pattern, randomized=True, rdkit_version=RDKIT_VERSION)
+        encoded = cache(tokenizer.encode)
         # the strings are what they are: whoever needs canonical ones has to make them
         settings = config.data.model_copy(update={"form": "as-written", "duplicates": "keep"})
         with (
@@ -56,7 +58,10 @@ def main() -> None:
                     form = forms.get(i)
                     ids = tokenizer.encode(form) if form else None
                     fits = ids is not None and len(ids) <= options.context
-                    writer.add("train", form if form and fits else smiles, random=fits)
+                    if form and fits:
+                        writer.add("train", form, random=True, ids=ids)
+                    else:  # each is drawn many times
+                        writer.add("train", smiles, ids=encoded(smiles))
                 bar.update(size)
             for split in SPLITS[1:]:
                 for smiles in dataset.split(split):

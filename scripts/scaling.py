@@ -1,15 +1,16 @@
 """What more weights and more molecules bring on MOSES: NLL, validity and FCD, with a fitted law.
 
-    python scripts/scaling.py --out runs/scaling --most 1000000000000 --check shipped/moses-small \\
+    python scripts/scaling.py --out runs/scaling --most 500000000000 --check shipped/moses-small \\
         --write docs/scaling.png
 
 Every training is one pass over so many molecules of MOSES' training set, drawn once, a smaller set part of each larger
 one; all share the 10,000 validation molecules that the recipe `moses` takes from the training set. FCD is that of raw
-samples to those. MOSES' test sets are not read. A run that is there already is not trained again. --check measures a
-run that learnt from MOSES elsewhere, which has no part in the fit, beside what the law says of it.
+samples to those. MOSES' test sets are not read. A run that is there already is neither trained nor measured again.
+--check measures a run that learnt from MOSES elsewhere, which has no part in the fit, beside what the law says of it.
 
 The law is that of Hoffmann et al. (2022, "Training Compute-Optimal Large Language Models", approach 3): NLL(N, D) =
-E + A / N^a + B / D^b, least squares over all points.
+E + A / N^a + B / D^b, least squares over the trainings of 100,000 molecules and more: those of 25,000 are 195 steps,
+too few to be on it.
 """
 
 import argparse
@@ -37,7 +38,9 @@ from molgen.workers import workers
 
 # width, blocks, heads, head width
 NETWORKS = {"0.3M": (96, 3, 2, 48), "1M": (128, 5, 2, 64), "3M": (192, 7, 3, 64)}
-MOLECULES = (25_000, 100_000, 400_000)
+MOLECULES = (25_000, 100_000, 200_000, 400_000)
+FITTED = 100_000
+"""So many molecules a training must have had to count in the fit."""
 VALIDATION = "validation.smi"
 COLORS = ("#9db9dc", "#2a6fbb", "#123a66")
 
@@ -81,13 +84,13 @@ def main() -> None:
             path = options.out / f"{name}-{molecules}-{options.seed}"
             if not (path / REPORT).exists():
                 train(options.out / f"{molecules}.molgen", path, shape, options.seed)
-            points.append({"network": name, **measure(Run(path), held_out, options.n)})
+            points.append({"network": name, **measure(options.out, Run(path), held_out, options.n)})
             print(row(points[-1]), flush=True)
     law = fitted(points)
     print(f"NLL = {law.floor:.2f} + {law.a_weights:.3f} / (N / 1e6)^{law.b_weights:.3f}", end=" ")
     print(f"+ {law.a_molecules:.3f} / (D / 1e6)^{law.b_molecules:.3f}; residuals", end=" ")
-    print(" ".join(f"{p['nll'] - law.nll(p['weights'], p['molecules']):+.2f}" for p in points))
-    check = measure(Run(options.check), held_out, options.n) if options.check else None
+    print(" ".join(f"{p['nll'] - law.nll(p['weights'], p['molecules']):+.2f}" for p in points if enough(p)))
+    check = measure(options.out, Run(options.check), held_out, options.n) if options.check else None
     if check:
         print(f"{row(check)}; the law says {law.nll(check['weights'], check['molecules']):.2f}")
     saved = {"points": points, "law": law._asdict(), "check": check}
@@ -98,14 +101,15 @@ def main() -> None:
 
 def write_files(folder: Path) -> None:
     """One encoded file a number of molecules, all with one vocabulary, and the validation molecules as SMILES."""
-    if (folder / VALIDATION).exists():
+    missing = [molecules for molecules in MOLECULES if not (folder / f"{molecules}.molgen").exists()]
+    if not missing:
         return
     config, pattern = load_config("moses"), deepchem_pattern()
     with workers() as pool:
         dataset = build_dataset(read_source(config.data), config.data, config.model.context, pattern, pool)
     train = np.random.default_rng(0).permutation(dataset.split("train")).tolist()
     tokenizer = SmilesTokenizer.of_corpus(train, pattern, randomized=False, rdkit_version=RDKIT_VERSION)
-    for molecules in MOLECULES:
+    for molecules in missing:
         with corpus_writer(folder / f"{molecules}.molgen", tokenizer, config.data) as writer:
             for smiles in train[:molecules]:
                 writer.add("train", smiles)
@@ -127,12 +131,15 @@ def train(file: Path, out: Path, shape: tuple[int, int, int, int], seed: int) ->
     subprocess.run([sys.executable, "-m", "molgen", *command, "--force"], check=True, stdout=subprocess.DEVNULL)
 
 
-def measure(run: Run, held_out: Any, n: int) -> dict[str, float]:
-    """Validation NLL as the training reported it; validity and FCD of raw samples."""
+def measure(folder: Path, run: Run, held_out: Any, n: int) -> dict[str, float]:
+    """Validation NLL as the training reported it; validity and FCD of raw samples, kept beside the files."""
+    kept = folder / f"{run.path.name}-{n}.json"
+    if kept.exists():
+        return dict(json.loads(kept.read_text()))
     report = run.report
     frame = MoleculeGenerator.load(run.path).sample(n, seed=0)
     valid = frame.canonical[frame.valid]
-    return {
+    figures = {
         "weights": report["weights"],
         "molecules": report["sizes"]["train"],
         "nll": report["validation"]["nll"],
@@ -141,11 +148,14 @@ def measure(run: Run, held_out: Any, n: int) -> dict[str, float]:
         "fcd": frechet_distance(gaussian(activations(list(valid), "samples")), held_out),
         "seconds": report["seconds"],
     }
+    kept.write_text(json.dumps(figures))
+    return figures
 
 
 def fitted(points: list[dict[str, Any]]) -> Law:
     """The law with the least squared residuals, of several starts."""
-    weights, molecules, nll = (np.array([point[key] for point in points]) for key in ("weights", "molecules", "nll"))
+    chosen = [point for point in points if enough(point)]
+    weights, molecules, nll = (np.array([point[key] for point in chosen]) for key in ("weights", "molecules", "nll"))
 
     def residuals(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return np.asarray(Law(*np.exp(x)).nll(weights, molecules) - nll)
@@ -153,6 +163,11 @@ def fitted(points: list[dict[str, Any]]) -> Law:
     starts = [np.log([floor, 1.0, b, 1.0, b]) for floor in (5.0, 10.0, 15.0) for b in (0.3, 0.6)]
     best = min((least_squares(residuals, start) for start in starts), key=lambda result: result.cost)
     return Law(*np.exp(best.x).tolist())
+
+
+def enough(point: dict[str, Any]) -> bool:
+    """Whether a training was long enough to be on the law."""
+    return bool(point["molecules"] >= FITTED)
 
 
 def row(point: dict[str, Any]) -> str:
@@ -167,7 +182,7 @@ def draw(points: list[dict[str, Any]], law: Law, check: dict[str, float] | None,
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=10)
     axes = figure.subplots(1, 3)
-    seen = np.geomspace(min(MOLECULES) / 1.5, max(MOLECULES) * 10, 100)
+    seen = np.geomspace(FITTED / 1.5, max(MOLECULES) * 25, 100)
     for name, color in zip(NETWORKS, COLORS, strict=True):
         own = [point for point in points if point["network"] == name]
         if not own:  # left out by --most

@@ -67,7 +67,7 @@ def test_the_arrays_are_those_of_a_safetensors_file_and_the_header_counts(tmp_pa
     path = tmp_path / "three.molgen"
     with corpus_writer(path, tokenizer, DataConfig(source="made")) as writer:
         assert writer.add("train", "CCO")
-        assert writer.add("train", "OC", random=True)
+        assert writer.add("train", "OC", random=True, ids=[6, 4])
         assert not writer.add("validation", "CF")
         assert writer.add("test", "N")
         writer.altered["charge removed"] = 2
