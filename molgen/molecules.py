@@ -174,7 +174,7 @@ def draw_grid(smiles: Sequence[str], path: Path, columns: int = 6) -> int:
     return len(molecules)
 
 
-@lru_cache(maxsize=50_000)
+@lru_cache(maxsize=10_000)  # of some 30 KB each, in each worker; of more molecules few would be seen again in time
 def _parsed(smiles: str) -> Any | None:
     return parse(smiles)
 
