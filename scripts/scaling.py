@@ -28,7 +28,7 @@ from scipy.optimize import least_squares
 
 from molgen import MoleculeGenerator
 from molgen.config import load_config
-from molgen.corpus_file import corpus_writer
+from molgen.corpus_file import CorpusFile, corpus_writer
 from molgen.datasets import build_dataset, read_source
 from molgen.metrics.chemnet import activations, frechet_distance, gaussian
 from molgen.molecules import RDKIT_VERSION
@@ -76,6 +76,9 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     write_files(options.out)
     held_out = gaussian(activations((options.out / VALIDATION).read_text().split(), "held out"))
+    training = CorpusFile(options.out / f"{MOLECULES[-1]}.molgen").strings("train")[: options.n]
+    floor = frechet_distance(gaussian(activations(training, "training molecules")), held_out)
+    print(f"FCD of {len(training):,} training molecules: {floor:.2f}", flush=True)
     points = []
     for name, shape in NETWORKS.items():
         for molecules in MOLECULES:
@@ -93,10 +96,10 @@ def main() -> None:
     check = measure(options.out, Run(options.check), held_out, options.n) if options.check else None
     if check:
         print(f"{row(check)}; the law says {law.nll(check['weights'], check['molecules']):.2f}")
-    saved = {"points": points, "law": law._asdict(), "check": check}
+    saved = {"points": points, "law": law._asdict(), "check": check, "floor": floor}
     (options.out / f"points-{options.seed}.json").write_text(json.dumps(saved, indent=1))
     if options.write:
-        draw(points, law, check, options.write, f"validation, {options.n:,} samples, seed {options.seed}")
+        draw(points, law, check, floor, options.write, f"validation, {options.n:,} samples, seed {options.seed}")
 
 
 def write_files(folder: Path) -> None:
@@ -177,7 +180,9 @@ def row(point: dict[str, Any]) -> str:
     )
 
 
-def draw(points: list[dict[str, Any]], law: Law, check: dict[str, float] | None, path: Path, title: str) -> None:
+def draw(
+    points: list[dict[str, Any]], law: Law, check: dict[str, float] | None, floor: float, path: Path, title: str
+) -> None:
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=10)
@@ -195,20 +200,31 @@ def draw(points: list[dict[str, Any]], law: Law, check: dict[str, float] | None,
                 "o-" if key != "nll" else "o",
                 color=color,
                 markersize=4,
-                label=label,
+                label=label if axis is axes[0] else None,
             )
         axes[0].plot(seen, law.nll(own[0]["weights"], seen), color=color, linewidth=0.8)
     for axis, key in zip(axes, ("nll", "validity", "fcd"), strict=True):
         if check:
             label = f"{check['weights'] / 1e6:.2f} M weights, not fitted"
-            axis.plot(check["molecules"], check[key], "D", color="#c8553d", markersize=5, label=label)
+            axis.plot(
+                check["molecules"],
+                check[key],
+                "D",
+                color="#c8553d",
+                markersize=5,
+                label=label if axis is axes[0] else None,
+            )
     if check:
         axes[0].plot(seen, law.nll(check["weights"], seen), color="#c8553d", linewidth=0.8, linestyle="--")
     axes[0].axhline(law.floor, color="#9aa5b8", linestyle=":", label="the law's floor")
     for axis, label in zip(axes, ("NLL, nats a molecule", "validity", "FCD to validation"), strict=True):
         axis.set(xscale="log", xlabel="molecules seen", ylabel=label)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[2].set_yscale("log")
+    axes[2].axhline(floor, color="#9aa5b8", linestyle=":", label="training molecules")
+    axes[2].legend(frameon=False, fontsize=8)
+    ticks = (0.2, 0.5, 1, 2, 5)
+    axes[2].set(yscale="log", yticks=ticks, yticklabels=[f"{tick:g}" for tick in ticks])
+    axes[2].minorticks_off()
     axes[0].legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=130)
 
