@@ -65,6 +65,7 @@ def cli(
 
     def run(*arguments: object) -> Done:
         capfd.readouterr()
+        monkeypatch.setattr("sys.argv", ["molgen", *map(str, arguments)])
         with pytest.raises(SystemExit) as leaving:
             main([str(argument) for argument in arguments])
         return Done(int(leaving.value.code or 0), *capfd.readouterr())
