@@ -193,7 +193,7 @@ class CorpusWriter:
         self.dropped, self.altered = Counter[str](), Counter[str]()
         """Rows of the source by reason, beside what `add` leaves out itself."""
         self._file, self._side, self._data = file, offsets, data
-        self._ids = array("B" if len(tokenizer) <= 2**8 else "H")
+        self._ids = self.array([])
         self._ends = array("q", [0])
         self._count = 0
         self._sizes: Counter[str] = Counter()
@@ -206,6 +206,10 @@ class CorpusWriter:
     def sizes(self) -> dict[str, int]:
         """Molecules a split so far."""
         return {name: self._sizes[name] for name in SPLITS if self._sizes[name]}
+
+    def array(self, ids: Sequence[int]) -> "array[int]":
+        """Ids as the file holds them: `add` takes these fastest."""
+        return array("B" if len(self.tokenizer) <= 2**8 else "H", ids)
 
     def add(self, split: str, smiles: str, random: bool = False, ids: Sequence[int] | None = None) -> bool:
         """Adds a molecule, as a random form if it is one; False for one with a token that the vocabulary lacks.

@@ -1,6 +1,6 @@
 """Many molecules as one encoded file, whatever their number: random SMILES of a dataset's, drawn with replacement.
 
-    python scripts/encode_many.py -n 100000000 -o many.molgen
+    python scripts/encode_many.py -n 100000000 --random 0.01 -o many.molgen
     molgen train many.molgen --config moses --out runs/many
 
 A share of the training molecules (--random) stands as a random SMILES, which starts with `<random>`, the others and the
@@ -22,7 +22,7 @@ from molgen.molecules import RDKIT_VERSION
 from molgen.tokenizer import SmilesTokenizer, deepchem_pattern
 from molgen.workers import workers
 
-PORTION = 50_000
+PORTION = 200_000
 
 
 def main() -> None:
@@ -41,13 +41,13 @@ def main() -> None:
         dataset = build_dataset(read_source(config.data), config.data, options.context, pattern, pool)
         canonical = dataset.split("train")
         tokenizer = SmilesTokenizer.of_corpus(canonical, pattern, randomized=True, rdkit_version=RDKIT_VERSION)
-        encoded = cache(tokenizer.encode)
         # the strings are what they are: whoever needs canonical ones has to make them
         settings = config.data.model_copy(update={"form": "as-written", "duplicates": "keep"})
         with (
             corpus_writer(options.o, tokenizer, settings) as writer,
             tqdm(total=options.n, unit="mol", disable=None) as bar,
         ):
+            encoded = cache(lambda smiles: writer.array(tokenizer.encode(smiles) or []))
             for first in range(0, options.n, PORTION):
                 size = min(PORTION, options.n - first)
                 drawn = [canonical[i] for i in rng.integers(len(canonical), size=size).tolist()]
