@@ -136,7 +136,7 @@ def train(file: Path, out: Path, shape: tuple[int, int, int, int], seed: int) ->
 
 def measure(folder: Path, run: Run, held_out: Any, n: int) -> dict[str, float]:
     """Validation NLL as the training reported it; validity and FCD of raw samples, kept beside the files."""
-    kept = folder / f"{run.path.name}-{n}.json"
+    kept = folder / f"{run.path.name}-{run.weights_sha256[:12]}-{n}.json"
     if kept.exists():
         return dict(json.loads(kept.read_text()))
     report = run.report
