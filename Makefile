@@ -27,7 +27,7 @@ demo: setup
 	@echo "figures            runs/demo/eval.json"
 
 # The recipe for one GPU and its figures on both test sets, all that MOSES publishes. A hundredth, to try it on a CPU:
-# make moses MOSES="--set data.train_size=15747 --set training.epochs=1"
+# make moses MOSES="--set data.train_size=15747 --set training.epochs=1 --set training.batch_size=128"
 moses: setup
 	$(BIN)/molgen train moses --out runs/moses $(MOSES)
 	$(BIN)/molgen eval runs/moses -n 30000 --metrics moses --train moses --json runs/moses/eval.json
