@@ -93,7 +93,10 @@ class Corpus:
 
     def batch(self, rows: Rows, device: torch.device) -> Batch:
         """The molecules of these rows, padded."""
-        ids = torch.from_numpy(self.padded(rows)).to(device, non_blocking=True)
+        ids = torch.from_numpy(self.padded(rows))
+        if device.type == "cuda":  # out of other memory the copy would wait for all that the GPU has still to do
+            ids = ids.pin_memory()
+        ids = ids.to(device, non_blocking=True)
         return Batch(ids[:, :-1], ids[:, 1:])
 
 

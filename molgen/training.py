@@ -49,6 +49,7 @@ from molgen.workers import Workers, workers
 _SECONDS_BETWEEN_CURVES = 15.0
 _SECONDS_BETWEEN_STATES = 300.0
 _SECONDS_BETWEEN_SIGNS = 300.0
+_SECONDS_BETWEEN_FIGURES = 1.0
 _SECONDS_BEFORE_FORECAST = 10.0
 
 
@@ -258,7 +259,7 @@ def train_epoch(
     model.train()
     done, seen, read, tokens = progress.step_of_epoch, 0, 0, 0
     total = torch.tensor(progress.nll_of_epoch / team.size, device=device)
-    began = said = time.monotonic()
+    began = said = shown = time.monotonic()
     noise = np.random.default_rng([config.seed, progress.epoch, 2, team.rank])  # each process has dropout of its own
     with (
         shared_threads(pieces) as threads,
@@ -292,7 +293,8 @@ def train_epoch(
                 torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
             take_step(optimizer, in_order, pieces)
             tokens, progress.step, progress.step_of_epoch = tokens + positions, progress.step + 1, i + 1
-            if i % 10 == 9:
+            if not bar.disable and time.monotonic() - shown > _SECONDS_BETWEEN_FIGURES:  # a GPU is waited for
+                shown = time.monotonic()
                 bar.set_postfix_str(f"NLL {float(total) * team.size / seen:.2f}", refresh=False)
             if bar.disable and time.monotonic() - said > _SECONDS_BETWEEN_SIGNS:  # a log file has no bar
                 said = time.monotonic()

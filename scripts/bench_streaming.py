@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molgen.batches import Corpus, bucketed_batches, epoch_steps, random_batches
+from molgen.batches import bucketed_batches, epoch_steps, random_batches
 from molgen.config import Config, load_config
 from molgen.corpus_file import CorpusFile
 from molgen.model.build import build_model
@@ -83,7 +83,7 @@ def data_alone(file: Path, config: Config) -> tuple[int, float]:
     """Molecules and seconds of the first batches of an epoch, read from the disk."""
     with file.open("rb") as opened:
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    corpus, size = train_split(file), config.training.batch_size
+    corpus, size = CorpusFile(file).split("train"), config.training.batch_size
     cut = bucketed_batches if config.training.batching == "buckets" else random_batches
     molecules, cpu, began = 0, torch.device("cpu"), time.monotonic()
     for _, window, parts in epoch_steps(corpus, cut, size, np.random.default_rng(0)):
@@ -106,9 +106,10 @@ def train_in_turns(
 ) -> None:
     """Puts the tokens a second of each turn, and the peak memory in MiB, into `result`."""
     device, training = choose_device(config.training.device), config.training
-    corpus, rates, taken, began = train_split(file), list[float](), 0, 0.0
+    opened = CorpusFile(file)
+    corpus, rates, taken, began = opened.split("train"), list[float](), 0, 0.0
     tokens = steps * training.batch_size * corpus.all_positions / len(corpus)
-    model = build_model(config.model, len(CorpusFile(file).tokenizer), training.seed).to(device)
+    model = build_model(config.model, len(opened.tokenizer), training.seed).to(device)
 
     def after_step(_: Tensor) -> None:
         nonlocal taken, began
@@ -127,10 +128,6 @@ def train_in_turns(
     optimizer = build_optimizer(model, training)
     with processes() as team:
         train_epoch(model, optimizer, corpus, training, Progress(), device, team, after_step)
-
-
-def train_split(file: Path) -> Corpus:
-    return CorpusFile(file).split("train")
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def shortened(line: str) -> str:
         settings += ["training.learning_rate=1e-2"] if little else []
         settings += [] if little or "moses" in line else ["data.train_size=600", "data.validation_size=100"]
         line += "".join(f" --set {setting}" for setting in settings)
-    line = re.sub(r"-n [0-9]+", "-n 300", line)
+    line = re.sub(r"-n [0-9]+", "-n 60", line)
     # all of moses-mini would be described for a minute
     line = line.replace("--reference moses-mini", "--reference mine.csv")
     return line + " -n 20" if line == "molgen eval" else line
