@@ -168,11 +168,14 @@ def silent() -> bool | None:
 
 
 def say(text: str) -> None:
-    """A line on stderr, from the leader only."""
+    """A line on stderr, from the leader only. That no one reads it any more does not end the work."""
     if _here().leads:
         from tqdm import tqdm
 
-        tqdm.write(text, file=sys.stderr)  # keeps clear of a bar
+        try:
+            tqdm.write(text, file=sys.stderr)  # keeps clear of a bar
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def duration(seconds: float) -> str:

@@ -261,6 +261,19 @@ def test_a_pipe_that_is_closed_early_ends_quietly(small_run: Run) -> None:
     process.stderr.close()
 
 
+def test_a_training_whose_messages_no_one_reads_is_done_all_the_same(small_file: Path, tmp_path: Path) -> None:
+    settings = [part for setting in (*SMALL, "training.epochs=1") for part in ("--set", setting)]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*MOLGEN, "train", str(small_file), "--out", "run", *settings],
+        cwd=tmp_path, stdout=writer, stderr=writer, check=False,
+    )  # fmt: skip
+    os.close(writer)
+    assert done.returncode == 0
+    assert Run(tmp_path / "run").report["epochs"] == 1
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_training_that_can_be_resumed(small_file: Path, tmp_path: Path, number: int, code: int) -> None:
     settings = [part for setting in (*SMALL, "training.epochs=10000") for part in ("--set", setting)]

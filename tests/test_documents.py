@@ -77,7 +77,7 @@ def test_every_command_of_the_readme_runs_in_order(
         lines = [line for line in lines if line != "molgen train" and "tox21" not in line]
         lines.sort(key=lambda line: not line.startswith("molgen train mine"))  # what samples needs a run
     for line in lines:
-        if any(operator in line for operator in "|>"):
+        if re.search("[|>]", re.sub('"[^"]*"', "", line)):  # a shell's, not a condition's
             command = shortened(line).replace("molgen", f"{shlex.quote(sys.executable)} -m molgen", 1)
             shell = ["bash", "-o", "pipefail", "-c", command]
             code = subprocess.run(shell, check=False).returncode
