@@ -1,14 +1,11 @@
-"""Tensors on disk: safetensors only, written beside, synced, swapped in by one atomic replace; checked before use."""
+"""Tensors on disk: safetensors only, written whole, checked before use."""
 
 import json
 import math
-import os
 import re
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,37 +13,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from molgen.errors import MolgenError
+from molgen.files import write_atomically
 
 _DTYPES = {"F32", "BF16", "F16"}
 _MOMENT = re.compile(r"optimizer\.(\d{1,6})\.(\w+)")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which then replaces `path` as a whole or leaves it as it was; in the end it is on the disk."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces a file as a whole or leaves it as it was; on return it is on the disk."""
-    with replacing(path) as file:
-        file.write(content)
 
 
 def save_weights(path: Path, model: nn.Module, metadata: Mapping[str, str]) -> None:

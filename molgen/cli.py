@@ -217,8 +217,8 @@ def evaluate(
 
     chosen: list[Any] = [metric.value for metric in [*(metrics or [Metric.basic]), *([Metric.chem] if report else [])]]
     with workers() as pool:  # they start while the rest is imported
-        from molgen.checkpoint import write_atomically
         from molgen.evaluation import evaluate_targets
+        from molgen.files import write_atomically
         from molgen.presentation import table
 
         evaluations: list[Evaluation] = evaluate_targets(

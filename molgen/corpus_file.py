@@ -20,11 +20,11 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from molgen.batches import Corpus, Rows
-from molgen.checkpoint import replacing
 from molgen.cleaning import UNKNOWN_TOKEN
 from molgen.config import NAMED, DataConfig, Section
 from molgen.datasets import SPLITS, Molecule, Summary
 from molgen.errors import MolgenError
+from molgen.files import replacing
 from molgen.tokenizer import BOS, EOS, SmilesTokenizer
 
 SUFFIX = ".molgen"

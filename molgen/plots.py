@@ -7,7 +7,7 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from molgen.checkpoint import replacing
+from molgen.files import replacing
 
 _INK, _TRAIN, _VALIDATION = "#3a3a44", "#9aa5b8", "#2a6fbb"
 

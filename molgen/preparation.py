@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from molgen import cleaning
-from molgen.checkpoint import write_atomically
 from molgen.config import Config
 from molgen.corpus_file import SUFFIX, corpus_writer
 from molgen.datasets import SPLITS, Dataset, Dropped, account, build_dataset, clean_rows, read_source
 from molgen.errors import MolgenError
+from molgen.files import write_atomically
 from molgen.runs import write_table
 from molgen.starting import build_tokenizer
 from molgen.tokenizer import TokenPattern, deepchem_pattern

@@ -20,9 +20,9 @@ import numpy.typing as npt
 
 from molgen import __version__
 from molgen.benchmarks import SHOWN
-from molgen.checkpoint import write_atomically
 from molgen.description import PROPERTIES, properties
 from molgen.evaluation import Evaluation, histogram
+from molgen.files import write_atomically
 from molgen.metrics.basic import Figures
 from molgen.metrics.chem import largest_differences
 from molgen.metrics.moses import FEWEST_FOR_FCD, PUBLISHED

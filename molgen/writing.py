@@ -20,8 +20,8 @@ import numpy as np
 from tqdm import tqdm
 
 from molgen import __version__
-from molgen.checkpoint import write_atomically
 from molgen.errors import MolgenError
+from molgen.files import write_atomically
 from molgen.generator import FILTERS, MoleculeGenerator, Sample, Tally
 from molgen.keys import Keys, keys_of
 from molgen.metrics.similarity import max_min

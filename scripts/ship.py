@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from molgen.checkpoint import write_atomically
+from molgen.files import write_atomically
 from molgen.presentation import SECTIONS
 from molgen.runs import CARD, CONFIG, LOG, TOKENIZER, WEIGHTS, Run
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from molgen.checkpoint import write_atomically
 from molgen.errors import MolgenError
+from molgen.files import write_atomically
 from molgen.generator import MoleculeGenerator
 from molgen.runs import Run, find_run
 
