@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -170,12 +171,28 @@ def silent() -> bool | None:
 def say(text: str) -> None:
     """A line on stderr, from the leader only. That no one reads it any more does not end the work."""
     if _here().leads:
-        from tqdm import tqdm
+        warn(text)
 
-        try:
-            tqdm.write(text, file=sys.stderr)  # keeps clear of a bar
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+def warn(text: str) -> None:
+    """As `say`, from any process: for what only the one that meets it knows."""
+    from tqdm import tqdm
+
+    try:
+        tqdm.write(text, file=sys.stderr)  # keeps clear of a bar
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+def isolated_python() -> tuple[list[str], dict[str, str]]:
+    """(command, environment) of a Python that imports nothing out of the current folder, nor do its children.
+
+    An empty or relative entry of PYTHONPATH is a place in the current folder, whichever that is.
+    """
+    absolute = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if Path(path).is_absolute()]
+    others = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    paths = {"PYTHONPATH": os.pathsep.join(absolute)} if absolute else {}
+    return [sys.executable, "-P"], {**others, **paths, "PYTHONSAFEPATH": "1"}
 
 
 def duration(seconds: float) -> str:
