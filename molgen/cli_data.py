@@ -17,7 +17,7 @@ data_app = typer.Typer(
 def data_list() -> None:
     """The named datasets and where they are."""
     from molgen.config import NAMED
-    from molgen.datasets import data_directory
+    from molgen.download import data_directory
 
     for name, description in NAMED.items():
         print(f"{name:<12}{description}")
@@ -27,7 +27,7 @@ def data_list() -> None:
 @data_app.command(name="get")
 def data_get(name: Annotated[str, typer.Argument(help="tox21, moses or moses-mini.")]) -> None:
     """Fetch a named dataset and print where its files are."""
-    from molgen.datasets import fetch
+    from molgen.download import fetch
 
     for path in fetch(name):
         print(path)

@@ -2,13 +2,6 @@
 
 import hashlib
 import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-import urllib.request
-import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
@@ -19,30 +12,16 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 from pydantic import Field
-from tqdm import tqdm
 
 from molgen import cache, cleaning
 from molgen.config import NAMED, DataConfig, Section
+from molgen.download import data_directory, fetch
 from molgen.errors import MolgenError
 from molgen.molecules import RDKIT_VERSION
 from molgen.tables import Row, read_rows
 from molgen.tokenizer import TokenPattern
 from molgen.workers import Workers
 
-# The URL that deepchem.molnet.load_tox21 names.
-TOX21_URL = "https://deepchemdata.s3-us-west-1.amazonaws.com/datasets/tox21.csv.gz"
-# MOSES' authors publish their data inside their package; it is unpacked, never imported.
-MOSES_PACKAGE = "molsets==0.3.1"
-MOSES_SHA256 = "7f4450e3ebecebe79c3a2a55950c93daddee071120daf64a163d03481e811d34"
-MOSES_MEMBERS = {
-    "moses/dataset/data/train.csv.gz": "train.csv.gz",
-    "moses/dataset/data/test.csv.gz": "test.csv.gz",
-    "moses/dataset/data/test_scaffolds.csv.gz": "test_scaffolds.csv.gz",
-    "moses/dataset/data/test_stats.npz": "test_stats.npz",
-    "moses/dataset/data/test_scaffolds_stats.npz": "test_scaffolds_stats.npz",
-    "moses/metrics/mcf.csv": "mcf.csv",
-    "moses/metrics/wehi_pains.csv": "wehi_pains.csv",
-}
 LARGE = 50_000
 """From so many molecules on, what is computed once is kept for the next time."""
 SPLITS = ("train", "validation", "test", "test_scaffolds")
@@ -222,46 +201,6 @@ def _by_reason(dropped: Iterable[Dropped]) -> dict[str, int]:
     return dict(Counter(d.reason for d in dropped).most_common())
 
 
-def data_directory() -> Path:
-    """$MOLGEN_DATA, else data/ of a checkout, else the user's cache directory."""
-    if chosen := os.environ.get("MOLGEN_DATA"):
-        return Path(chosen)
-    bundled = Path(__file__).parent / "data"
-    if bundled.is_symlink():  # in a checkout the package's data folder points to the top-level one
-        return bundled.resolve()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "molgen"
-
-
-def moses_file(name: str) -> Path:
-    """Where a file out of MOSES' package is, once it has been fetched."""
-    return data_directory() / "moses" / name
-
-
-def has_moses() -> bool:
-    """Whether MOSES has been fetched."""
-    return all(moses_file(target).exists() for target in MOSES_MEMBERS.values())
-
-
-def fetch(name: str) -> list[Path]:
-    """The files of a named dataset, fetched first if they are not there. Raises MolgenError without a network."""
-    if name == "moses-mini":
-        return [Path(__file__).parent / "data" / "moses-mini.csv.gz"]
-    folder = data_directory()
-    if name == "tox21":
-        path = folder / "tox21.csv.gz"
-        plain = folder / "tox21.csv"
-        if not path.exists() and plain.exists():
-            return [plain]
-        if not path.exists():
-            _download_tox21(path)
-        return [path]
-    if name == "moses":
-        if not has_moses():
-            _download_moses(folder / "moses")
-        return [moses_file(target) for target in MOSES_MEMBERS.values()][:3]
-    raise MolgenError(f"no dataset called {name!r}", f"named datasets: {', '.join(NAMED)}; or give a file")
-
-
 def _rows(config: DataConfig) -> Iterator[Row]:
     source = config.source
     if source not in NAMED and "." not in source and source != "-" and not Path(source).exists():
@@ -291,12 +230,20 @@ def _clean(
         rows = ((smiles, group, reason, ";".join(changes)) for smiles, group, reason, changes in results)
         return {str(i): cache.from_strings(column) for i, column in enumerate(zip(*rows, strict=True))}
 
+    def read(arrays: cache.Arrays) -> list[list[str]]:
+        found = [cache.to_strings(arrays[str(i)]) for i in range(4)]
+        if any(len(column) != len(texts) for column in found):
+            raise ValueError("of other rows")
+        return found
+
     if len(rows) < LARGE:
-        found = columns()
+        found = read(columns())
     else:  # minutes for MOSES
         key = [str(cleaning.VERSION), RDKIT_VERSION, json.dumps(settings), *texts]
-        found = cache.cached(data_directory() / "cache", "clean", key, columns)
-    smiles, groups, reasons, changes = (list(cache.to_strings(found[str(i)])) for i in range(4))
+        before = len(pool.lost)
+        folder = data_directory() / "cache"
+        found = cache.cached(folder, "clean", key, columns, read, lambda: len(pool.lost) == before)
+    smiles, groups, reasons, changes = found
     if config.duplicates == "drop":
         seen: set[str] = set()
         for i, one in enumerate(smiles):
@@ -424,57 +371,3 @@ def _draw(groups: Sequence[str], sizes: Sequence[int], config: DataConfig) -> li
             "try --set data.split=random",
         )
     return lists
-
-
-def _download_tox21(path: Path) -> None:
-    try:
-        with (
-            urllib.request.urlopen(TOX21_URL, timeout=20) as answer,
-            tempfile.NamedTemporaryFile(delete=False) as file,
-        ):
-            total = int(answer.headers.get("Content-Length", 0)) or None
-            with tqdm(total=total, desc="tox21", unit="B", unit_scale=True, delay=1, disable=None) as bar:
-                while block := answer.read(2**16):
-                    file.write(block)
-                    bar.update(len(block))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(file.name, path)
-    except OSError as error:
-        raise MolgenError(
-            f"tox21 cannot be fetched from {TOX21_URL}: {error}",
-            f"put DeepChem's tox21.csv.gz at {path}; `molgen train moses-mini` needs no network",
-        ) from None
-
-
-def _download_moses(folder: Path) -> None:
-    with tempfile.TemporaryDirectory() as temporary:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--dest",
-            temporary,
-            MOSES_PACKAGE,
-        ]
-        print(f"moses: fetching {MOSES_PACKAGE} (50 MB)", file=sys.stderr)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        wheels = list(Path(temporary).glob("molsets-*.whl"))
-        if done.returncode or not wheels:
-            last = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
-            raise MolgenError(
-                f"moses cannot be fetched: {last}",
-                f"run `pip download --no-deps {MOSES_PACKAGE}` where there is a network and unzip its "
-                f"moses/dataset/data and moses/metrics/*.csv files into {folder}; `molgen train moses-mini` needs none",
-            )
-        digest = hashlib.sha256(wheels[0].read_bytes()).hexdigest()
-        if digest != MOSES_SHA256:
-            raise MolgenError(f"moses: {wheels[0].name} has sha256 {digest}", f"expected {MOSES_SHA256}; do not use it")
-        folder.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(wheels[0]) as archive:
-            for member, target in MOSES_MEMBERS.items():
-                with archive.open(member) as source, (folder / f"{target}.part").open("wb") as part:
-                    shutil.copyfileobj(source, part)
-                (folder / f"{target}.part").replace(folder / target)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from molgen.batches import Corpus
 from molgen.benchmarks import Findings, Metric, Sets, parts, run_benchmarks
 from molgen.config import Device
-from molgen.datasets import data_directory
+from molgen.download import data_directory
 from molgen.errors import MolgenError
 from molgen.generator import Keep, MoleculeGenerator, Sample, Tally
 from molgen.library import Library, MoleculeSet, named_set

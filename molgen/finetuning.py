@@ -11,11 +11,13 @@ from torch import Tensor
 from molgen.cache import Arrays, cached, from_strings, to_strings
 from molgen.cleaning import KNOWN_TO_INIT
 from molgen.config import Config, recipes, validate
-from molgen.datasets import LARGE, Dataset, Dropped, data_directory
+from molgen.datasets import LARGE, Dataset, Dropped
+from molgen.download import data_directory
 from molgen.errors import MolgenError
 from molgen.model.build import build_model
 from molgen.model.decoder import Decoder
 from molgen.molecules import RDKIT_VERSION
+from molgen.molecules import VERSION as MOLECULES_VERSION
 from molgen.processes import say
 from molgen.runs import Run, find_run, run_directory
 from molgen.tokenizer import SmilesTokenizer
@@ -94,12 +96,17 @@ def _canonical(smiles: Sequence[str], pool: Workers) -> list[str]:
         forms = pool.map("canonical", smiles, "what the other run knows")
         return {"canonical": from_strings(form or "" for form in forms)}
 
-    arrays = (
-        cached(data_directory() / "cache", "canonical", [RDKIT_VERSION, *smiles], build)
-        if len(smiles) >= LARGE
-        else build()
-    )
-    return to_strings(arrays["canonical"])
+    def read(arrays: Arrays) -> list[str]:
+        forms = to_strings(arrays["canonical"])
+        if len(forms) != len(smiles):
+            raise ValueError("of other molecules")
+        return forms
+
+    if len(smiles) < LARGE:
+        return read(build())
+    lost = len(pool.lost)
+    key = [MOLECULES_VERSION, RDKIT_VERSION, *smiles]
+    return cached(data_directory() / "cache", "canonical", key, build, read, lambda: len(pool.lost) == lost)
 
 
 def initial_model(config: Config, tokenizer: SmilesTokenizer, origin: Run) -> Decoder:

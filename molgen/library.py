@@ -1,30 +1,34 @@
 """Reference sets and what is known of them, computed once and cached: what samples are compared with."""
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from molgen import cache, description
 from molgen.config import NAMED, load_config, recipes
-from molgen.datasets import build_dataset, fetch, moses_file, read_source, reference_smiles
+from molgen.datasets import build_dataset, read_source, reference_smiles
+from molgen.download import MOSES_FILES, fetch, has_moses, moses_file
 from molgen.metrics import chemnet, guacamol, moses, moses_statistics
 from molgen.metrics.known import Known, known
 from molgen.metrics.profile import Profile, profile
 from molgen.metrics.similarity import nearest
 from molgen.molecules import RDKIT_VERSION
+from molgen.molecules import VERSION as MOLECULES_VERSION
 from molgen.tokenizer import deepchem_pattern
 from molgen.workers import Workers
 
+Result = TypeVar("Result")
 Kind = Literal["random", "add-carbon", "baseline"]
 # Random parts come in these sizes, so that one that is cached serves every smaller n.
 _SIZES = (2_000, 10_000, 30_000, 100_000)
+_VERSION = "1"
+"""Goes up with a change of what is cached here and made here or in `metrics`, so that it is computed anew."""
 _SEED = {"random": 0, "add-carbon": 1, "baseline": 42}
 
 
@@ -42,9 +46,8 @@ class MoleculeSet:
     @classmethod
     def moses(cls, split: str) -> "MoleculeSet":
         """A split of MOSES as its authors publish it. Raises MolgenError where it is not here and cannot be fetched."""
-        path = next(p for p in fetch("moses") if p.name == f"{split}.csv.gz")
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        return cls(f"moses {split}", digest, lambda: reference_smiles("moses", split))
+        fetch("moses")
+        return cls(f"moses {split}", MOSES_FILES[f"{split}.csv.gz"], lambda: reference_smiles("moses", split))
 
     @cached_property
     def smiles(self) -> Sequence[str]:
@@ -69,9 +72,9 @@ class Library:
 
     @cached_property
     def alert_folder(self) -> str:
-        """Where MOSES' alert lists are, or an empty string."""
-        files = [moses_file(name) for name in ("mcf.csv", "wehi_pains.csv")]
-        return str(files[0].parent) if all(file.exists() for file in files) else ""
+        """Where MOSES' alert lists are, or an empty string. Raises MolgenError for lists that are not as published."""
+        folders = [moses_file(name).parent for name in ("mcf.csv", "wehi_pains.csv")] if has_moses() else []
+        return str(folders[0]) if folders else ""
 
     def parts(self, wanted: Iterable[str]) -> list[str]:
         """Parts of a profile that can be had here: `filters` needs MOSES' alert lists."""
@@ -104,11 +107,16 @@ class Library:
         table = self._profile(molecules, size, kind, self.parts(wanted))
         for name, reference in references.items():
             key = [molecules.digest, str(size), kind, reference.digest, *self._versions]
+            n_rows = len(table)
 
             def build(reference: moses.Statistics = reference, table: Profile = table) -> cache.Arrays:
                 return {"nearest": nearest(table.numbers("fingerprint"), reference.fingerprints, "neighbours")}
 
-            table.columns[f"nearest/{name}"] = self._cached("nearest", key, build)["nearest"]
+            def read(arrays: cache.Arrays, n_rows: int = n_rows) -> npt.NDArray[np.float32]:
+                cache.expect(arrays["nearest"], np.float32, (n_rows,))
+                return arrays["nearest"]
+
+            table.columns[f"nearest/{name}"] = self._cached("nearest", key, build, read)
         return table.take(np.arange(min(n, len(table))))
 
     def statistics(self, molecules: MoleculeSet) -> moses.Statistics:
@@ -118,21 +126,27 @@ class Library:
             table = self.describe(molecules.smiles, [*moses.PARTS, "activations"], molecules.name)
             return moses_statistics.to_arrays(moses.statistics(table, ""))
 
-        arrays = self._cached("statistics", [molecules.digest, *self._versions], build)
-        return moses_statistics.from_arrays(arrays, molecules.digest)
+        def read(arrays: cache.Arrays) -> moses.Statistics:
+            return moses_statistics.from_arrays(arrays, molecules.digest)
+
+        return self._cached("statistics", [molecules.digest, *self._versions], build, read)
 
     def moses_test_sets(self) -> dict[str, moses.Statistics]:
         """MOSES' own statistics of its test sets, as they are shipped: what every published figure is against."""
         fetch("moses")
         sets = {}
         for name, file in (("Test", "test_stats.npz"), ("TestSF", "test_scaffolds_stats.npz")):
+            digest = MOSES_FILES[file]
+
             path = moses_file(file)
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
 
             def build(path: Path = path) -> cache.Arrays:
                 return moses_statistics.to_arrays(moses_statistics.shipped_statistics(path, ""))
 
-            sets[name] = moses_statistics.from_arrays(self._cached("shipped", [digest], build), digest)
+            def read(arrays: cache.Arrays, digest: str = digest) -> moses.Statistics:
+                return moses_statistics.from_arrays(arrays, digest)
+
+            sets[name] = self._cached("shipped", [_VERSION, digest], build, read)
         return sets
 
     def known(self, molecules: MoleculeSet, strings: Sequence[str], with_fingerprints: bool) -> Known:
@@ -143,7 +157,13 @@ class Library:
             label = f"{molecules.name} (once)"
             return known(list(molecules.smiles), strings, with_fingerprints, self.pool, label).to_arrays()
 
-        return Known.from_arrays(self._cached("known", key, build))
+        def read(arrays: cache.Arrays) -> Known:
+            found = Known.from_arrays(arrays)
+            if found.keys.keys() != {*strings, "shipped"}:
+                raise ValueError("other columns")
+            return found
+
+        return self._cached("known", key, build, read)
 
     def guacamol_baseline(self, training: MoleculeSet) -> guacamol.Baseline:
         """10,000 random training molecules as GuacaMol's KL and FCD need them."""
@@ -151,16 +171,21 @@ class Library:
 
     @property
     def _versions(self) -> tuple[str, ...]:
-        return RDKIT_VERSION, description.VERSION, chemnet.versions()
+        return _VERSION, RDKIT_VERSION, description.VERSION, MOLECULES_VERSION, chemnet.versions()
 
     def _profile(self, molecules: MoleculeSet, size: int, kind: Kind, parts: Sequence[str]) -> Profile:
         def build() -> cache.Arrays:
             chosen = self._choose(molecules, size, kind)
             return self.describe(chosen, parts, f"{kind} {molecules.name} (once)").to_arrays()
 
-        return Profile.from_arrays(
-            self._cached("profile", [molecules.digest, str(size), kind, *parts, *self._versions], build)
-        )
+        def read(arrays: cache.Arrays) -> Profile:
+            found = Profile.from_arrays(arrays)
+            if found.columns.keys() != {*parts, *(["scaffold_rings"] if "scaffold" in parts else [])}:
+                raise ValueError("other columns")
+            return found
+
+        key = [molecules.digest, str(size), kind, *parts, *self._versions]
+        return self._cached("profile", key, build, read)
 
     def _choose(self, molecules: MoleculeSet, size: int, kind: Kind) -> list[str]:
         smiles = molecules.smiles
@@ -177,8 +202,16 @@ class Library:
             for original, group in zip(chosen, candidates, strict=True)
         ]
 
-    def _cached(self, name: str, key: Iterable[str], build: Callable[[], cache.Arrays]) -> cache.Arrays:
-        return cache.cached(self.folder, name, key, build)
+    def _cached(
+        self,
+        name: str,
+        key: Iterable[str],
+        build: Callable[[], cache.Arrays],
+        read: Callable[[cache.Arrays], Result],
+    ) -> Result:
+        """What lacks molecules on which RDKit hung or crashed is not kept for the next time."""
+        lost = len(self.pool.lost)
+        return cache.cached(self.folder, name, key, build, read, lambda: len(self.pool.lost) == lost)
 
 
 def named_set(source: str, split: str, pool: Workers) -> MoleculeSet:

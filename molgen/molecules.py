@@ -17,6 +17,8 @@ from rdkit.Chem.Draw import rdMolDraw2D
 from rdkit.Chem.MolStandardize import rdMolStandardize
 
 RDKIT_VERSION: str = rdkit.__version__
+VERSION = "1"
+"""Goes up with a change of what `canonical` or `add_carbon` give: results are cached."""
 
 _draw: Any = Draw  # has no type hints
 

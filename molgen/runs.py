@@ -19,7 +19,8 @@ from molgen.card import model_card
 from molgen.checkpoint import load_weights, save_weights
 from molgen.config import Config, parse_yaml, to_yaml, validate
 from molgen.corpus_file import CorpusFile, named_corpus
-from molgen.datasets import Dropped, Molecule, has_moses, reference_smiles
+from molgen.datasets import Dropped, Molecule, reference_smiles
+from molgen.download import has_moses
 from molgen.errors import MolgenError
 from molgen.files import write_atomically
 from molgen.model.build import build_model, count_weights

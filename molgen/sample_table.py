@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from molgen.datasets import data_directory
+from molgen.download import data_directory
 from molgen.errors import MolgenError
 from molgen.generator import MoleculeGenerator, Sample
 from molgen.library import Library, MoleculeSet

@@ -17,10 +17,11 @@ from tqdm import tqdm
 from molgen import __version__
 from molgen.augmentation import fresh_corpora
 from molgen.batches import Corpus, Rows, bucketed_batches, epoch_steps, random_batches
-from molgen.cache import Arrays, cached
+from molgen.cache import Arrays, cached, expect
 from molgen.checkpoint import load_state, save_state
 from molgen.config import Config, TrainingConfig
-from molgen.datasets import LARGE, Dataset, Summary, data_directory
+from molgen.datasets import LARGE, Dataset, Summary
+from molgen.download import data_directory
 from molgen.errors import MolgenError
 from molgen.likelihood import likelihood, token_nll
 from molgen.model.build import build_model
@@ -46,6 +47,7 @@ from molgen.threads import at_once, shared_threads
 from molgen.tokenizer import SmilesTokenizer
 from molgen.workers import Workers, workers
 
+_ENCODED = "1"  # goes up with a change of what `_encoded` keeps
 _SECONDS_BETWEEN_CURVES = 15.0
 _SECONDS_BETWEEN_STATES = 300.0
 _SECONDS_BETWEEN_SIGNS = 300.0
@@ -349,10 +351,19 @@ def _encoded(smiles: Sequence[str], tokenizer: SmilesTokenizer) -> Corpus:
         corpus = Corpus.of([ids for ids in map(tokenizer.encode, smiles) if ids is not None], len(tokenizer))
         return {"ids": corpus.ids, "offsets": corpus.offsets}
 
-    large = len(smiles) >= LARGE
-    key = [tokenizer.fingerprint, *smiles]
-    arrays = cached(data_directory() / "cache", "encoded", key, build) if large else build()
-    return Corpus(arrays["ids"], arrays["offsets"])
+    def read(arrays: Arrays) -> Corpus:
+        ids, offsets = arrays["ids"], arrays["offsets"]
+        expect(offsets, np.int64, (None,))
+        expect(ids, np.uint8 if len(tokenizer) <= 2**8 else np.uint16, (None,))
+        sound = offsets[0] == 0 and offsets[-1] == len(ids) and (np.diff(offsets) >= 2).all()
+        if not sound or len(offsets) > len(smiles) + 1 or int(ids.max(initial=0)) >= len(tokenizer):
+            raise ValueError("no corpus of these molecules")
+        return Corpus(ids, offsets)
+
+    if len(smiles) < LARGE:
+        return read(build())
+    key = [_ENCODED, tokenizer.fingerprint, *smiles]
+    return cached(data_directory() / "cache", "encoded", key, build, read)
 
 
 def _known(smiles: Sequence[str], tokenizer: SmilesTokenizer, team: Team) -> Corpus:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +9,8 @@ import pytest
 
 from molgen.cli import main
 from molgen.config import load_config
-from molgen.datasets import data_directory, reference_smiles
+from molgen.datasets import reference_smiles
+from molgen.download import data_directory
 from molgen.library import Library
 from molgen.runs import Run
 from molgen.tokenizer import deepchem_pattern
@@ -47,21 +47,10 @@ def no_waiting_for_the_disk() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
-def all_workers() -> Iterator[Workers]:
-    """As many as a command starts: those in this process share them, which saves a second each."""
-    with workers() as opened:
-        yield opened
-
-
 @pytest.fixture
-def cli(
-    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, all_workers: Workers
-) -> Cli:
+def cli(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     """Runs a command in an empty directory: `cli("sample", "-n", 3)` -> (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
-    for place in ("molgen.workers.workers", "molgen.training.workers"):
-        monkeypatch.setattr(place, lambda: nullcontext(all_workers))
 
     def run(*arguments: object) -> Done:
         capfd.readouterr()
@@ -80,7 +69,7 @@ def pattern() -> str:
 
 @pytest.fixture(scope="session")
 def pool() -> Iterator[Workers]:
-    with workers(1) as opened:
+    with workers() as opened:
         yield opened
 
 

@@ -14,6 +14,7 @@ LAYERS = [
     {"errors", "cache", "files", "keys", "processes", "threads", "signals", "__init__"},
     {"config", "conditions"},
     {
+        "download",
         "molecules",
         "tokenizer",
         "model.positions",

@@ -5,7 +5,8 @@ import pytest
 
 from molgen import cleaning, datasets
 from molgen.config import DataConfig, load_config
-from molgen.datasets import Dataset, build_dataset, fetch, read_source, reference_smiles
+from molgen.datasets import Dataset, build_dataset, read_source, reference_smiles
+from molgen.download import fetch
 from molgen.errors import MolgenError
 from molgen.molecules import canonical, parent
 from molgen.workers import Workers, workers

@@ -644,21 +644,11 @@ def test_a_molecule_that_eats_memory_is_lost_alone(monkeypatch: pytest.MonkeyPat
         "import molgen.workers as w\n"
         "w._MORE_MEMORY = 2**30\n"
         "w.TASKS['canonical'] = lambda s: len(bytearray(2**32 if s == 'eater' else 1)) and s\n"
-        "w._serve()"
+        f"w.serve({os.getpid()})"
     )
-
-    def start(_: object) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
-            [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            text=True, encoding="utf-8",
-        )  # fmt: skip
-
-    monkeypatch.setattr(workers.Worker, "_start", start)
-    pool = workers.Workers(1)
-    try:
+    monkeypatch.setattr(workers, "_code", lambda: ["-c", script])
+    with workers.workers(1) as pool:
         assert pool.map("canonical", ["eater", "CC"]) == [None, "CC"]
-    finally:
-        pool.close()
 
 
 # 18: paths

@@ -22,7 +22,7 @@ MOSES_ELEMENTS = {"C", "N", "S", "O", "F", "Cl", "Br", "H"}
 def no_moses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A newcomer's machine: MOSES is neither there nor to be had."""
     monkeypatch.setenv("MOLGEN_DATA", str(tmp_path / "nothing-here"))
-    monkeypatch.setattr("molgen.datasets._download_moses", lambda _: pytest.fail("fetches MOSES unasked"))
+    monkeypatch.setattr("molgen.download._download_moses", lambda _: pytest.fail("fetches MOSES unasked"))
 
 
 @pytest.mark.usefixtures("no_moses")

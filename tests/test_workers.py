@@ -20,7 +20,7 @@ def test_results_come_in_order_and_equal_those_of_this_process(moses_mini: list[
 
 
 def test_a_molecule_that_hangs_is_lost_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_SECONDS", 2.0)
+    monkeypatch.setattr(module, "_SECONDS", 0.5)
     monkeypatch.setattr(module, "_SECONDS_AN_ITEM", 0.01)
     with workers(1) as pool:
         worker = pool._all[0]
@@ -29,7 +29,7 @@ def test_a_molecule_that_hangs_is_lost_alone(monkeypatch: pytest.MonkeyPatch) ->
         def hangs(task, settings, items):
             if culprit in items:
                 run("canonical", {}, ["C"])  # returns when the process is ready
-                os.kill(worker._process.pid, signal.SIGSTOP)  # stands for a call into RDKit that never returns
+                os.kill(worker.start().pid, signal.SIGSTOP)  # stands for a call into RDKit that never returns
             return run(task, settings, items)
 
         monkeypatch.setattr(worker, "run", hangs)
@@ -41,7 +41,8 @@ def test_a_molecule_that_hangs_is_lost_alone(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_worker_that_is_killed_takes_no_results_with_it(moses_mini: list[str]) -> None:
     smiles = moses_mini[:6_000]
     with workers(2) as pool:
-        victim = pool._all[0]._process
+        pool.map("canonical", ["C"] * 1_000)  # both are ready
+        victim = pool._all[0].start()
         threading.Timer(0.3, victim.kill).start()
         results = pool.map("canonical", smiles)
     assert all(results)
@@ -50,5 +51,5 @@ def test_a_worker_that_is_killed_takes_no_results_with_it(moses_mini: list[str])
 
 def test_closing_ends_every_process() -> None:
     with workers(2) as pool:
-        processes = [worker._process for worker in pool._all]
+        processes = [worker.start() for worker in pool._all]
     assert all(process.poll() is not None for process in processes)

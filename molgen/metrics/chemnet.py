@@ -27,6 +27,7 @@ _TOKENS = (
 _ID = {token: i for i, token in enumerate(_TOKENS)}
 _POSITIONS = 350
 _BATCH = 1024
+_VERSION = "1"  # goes up with a change of what is computed here: activations are cached
 
 
 class Gaussian(NamedTuple):
@@ -39,7 +40,7 @@ class Gaussian(NamedTuple):
 
 def versions() -> str:
     """What the activations depend on."""
-    return f"fcd_torch {version('fcd_torch')}"
+    return f"{_VERSION} fcd_torch {version('fcd_torch')}"
 
 
 def truncated(smiles: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from molgen.cache import Arrays
+from molgen.cache import Arrays, expect
 from molgen.keys import Keys, keys_of
 from molgen.workers import Workers
 
@@ -46,9 +46,17 @@ class Known:
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> "Known":
-        """What `to_arrays` gave."""
+        """What `to_arrays` gave. Raises ValueError or KeyError for anything else."""
         keys = {name.removeprefix("keys."): array for name, array in arrays.items() if name.startswith("keys.")}
-        return cls(keys, arrays["fingerprints"], arrays["rows"], int(arrays["n"]))
+        fingerprints, rows, n = arrays["fingerprints"], arrays["rows"], arrays["n"]
+        expect(n, np.int64, ())
+        expect(rows, np.int64, (None,))
+        expect(fingerprints, np.uint8, (len(rows), _BYTES))
+        for array in keys.values():
+            expect(array, np.uint64, (None,))
+        if not all((array[1:] > array[:-1]).all() for array in (*keys.values(), rows)) or len(rows) > n:
+            raise ValueError("keys out of order, or more fingerprints than molecules")
+        return cls(keys, fingerprints, rows, int(n))
 
 
 def known(smiles: list[str], strings: Iterable[str], with_fingerprints: bool, pool: Workers, description: str) -> Known:

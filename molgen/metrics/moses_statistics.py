@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from molgen.cache import Arrays, from_strings, to_strings
+from molgen.cache import Arrays, expect, from_strings, to_strings
 from molgen.description import PROPERTIES
 from molgen.errors import MolgenError
-from molgen.metrics.chemnet import Gaussian
+from molgen.metrics.chemnet import SIZE, Gaussian
 from molgen.metrics.moses import Statistics
 
 _MARK = object()
@@ -154,7 +154,19 @@ def to_arrays(statistics: Statistics) -> Arrays:
 
 
 def from_arrays(arrays: Arrays, digest: str) -> Statistics:
-    """What `to_arrays` gave."""
+    """What `to_arrays` gave. Raises ValueError or KeyError for anything else."""
+    for name, kind, shape in (
+        ("mean", arrays["mean"].dtype, (SIZE,)),
+        ("covariance", np.float64, (SIZE, SIZE)),
+        ("n", np.int64, ()),
+        ("fingerprints", np.uint8, (None, 128)),
+        ("fragment_counts", np.int64, (None,)),
+        ("scaffold_counts", np.int64, (None,)),
+        ("properties", np.float64, (None, len(PROPERTIES))),
+    ):
+        expect(arrays[name], kind, shape)
+    if not (np.issubdtype(arrays["mean"].dtype, np.floating) and len(arrays["fingerprints"])):
+        raise ValueError("no statistics of molecules")
     return Statistics(
         Gaussian(arrays["mean"], arrays["covariance"], int(arrays["n"])),
         arrays["fingerprints"],

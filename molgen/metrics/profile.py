@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from molgen.cache import Arrays, from_strings, to_strings
+from molgen.cache import Arrays, expect, from_strings, to_strings
 from molgen.workers import Workers
 
 LOST = "RDKit hung or crashed"
@@ -17,6 +17,14 @@ LOST = "RDKit hung or crashed"
 _PACKED = {"fingerprint": 128, "fingerprint_4096": 512}
 _NUMBERS = {"properties": 4, "guacamol": 9, "flaws": 3}
 _LISTS = ("fragments", "filters", "alerts", "ring_systems", "functional_groups")
+
+# what a column's array looks like: type, and size of a row
+_SHAPES: dict[str, tuple[Any, tuple[int, ...]]] = {
+    **{name: (np.uint8, (size,)) for name, size in _PACKED.items()},
+    **{name: (np.float64, (size,)) for name, size in _NUMBERS.items()},
+    "activations": (np.float32, (512,)),
+    "scaffold_rings": (np.int64, ()),
+}
 
 Column = list[str] | npt.NDArray[Any]
 
@@ -101,14 +109,24 @@ class Profile:
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> "Profile":
-        """What `to_arrays` gave."""
+        """What `to_arrays` gave. Raises ValueError or KeyError for anything else."""
+        rows, n_samples, failed = arrays["rows"], arrays["n_samples"], arrays["failed"]
+        expect(n_samples, np.int64, ())
+        expect(rows, np.int64, (None,))
+        expect(failed, np.int64, (None,))
+        if not np.array_equal(np.sort(np.concatenate([rows, failed])), np.arange(int(n_samples))):
+            raise ValueError("samples that are neither molecules nor failures, or both")
         columns: dict[str, Column] = {}
         for key, array in arrays.items():
             kind, _, name = key.partition(".")
             if name:
                 columns[name] = to_strings(array) if kind == "strings" else array
-        failures = dict(zip(arrays["failed"].tolist(), to_strings(arrays["failures"]), strict=True))
-        return cls(columns, arrays["rows"], int(arrays["n_samples"]), failures)
+                if len(columns[name]) != len(rows):
+                    raise ValueError(f"{len(columns[name])} {name} of {len(rows)} molecules")
+            if name in _SHAPES:
+                expect(array, _SHAPES[name][0], (len(rows), *_SHAPES[name][1]))
+        failures = dict(zip(failed.tolist(), to_strings(arrays["failures"]), strict=True))
+        return cls(columns, rows, int(n_samples), failures)
 
 
 def profile(
