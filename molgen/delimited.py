@@ -112,17 +112,17 @@ def delimited_rows(
                 f"{source}, line {start}: {len(row)} fields where the header has {len(names)}",
                 "check the separator and the quotes",
             )
-        place = f"line {start}"
         if len(row) < len(names):
-            notes.add(_FEWER, place)
-        elif any(cell.strip() for cell in row[len(names) :]):
-            notes.add(_MORE, place)
+            notes.add(_FEWER, f"line {start}")
+        elif len(row) > len(names) and any(cell.strip() for cell in row[len(names) :]):
+            notes.add(_MORE, f"line {start}")
         smiles = row[column].strip()
-        rivals.check(smiles, {i: row[i] for i in rivals.indices if i < len(row)}, place)
+        if rivals.indices:
+            rivals.check(smiles, {i: row[i] for i in rivals.indices if i < len(row)}, f"line {start}")
         name = row[title] if title is not None and title < len(row) else ""
         own = row[split].strip().lower() if split is not None and split < len(row) else ""
         values = {key: row[i].strip() for key, i in places.items() if i < len(row)}
-        chosen = compared is None or compared.holds(values, place, row)
+        chosen = compared is None or compared.holds(values, f"line {start}", row)
         kept = {others.get(i, f"column {i + 1}"): cell for i, cell in enumerate(row) if i != column} if cells else None
         yield Row(start, smiles, name, own, chosen, kept)
     if compared is not None:

@@ -39,9 +39,9 @@ def smi_rows(lines: Lines, notes: Notes) -> Iterator[Row]:
             above = False
             continue
         above = False
-        if _is_spaced(line.split()):
+        if tokens := _tokens(line.split()):
             notes.add(_JOINED, f"line {number}", line)
-            yield Row(number, "".join(line.split()), "", "")
+            yield Row(number, "".join(line.split()[:tokens]), " ".join(line.split()[tokens:]), "")
             continue
         name = rest[0] if rest else ""
         if name.startswith("|"):  # a CXSMILES part belongs to the molecule; what follows it is the name
@@ -85,7 +85,7 @@ def line_samples(lines: Lines, notes: Notes) -> list[str]:
             notes.add(_COMMA, place, line)
         elif len(fields) > 1 and not molecules.parse(fields[0]) and _is_molecule(fields[1]):
             notes.add(_SECOND, place, line)
-        samples.append("".join(fields) if joined else fields[0] if fields else "")
+        samples.append(_join(fields) if joined else fields[0] if fields else "")
     return samples
 
 
@@ -98,30 +98,35 @@ def cell_samples(rows: Sequence[Row], notes: Notes) -> list[str]:
             notes.add(joined, place, row.smiles)
         elif len(row.smiles.split()) > 1 and not row.smiles.split()[1].startswith("|"):
             notes.add(_SPACED, place, row.smiles)
-        samples.append("".join(row.smiles.split()) if joined else row.smiles)
+        samples.append(_join(row.smiles.split()) if joined else row.smiles)
     return samples
 
 
 def _joined(texts: Sequence[str]) -> list[str]:
     """For each text why its fields belong together, or an empty string.
 
-    Single tokens always do; longer pieces where most of the texts are such, for a name may look like a piece.
+    Single tokens always do; longer pieces where most of the texts with several fields are such: a name may look so.
     """
     fields = [text.split() for text in texts]
-    reasons = [_JOINED if _is_spaced(own) else _PIECES if _is_in_pieces(own) else "" for own in fields]
-    most = 2 * sum(map(bool, reasons)) > sum(map(bool, fields))
+    reasons = [_JOINED if _tokens(own) else _PIECES if _is_in_pieces(own) else "" for own in fields]
+    most = 2 * sum(map(bool, reasons)) > sum(len(own) > 1 for own in fields)
     if not most:
         return [reason if reason == _JOINED else "" for reason in reasons]
     return [reason or (_PIECES if len(own) > 1 else "") for reason, own in zip(reasons, fields, strict=True)]
 
 
-def _is_spaced(fields: Sequence[str]) -> bool:
-    """Whether a line is single tokens, with an atom behind the first: `C 1` may be methane called 1."""
-    return (
-        len(fields) > 1
-        and all(map(_TOKEN.fullmatch, fields))
-        and any(_ATOM.match(field) is not None for field in fields[1:])
-    )
+def _join(fields: Sequence[str]) -> str:
+    return "".join(fields[: _tokens(fields) or len(fields)])
+
+
+def _tokens(fields: Sequence[str]) -> int:
+    """How many of a line's fields are single tokens of its molecule, 0 where the first field alone is the molecule.
+
+    An atom must be behind the first, for `C 1` may be methane called 1; and a name may be behind three tokens or more.
+    """
+    count = next((i for i, field in enumerate(fields) if not _TOKEN.fullmatch(field)), len(fields))
+    enough = count > 1 and (count == len(fields) or count > 2)
+    return count if enough and any(_ATOM.match(field) for field in fields[1:count]) else 0
 
 
 def _is_in_pieces(fields: Sequence[str]) -> bool:

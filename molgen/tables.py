@@ -46,7 +46,8 @@ _SHEET, _UNPACK = "save the sheet as CSV UTF-8", "unpack it first"
 _CONVERT = "convert it to .sdf or .smi, for example with Open Babel: obabel FILE -O FILE.sdf"
 _HINTS = (
     dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), _SHEET)
-    | dict.fromkeys((".zip", ".xz", ".zst", ".7z", ".rar", ".tar", ".tgz"), _UNPACK)
+    | dict.fromkeys((".zip", ".7z", ".rar", ".tar", ".tgz"), _UNPACK)
+    | {".xz": "unpack it first: xz -dk FILE", ".zst": "unpack it first: zstd -d FILE"}
     | dict.fromkeys((".mol2", ".pdb", ".cif", ".mae", ".cdx", ".cdxml", ".mrv", ".rdf", ".inchi"), _CONVERT)
 )
 _LOOKED_AT = 50
