@@ -34,6 +34,7 @@ class Compared:
         """`comma_is_decimal`: for a table whose cells semicolons separate, for the comma is in use in numbers."""
         self._condition, self._source, self._comma_is_decimal = condition, source, comma_is_decimal
         self._rows = 0
+        self._numbers: set[str] = set()  # columns with a number
         self._counts: dict[tuple[str, str], int] = {}
         self._first: dict[tuple[str, str], tuple[str, str]] = {}
         self._elsewhere: tuple[str, str] | None = None  # a cell with a decimal comma, and its place
@@ -54,6 +55,7 @@ class Compared:
             return value
         text = value.strip()
         if number(text) is not None:
+            self._numbers.add(name)
             if _POINT_GROUP.fullmatch(text):
                 self._count(name, "point group", text, place)
             return value
@@ -110,7 +112,10 @@ class Compared:
 
     def _told(self, name: str) -> list[str]:
         told = []
+        texts = name in self._condition.ordered and name not in self._numbers  # dates, compared as text
         for kind, what in _TOLD.items():
+            if texts and kind == "text":
+                continue
             if count := self._counts.get((name, kind)):
                 text, place = self._first[name, kind]
                 example = f"such as {shown(text)} ({place})" if text else f"the first in {place}"

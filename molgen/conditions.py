@@ -49,6 +49,7 @@ class Condition:
         self._columns: dict[str, str] = {}  # identifier → column
         self._with_numbers: set[str] = set()
         self._with_strings: set[str] = set()
+        self._ordered: set[str] = set()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # an odd escape in a string is the user's to see, not Python's to say
@@ -68,7 +69,12 @@ class Condition:
     @property
     def numeric(self) -> frozenset[str]:
         """The columns compared with numbers, or by order with another column, and never with a string."""
-        return frozenset(self._columns[i] for i in self._with_numbers - self._with_strings)
+        return frozenset(self._columns[i] for i in (self._with_numbers | self._ordered) - self._with_strings)
+
+    @property
+    def ordered(self) -> frozenset[str]:
+        """Those of the numeric columns that are compared with no number, so that they may hold text, such as dates."""
+        return self.numeric - {self._columns[i] for i in self._with_numbers}
 
     def check(self, known: Iterable[str], source: str = "condition") -> None:
         """Raises MolgenError when a column that it compares is not among the known ones."""
@@ -166,8 +172,10 @@ class Condition:
             if isinstance(column, ast.Name):
                 if isinstance(other, ast.Constant) and isinstance(other.value, str):
                     self._with_strings.add(column.id)
-                elif not isinstance(other, ast.Name) or not isinstance(comparison, ast.Eq | ast.NotEq):
+                elif not isinstance(other, ast.Name):
                     self._with_numbers.add(column.id)
+                elif not isinstance(comparison, ast.Eq | ast.NotEq):
+                    self._ordered.add(column.id)
 
     def _check_value(self, node: ast.expr) -> None:
         match node:

@@ -168,6 +168,17 @@ def test_they_are_told_whatever_else_the_condition_asks(cli: Cli) -> None:
     assert "cells" not in none.err
 
 
+def test_text_beside_text_is_no_number_amiss_and_text_beside_a_number_is(cli: Cli) -> None:
+    rows = ["CCO,2024-01-02,2024-02-01,5,7", "CCN,2024-03-01,2024-02-01,>10,7", "CCC,2024-01-01,2024-02-01,6,4"]
+    Path("x.csv").write_text("\n".join(["smiles,bought,used,low,high", *rows]) + "\n")
+    kept, done = cleaned(cli, "x.csv", "--where", "bought < used")
+    assert column(kept) == ["CCO", "CCC"]
+    assert "no numbers" not in done.err
+    kept, done = cleaned(cli, "x.csv", "--where", "low < high")
+    assert column(kept) == ["CCO"]
+    assert "1 of 3 cells of low are no numbers and satisfy no comparison with one, such as '>10' (line 3)" in done.err
+
+
 def test_decimal_commas_are_read_by_their_value_and_told(cli: Cli) -> None:
     kept, done = cleaned(cli, CASES / "german.csv", "--where", "pIC50 > 6")
     assert len(kept) == 60 - 17  # 5 + 0.06 i > 6 from i = 17 on
