@@ -12,7 +12,7 @@ from molgen.errors import MolgenError
 if TYPE_CHECKING:
     from molgen.config import Config
 
-DATA_HELP = "tox21, moses, moses-mini, a .csv .tsv .smi .txt .sdf (also .gz) or .parquet file, or - for stdin."
+DATA_HELP = "tox21, moses, moses-mini, a .csv .tsv .smi .txt .sdf (also .gz .bz2) or .parquet file, or - for stdin."
 
 
 class Device(StrEnum):

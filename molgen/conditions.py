@@ -47,6 +47,9 @@ class Condition:
             raise MolgenError("the condition is empty", 'write one such as "pIC50 > 7"')
         self._source, self._quoted = self._without_backquotes(text.strip())
         self._columns: dict[str, str] = {}  # identifier → column
+        self._with_numbers: set[str] = set()
+        self._with_strings: set[str] = set()
+        self._ordered: set[str] = set()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # an odd escape in a string is the user's to see, not Python's to say
@@ -62,6 +65,16 @@ class Condition:
     def names(self) -> tuple[str, ...]:
         """The columns that it compares, in the order of the text."""
         return tuple(dict.fromkeys(self._columns.values()))
+
+    @property
+    def numeric(self) -> frozenset[str]:
+        """The columns compared with numbers, or by order with another column, and never with a string."""
+        return frozenset(self._columns[i] for i in (self._with_numbers | self._ordered) - self._with_strings)
+
+    @property
+    def ordered(self) -> frozenset[str]:
+        """Those of the numeric columns that are compared with no number, so that they may hold text, such as dates."""
+        return self.numeric - {self._columns[i] for i in self._with_numbers}
 
     def check(self, known: Iterable[str], source: str = "condition") -> None:
         """Raises MolgenError when a column that it compares is not among the known ones."""
@@ -102,13 +115,14 @@ class Condition:
             case ast.NotIn():
                 return all(self._compare(left, ast.NotEq(), item, values) for item in _items(right))
         a, b = self._value(left, values), self._value(right, values)
-        if _missing(a) or _missing(b):
+        if missing(a) or missing(b):
             return False
         compare = _OPERATORS[type(comparison)]
-        numbers = _number(a), _number(b)
+        numbers = number(a), number(b)
         # two columns of numbers compare as such, but "007" in quotes is a string
-        quoted = isinstance(left, ast.Constant) or isinstance(right, ast.Constant) or None in numbers
-        if quoted and isinstance(a, str) and isinstance(b, str):
+        quoted = isinstance(left, ast.Constant) or isinstance(right, ast.Constant) or numbers == (None, None)
+        unordered = isinstance(comparison, ast.Eq | ast.NotEq) and None in numbers
+        if (quoted or unordered) and isinstance(a, str) and isinstance(b, str):
             return compare(a, b)
         return None not in numbers and compare(*numbers)
 
@@ -116,8 +130,8 @@ class Condition:
         match node:
             case ast.Name():
                 return values.get(self._columns[node.id])
-            case ast.UnaryOp(operand=ast.Constant(value=number)):
-                return -number  # type: ignore[operator, return-value] # checked when parsed
+            case ast.UnaryOp(operand=ast.Constant(value=positive)):
+                return -positive  # type: ignore[operator, return-value] # checked when parsed
             case ast.Constant(value=constant):
                 return constant  # type: ignore[return-value]
         raise AssertionError(node)
@@ -136,6 +150,7 @@ class Condition:
                     (node.left, *node.comparators), node.ops, node.comparators, strict=False
                 ):
                     self._check_value(left)  # in a chain too, where a list may stand on the right
+                    self._note_kinds(left, comparison, right)
                     if isinstance(comparison, ast.In | ast.NotIn):
                         items = _items(right)
                         if not items or not all(isinstance(item, ast.Constant | ast.UnaryOp) for item in items):
@@ -148,6 +163,19 @@ class Condition:
                         raise self._refusal("`is` is not known", "write == for equality")
             case _:
                 raise self._refusal(f"{self._part(node)} is no comparison", _HINT)
+
+    def _note_kinds(self, left: ast.expr, comparison: ast.cmpop, right: ast.expr) -> None:
+        """Keeps which columns are compared with numbers and which with strings."""
+        listed = isinstance(comparison, ast.In | ast.NotIn)
+        pairs = [(left, item) for item in _items(right)] if listed else [(left, right), (right, left)]
+        for column, other in pairs:
+            if isinstance(column, ast.Name):
+                if isinstance(other, ast.Constant) and isinstance(other.value, str):
+                    self._with_strings.add(column.id)
+                elif not isinstance(other, ast.Name):
+                    self._with_numbers.add(column.id)
+                elif not isinstance(comparison, ast.Eq | ast.NotEq):
+                    self._ordered.add(column.id)
 
     def _check_value(self, node: ast.expr) -> None:
         match node:
@@ -200,17 +228,19 @@ def _items(node: ast.expr) -> Sequence[ast.expr]:
     return node.elts if isinstance(node, ast.Tuple | ast.List) else [node]
 
 
-def _missing(value: Value) -> bool:
+def missing(value: Value) -> bool:
+    """Whether a cell is empty."""
     return value is None or value != value or (isinstance(value, str) and not value.strip())  # NaN differs from itself
 
 
-def _number(value: Value) -> float | None:
+def number(value: Value) -> float | None:
+    """A cell as a number, None for text."""
     if isinstance(value, str):
         value = {"true": "1", "false": "0"}.get(value.strip().lower(), value)
         if "_" in value:  # 1_000 is a number to Python only
             return None
     try:
-        number = float(value)  # type: ignore[arg-type]
+        found = float(value)  # type: ignore[arg-type]
     except (ValueError, OverflowError):
         return None
-    return number if number == number else None
+    return found if found == found else None

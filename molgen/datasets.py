@@ -115,9 +115,12 @@ class Dataset:
         )
 
 
-def read_source(config: DataConfig) -> list[Row]:
-    """The rows of what `config` names, as they are. Raises MolgenError for a source that cannot be read or is empty."""
-    rows = list(_rows(config))
+def read_source(config: DataConfig, cells: bool = False) -> list[Row]:
+    """The rows of what `config` names, as they are; with `cells` each with its other columns.
+
+    Raises MolgenError for a source that cannot be read or is empty.
+    """
+    rows = list(_rows(config, cells))
     if not rows:
         raise MolgenError(
             f"{config.source}: no molecules in it", "give a file with one molecule a line below its header"
@@ -201,20 +204,20 @@ def _by_reason(dropped: Iterable[Dropped]) -> dict[str, int]:
     return dict(Counter(d.reason for d in dropped).most_common())
 
 
-def _rows(config: DataConfig) -> Iterator[Row]:
+def _rows(config: DataConfig, cells: bool = False) -> Iterator[Row]:
     source = config.source
     if source not in NAMED and "." not in source and source != "-" and not Path(source).exists():
         raise MolgenError(
             f"no dataset or file called {source!r}", f"named datasets: {', '.join(NAMED)}; or give a file"
         )
     if source not in NAMED:
-        yield from read_rows(source, config.smiles_column, config.where)
+        yield from read_rows(source, config.smiles_column, config.where, cells)
     elif source == "moses":
         for path in fetch(source):
             split = path.name.removesuffix(".csv.gz")
-            yield from (row._replace(split=split) for row in read_rows(str(path), where=config.where))
+            yield from (row._replace(split=split) for row in read_rows(str(path), where=config.where, cells=cells))
     else:
-        yield from chain.from_iterable(read_rows(str(path), where=config.where) for path in fetch(source))
+        yield from chain.from_iterable(read_rows(str(path), where=config.where, cells=cells) for path in fetch(source))
 
 
 def _clean(

@@ -41,9 +41,12 @@ def quiet() -> Iterator[None]:
 def parse(smiles: str) -> Any | None:
     """A sanitised RDKit molecule, or None for an empty, unparsable or non-ASCII string.
 
-    RDKit silently strips characters that are not ASCII, so it must not see them.
+    RDKit silently strips characters that are not ASCII, so it must not see them; what follows a space it takes for a
+    name, so only a CXSMILES part may.
     """
     if not smiles or len(smiles) > MOST_CHARACTERS or not (smiles.isascii() and smiles.isprintable()):
+        return None
+    if (behind := smiles.strip().partition(" ")[2].lstrip()) and not behind.startswith("|"):
         return None
     with quiet():
         molecule = Chem.MolFromSmiles(smiles)

@@ -5,16 +5,19 @@ import gzip
 import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from molgen import cleaning
+from molgen.columns import unique
 from molgen.config import Config
 from molgen.corpus_file import SUFFIX, corpus_writer
 from molgen.datasets import SPLITS, Dataset, Dropped, account, build_dataset, clean_rows, read_source
 from molgen.errors import MolgenError
 from molgen.files import write_atomically
+from molgen.rows import Row
 from molgen.runs import write_table
 from molgen.starting import build_tokenizer
 from molgen.tokenizer import TokenPattern, deepchem_pattern
@@ -36,24 +39,44 @@ def dropped_beside(output: Path) -> Path:
 def write_clean(config: Config, output: Path, pool: Workers) -> list[str]:
     """Standardises and cleans without a training; gives back what to tell: sizes and counts by reason.
 
-    A .smi line is the SMILES and the name; a .csv file has smiles, name, row of the source and, if it has one, split.
+    A .smi line is the SMILES and the name; a .csv file has smiles, name, row of the source, split if the source has
+    one, and the source's other columns. No molecule is dropped for a rare token: that is a matter of training.
     """
     beside = dropped_beside(output)
-    rows = read_source(config.data)
-    ungrouped = config.data.model_copy(update={"split": "random"})  # no split is drawn, so no groups are needed
-    kept, dropped = clean_rows(rows, ungrouped, config.model.context, deepchem_pattern(), pool)
+    tabular = ".csv" in output.suffixes
+    rows = read_source(config.data, cells=tabular)
+    # no split is drawn, so no groups are needed
+    settings = config.data.model_copy(update={"split": "random", "min_token_count": 1})
+    kept, dropped = clean_rows(rows, settings, config.model.context, deepchem_pattern(), pool)
     text = io.StringIO(newline="")
-    if ".csv" in output.suffixes:
-        has_splits = any(row.split for row, _ in kept)
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(["smiles", "name", "row", *(["split"] if has_splits else [])])
-        table.writerows([row.smiles, row.name, row.number, *([row.split] if has_splits else [])] for row, _ in kept)
+    if tabular:
+        csv.writer(text, lineterminator="\n").writerows(_table([row for row, _ in kept]))
     else:
         text.writelines(f"{row.smiles} {' '.join(row.name.split())}".rstrip() + "\n" for row, _ in kept)
     content = text.getvalue().encode()
     write_atomically(output, gzip.compress(content, mtime=0) if output.suffix == ".gz" else content)
     write_table(beside, Dropped._fields, dropped)
     return [f"{len(rows):,} rows, {len(kept):,} molecules into {output}", *account(dropped), f"listed in {beside}"]
+
+
+def _table(rows: Sequence[Row]) -> Iterator[list[object]]:
+    """The heading and the lines of a table of clean molecules; a column of the source never hides one of ours."""
+    ours = ["smiles", "name", "row", *(["split"] if any(row.split for row in rows) else [])]
+    others = dict.fromkeys(chain.from_iterable(row.cells or {} for row in rows))
+    said = {name for name in others if _repeats(name, ours, rows)}
+    others = dict.fromkeys(name for name in others if name not in said)
+    yield [*ours, *unique(others, ours)]
+    for row in rows:
+        cells = row.cells or {}
+        own = [row.smiles, row.name, row.number, row.split][: len(ours)]
+        yield [*own, *(cells.get(name, "") for name in others)]
+
+
+def _repeats(name: str, ours: Sequence[str], rows: Sequence[Row]) -> bool:
+    """Whether a column of the source says under the same name what one of ours says."""
+    if name.lower() == "name":
+        return all((row.cells or {}).get(name, "") == row.name for row in rows)
+    return name.lower() == "split" and "split" in ours
 
 
 def check_encoded_name(output: Path) -> None:
@@ -86,9 +109,19 @@ def write_encoded(config: Config, output: Path, pool: Workers) -> list[str]:
 
 
 def describe_data(config: Config, pool: Workers) -> list[str]:
-    """What a training with this configuration would see, as lines of text."""
+    """What a training with this configuration would see, as lines of text.
+
+    Where it would be refused for too long molecules, why, and their lengths.
+    """
     pattern = deepchem_pattern()
-    dataset = build_dataset(read_source(config.data), config.data, config.model.context, pattern, pool)
+    rows = read_source(config.data)
+    try:
+        dataset = build_dataset(rows, config.data, config.model.context, pattern, pool)
+    except MolgenError as refusal:
+        long = _too_long([row.smiles for row in rows if row.chosen], config, pattern, pool)
+        if not long:
+            raise
+        return [f"a training would refuse it: {refusal.message}", *_lengths(long, config)]
     smiles = [molecule.smiles for molecule in dataset.molecules]
     sizes = ", ".join(f"{name} {size:,}" for name, size in dataset.sizes.items())
     told = pool.map("describe", smiles, "describing", parts=("flat", "flaws", "elements", "charged_atoms"))
@@ -96,7 +129,7 @@ def describe_data(config: Config, pool: Workers) -> list[str]:
     lines = [
         f"{dataset.name}: {dataset.rows:,} rows, {len(smiles):,} molecules: {sizes}",
         *account(dataset.dropped),
-        *_lengths(dataset, config, pattern, pool),
+        *_lengths(_token_counts(dataset, config, pattern, pool), config),
         *_vocabulary(dataset, config, pattern),
     ]
     if not known:
@@ -118,19 +151,45 @@ def describe_data(config: Config, pool: Workers) -> list[str]:
     return lines
 
 
-def _lengths(dataset: Dataset, config: Config, pattern: str, pool: Workers) -> Iterator[str]:
-    """Tokens a molecule, those of too long ones too."""
+def _token_counts(dataset: Dataset, config: Config, pattern: str, pool: Workers) -> list[int]:
+    """Tokens of each molecule, those of too long ones too."""
     split = TokenPattern(pattern).split
-    dropped = [cleaning.cut_extension(d.smiles)[0] for d in dataset.dropped if d.reason == cleaning.TOO_LONG]
+    dropped = [d.smiles for d in dataset.dropped if d.reason == cleaning.TOO_LONG]
+    return [len(split(m.smiles) or ()) for m in dataset.molecules] + _unlimited(dropped, config, pattern, pool)
+
+
+def _too_long(smiles: Sequence[str], config: Config, pattern: str, pool: Workers) -> list[int]:
+    """Tokens of each of the molecules, if some have more than a training would take; else nothing."""
+    counts = _unlimited(smiles, config, pattern, pool)
+    return counts if counts and max(counts) > _limit(config) else []
+
+
+def _unlimited(smiles: Sequence[str], config: Config, pattern: str, pool: Workers) -> list[int]:
+    """Tokens of each molecule that is dropped for nothing but its length."""
+    split = TokenPattern(pattern).split
     unlimited = config.data.model_copy(update={"max_tokens": None, "split": "random"})
     settings = cleaning.settings(unlimited, _LONGEST_LOOKED_AT, pattern)
-    long = [result[0] for result in pool.map("clean", dropped, **settings) if result]
-    lengths = np.sort([len(split(smiles) or ()) for smiles in (*(m.smiles for m in dataset.molecules), *long)])
+    texts = [cleaning.cut_extension(one)[0] for one in smiles]
+    results = pool.map("clean", texts, **settings)
+    return [len(split(result[0]) or ()) for result in results if result and result[0]]
+
+
+def _limit(config: Config) -> int:
+    return min(config.model.context, config.data.max_tokens or config.model.context)
+
+
+def _lengths(counts: Sequence[int], config: Config) -> Iterator[str]:
+    lengths = np.sort(counts)
     five, half, most = (int(np.quantile(lengths, q, method="inverted_cdf")) for q in (0.05, 0.5, 0.95))
-    enough = int(np.quantile(lengths, _ENOUGH, method="inverted_cdf"))
-    yield f"tokens a molecule: 5 % {five}, median {half}, 95 % {most}, longest {lengths[-1]}"
+    enough, longest = int(np.quantile(lengths, _ENOUGH, method="inverted_cdf")), int(lengths[-1])
+    yield f"tokens a molecule: 5 % {five}, median {half}, 95 % {most}, longest {longest}"
     context = config.model.context
     yield f"context: {enough} tokens keep {100 * _ENOUGH:.1f} % of the molecules; model.context is {context}"
+    if over := int((lengths > _limit(config)).sum()):
+        settings = [f"--set model.context={longest}"] if longest > context else []
+        if config.data.max_tokens is not None and longest > config.data.max_tokens:
+            settings.append(f"--set data.max_tokens={longest}")
+        yield f"too long: {over:,} of {len(lengths):,} molecules; {' '.join(settings)} keeps them"
 
 
 def _vocabulary(dataset: Dataset, config: Config, pattern: str) -> Iterator[str]:

@@ -153,7 +153,7 @@ lines = st.lists(st.lists(cells, max_size=4), max_size=8)
         st.sampled_from([",", "\t", " ", ";"]),
         st.sampled_from(["\n", "\r\n", "\r"]),
     ),
-    suffix=st.sampled_from([*(s for s in SUFFIXES if s != ".parquet"), ".csv.gz"]),
+    suffix=st.sampled_from([*(s for s in SUFFIXES if s != ".parquet"), ".csv.gz", ".smi.bz2"]),
     zipped=st.booleans(),
 )
 def test_any_file_is_rows_of_text_or_refused(content: bytes, suffix: str, zipped: bool, tmp_path: Path) -> None:
