@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from molgen.errors import MolgenError
-from molgen.files import write_atomically
+from molgen.files import opened, write_atomically
 
 _DTYPES = {"F32", "BF16", "F16"}
 _MOMENT = re.compile(r"optimizer\.(\d{1,6})\.(\w+)")
@@ -24,15 +26,18 @@ def save_weights(path: Path, model: nn.Module, metadata: Mapping[str, str]) -> N
     write_atomically(path, save(_parameters(model), dict(metadata)))
 
 
-def load_weights(path: Path, build: Callable[[], nn.Module], weights: int, expected: Mapping[str, str]) -> nn.Module:
+def load_weights(
+    path: Path, build: Callable[[], nn.Module], weights: int, expected: Mapping[str, str], follow: bool = False
+) -> nn.Module:
     """Builds a model of so many weights and fills it from a file.
 
+    A link is not followed unless `follow` says so.
     Raises MolgenError, before anything much larger than the file is allocated, for a file that is no safetensors file,
     whose header differs from `expected`, or whose tensors have other names, shapes or types; and for weights that are
     not finite.
     """
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with _tensors_of(path, follow) as file:
             metadata = file.metadata() or {}
             for key, value in expected.items():
                 if metadata.get(key) != value:
@@ -74,7 +79,7 @@ def save_state(
 def state_made_with(path: Path) -> dict[str, str]:
     """What `save_state` was told that a state was made with. Raises MolgenError for a damaged file."""
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with _tensors_of(path) as file:
             return dict(file.metadata() or {})
     except (OSError, SafetensorError) as error:
         raise _damaged(path, str(error)) from None
@@ -89,8 +94,10 @@ def load_state(path: Path, models: Mapping[str, nn.Module], optimizer: torch.opt
     # in the order in which an optimiser's state counts them
     optimized = [p for group in optimizer.param_groups for p in group["params"]]
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with _tensors_of(path) as file:
             position: dict[str, object] = json.loads((file.metadata() or {})["position"])
+            if not isinstance(position, dict):
+                raise _damaged(path, "its position is no mapping")
             moments: dict[str, tuple[int, str]] = {}
             for name in file.keys():  # noqa: SIM118 - not a mapping
                 shapes = [list(weights[name].shape)] if name in weights else []
@@ -107,8 +114,17 @@ def load_state(path: Path, models: Mapping[str, nn.Module], optimizer: torch.opt
                 state.setdefault(index, {})[key] = _finite(path, name, file.get_tensor(name))
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
             return position
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise _damaged(path, str(error)) from None
+
+
+@contextmanager
+def _tensors_of(path: Path, follow: bool = False) -> Iterator[Any]:
+    """A safetensors file, opened only if it is a regular file, and then by its handle: its name may have moved on."""
+    with opened(path, follow) as file:
+        by_handle = f"/dev/fd/{file.fileno()}" if os.name == "posix" else str(path)
+        with safe_open(by_handle, framework="pt") as tensors:
+            yield tensors
 
 
 def _check_shape(path: Path, name: str, entry: Any, shapes: Sequence[list[int]]) -> None:

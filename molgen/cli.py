@@ -3,6 +3,8 @@
 Nothing heavy is imported at the top: `molgen --help` answers without torch, rdkit or deepchem.
 """
 
+import codecs
+import io
 import os
 import shlex
 import signal
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from molgen import __version__
 from molgen.cli_data import data_app
 from molgen.cli_options import (
     DATA_HELP,
@@ -27,12 +30,13 @@ from molgen.cli_options import (
     RunArgument,
     Settings,
     Where,
+    check_apart,
     check_target,
     check_unchanged,
     configuration,
 )
 from molgen.errors import MolgenError
-from molgen.processes import complain, processes, say
+from molgen.processes import check_environment, check_memory, complain, processes, say
 from molgen.signals import TerminatedError, terminate
 
 if TYPE_CHECKING:
@@ -47,6 +51,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"molgen {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Learn molecules as a language: train on SMILES, sample new ones, say honestly how good they are."""
 
 
 class Split(StrEnum):
@@ -91,6 +110,8 @@ def train(
         name = Path(recipe or resolved.data.source).name.split(".")[0]
         name = "stdin" if name in ("", "-") else name
         out = runs.FOLDER / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if not resume:
+        check_apart({f"{name} of": out / name for name in runs.FILES}, [data, config])
     try:
         run_training(resolved, out, resume=resume, force=force)
     except (KeyboardInterrupt, TerminatedError):
@@ -150,6 +171,7 @@ def sample(
     """Sample molecules: one SMILES a line on stdout, an invalid one as it is, an unfinished one as an empty line."""
     for path in (output, grid):
         check_target(path, force)
+    check_apart({"-o": output, "--grid": grid}, [])
     from molgen.workers import workers
 
     with processes() as team, workers() as pool:  # they start while the rest is imported
@@ -164,7 +186,12 @@ def sample(
         has_table = output is not None and output.suffix in writing.TABLES
         if output is not None and has_table:
             check_target(writing.meta_beside(output), force)
-        generator = MoleculeGenerator.load(team.meet(str(find_run(run).path)), device.value)
+        found = find_run(run).path
+        beside = writing.meta_beside(output) if output is not None and has_table else None
+        check_apart({"-o": output, "--grid": grid, "the account beside it": beside}, [found])
+        generator = MoleculeGenerator.load(team.meet(str(found)), device.value)
+        if team.leads and generator.run is not None:
+            generator.run.check_molecules()
         screen = Screen(where, tuple(smarts or ()), tuple(not_smarts or ()), no_alerts)
         filters, keep, tally = Filters(temperature, top_k, top_p), Keep(valid, unique, novel, screen), Tally()
         stream = generator.stream(
@@ -213,25 +240,34 @@ def evaluate(
 
     check_target(json, force)
     check_target(report, force)
+    check_apart({"--json": json, "--report": report}, [*(targets or []), reference, train])
     from molgen.workers import workers
 
     chosen: list[Any] = [metric.value for metric in [*(metrics or [Metric.basic]), *([Metric.chem] if report else [])]]
     with workers() as pool:  # they start while the rest is imported
         from molgen.evaluation import evaluate_targets
         from molgen.files import write_atomically
+        from molgen.generator import BYTES_A_SAMPLE
         from molgen.presentation import table
+        from molgen.runs import run_directory
 
+        folders = [run_directory(target) for target in targets or []]
+        check_apart({"--json": json, "--report": report}, folders)
+
+        check_memory(f"-n {n:,}", BYTES_A_SAMPLE * n)
         evaluations: list[Evaluation] = evaluate_targets(
             pool, targets or [None], n, split.value, seed, device.value, chosen, train, reference, smiles_column
         )
-    print(table(evaluations))
-    if report is not None:
-        from molgen.report import write_report
+    try:  # what takes longest to get again first; what cannot be written is shown all the same
+        if json is not None:
+            values = [evaluation.to_json() for evaluation in evaluations]
+            write_atomically(json, (dumps(values[0] if len(values) == 1 else values, indent=1) + "\n").encode())
+        if report is not None:
+            from molgen.report import write_report
 
-        write_report(evaluations, report)
-    if json is not None:
-        values = [evaluation.to_json() for evaluation in evaluations]
-        write_atomically(json, (dumps(values[0] if len(values) == 1 else values, indent=1) + "\n").encode())
+            write_report(evaluations, report)
+    finally:
+        print(table(evaluations), flush=True)
 
 
 app.command(name="evaluate", hidden=True)(evaluate)
@@ -277,8 +313,12 @@ def _command() -> str:
 def main(arguments: Iterable[str] | None = None) -> None:
     """Runs a command and exits: 0 done, 2 wrong input, 1 a fault, 130 / 143 interrupted / terminated."""
     signal.signal(signal.SIGTERM, terminate)
+    given = list(arguments) if arguments is not None else sys.argv[1:]
     try:
-        code = app(list(arguments) if arguments is not None else None, standalone_mode=False)
+        replaced = _shown_by_any_terminal()
+        if not {"--help", "--version"} & set(given):
+            check_environment()
+        code = app(given, standalone_mode=False)
     except typer.Exit as leaving:
         code = leaving.exit_code
     except SystemExit as leaving:  # typer's own way out when `| head` has read enough: that is no fault
@@ -290,6 +330,9 @@ def main(arguments: Iterable[str] | None = None) -> None:
         code = 130
     except (KeyboardInterrupt, TerminatedError) as signalled:
         code = 130 if isinstance(signalled, KeyboardInterrupt) else 143
+    except MemoryError as fault:
+        complain(f"out of memory: {fault or 'Python'} (fewer molecules, a smaller --batch-size, or a larger machine)")
+        code = 1
     except (OSError, RuntimeError, ArithmeticError) as fault:
         complain(" ".join(str(fault).split()))
         code = 1
@@ -301,7 +344,27 @@ def main(arguments: Iterable[str] | None = None) -> None:
         code = 2
     if code == 0:
         _close_stdout()
+        if replaced:
+            say(
+                f"{len(replaced):,} characters that {sys.stdout.encoding} has not are shown as \\x, \\u or \\U and a "
+                "number: PYTHONIOENCODING=utf-8 writes them as they are"
+            )
     sys.exit(code)
+
+
+def _shown_by_any_terminal() -> list[str]:
+    """Lets stdout show as escapes what its encoding has not, as stderr does; gives back where they are collected."""
+    replaced: list[str] = []
+
+    def shown(error: UnicodeError) -> tuple[str | bytes, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        replaced.extend(error.object[error.start : error.end])
+        return codecs.backslashreplace_errors(error)
+
+    codecs.register_error("molgen", shown)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="molgen")
+    return replaced
 
 
 def _close_stdout() -> None:

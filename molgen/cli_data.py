@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from molgen.cli_options import DATA_HELP, Column, Force, Recipe, Settings, Where, check_target, configuration
+from molgen.cli_options import (
+    DATA_HELP,
+    Column,
+    Force,
+    Recipe,
+    Settings,
+    Where,
+    check_apart,
+    check_target,
+    configuration,
+)
 from molgen.processes import say
 
 data_app = typer.Typer(
@@ -64,8 +74,10 @@ def data_clean(
     from molgen.preparation import dropped_beside, write_clean
     from molgen.workers import workers
 
-    for path in (output, dropped_beside(output)):
+    beside = dropped_beside(output)
+    for path in (output, beside):
         check_target(path, force)
+    check_apart({"-o": output, "the list beside it": beside}, [data, config])
     _, resolved = configuration(data, config, settings, smiles_column, where, {})
     with workers() as pool:
         for line in write_clean(resolved, output, pool):
@@ -88,6 +100,7 @@ def data_encode(
 
     check_encoded_name(output)
     check_target(output, force)
+    check_apart({"-o": output}, [data, config])
     _, resolved = configuration(data, config, settings, smiles_column, where, {})
     with workers() as pool:
         for line in write_encoded(resolved, output, pool):

@@ -1,6 +1,7 @@
 """What several commands share: their options, and what these lead to."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -73,10 +74,48 @@ def check_unchanged(run: Path, config: str | None, settings: list[str] | None, n
 
 
 def check_target(path: Path | None, force: bool) -> None:
-    """Raises MolgenError for a file that exists, unless `force`, and for one in no directory."""
+    """Raises MolgenError for a file that exists, unless `force`, for what is no file, and for one in no directory."""
     if path is None:
         return
-    if path.exists() and not force:
+    if os.path.lexists(path) and not force:
         raise MolgenError(f"{path}: exists", "choose another name, or overwrite it with --force")
+    if path.exists() and not path.is_file():  # to be replaced by a file is not what a device is for
+        raise MolgenError(f"{path}: no regular file", "name a file; results without one go to stdout")
     if not path.parent.is_dir():
         raise MolgenError(f"{path}: no directory {path.parent}", "create it first")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise MolgenError(f"{path}: no permission to write in {path.parent}", "name another directory")
+
+
+def check_apart(outputs: Mapping[str, Path | None], inputs: Iterable[str | Path | None]) -> None:
+    """Raises MolgenError for two outputs that are one file, and for one that is also an input, by whatever name.
+
+    A directory among the inputs stands for the files of a run in it, `-` for what stdin is.
+    """
+    named = [(name, path) for name, path in outputs.items() if path is not None]
+    for i, (name, path) in enumerate(named):
+        for other, theirs in named[:i]:
+            if _same(path, theirs):
+                raise MolgenError(f"{other} {theirs} and {name} {path}: the same file", "give each a name of its own")
+    for given in inputs:
+        for read in _files_of(given):
+            for name, path in named:
+                if _same(path, read):
+                    raise MolgenError(f"{name} {path}: is an input, {given}", "choose another name for the output")
+
+
+def _files_of(given: str | Path | None) -> list[Path]:
+    if given is None:
+        return []
+    if str(given) == "-":
+        return [Path("/dev/stdin")]
+    path = Path(given)
+    return sorted(path.iterdir()) if path.is_dir() else [path]
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file: what is there already by its inode, the rest by its name."""
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them is not there
+        return os.path.normcase(one.resolve()) == os.path.normcase(other.resolve())

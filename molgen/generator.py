@@ -1,12 +1,12 @@
 """A trained run as an object: sample molecules from it, ask how likely it finds them."""
 
+import os
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count, islice
-from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,7 +22,7 @@ from molgen.likelihood import likelihood
 from molgen.model.decoder import Decoder
 from molgen.molecules import RDKIT_VERSION
 from molgen.optim import choose_device, in_memory
-from molgen.processes import ALONE, Team
+from molgen.processes import ALONE, Team, check_memory
 from molgen.properties import PROPERTIES, Screen
 from molgen.runs import Run, find_run
 from molgen.sampling import Filters, decode
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
 BATCH_ON_CPU, BATCH_ON_GPU = 2_048, 8_192
 """Molecules drawn at a time unless told otherwise."""
+_MOST = 10**15
+_LARGEST_BATCH = 1_000_000
+BYTES_A_SAMPLE = 300  # of a sample that is held: its strings and what Python adds to each
+_BYTES_REMEMBERED = 16  # `Seen` keeps 8, and as many again while it merges
 _FEWEST_TRIED = 512  # draws at a time where some are rejected, even if fewer are asked for
 # Rejection gives up when fewer than one in a thousand of the last ten thousand draws was kept.
 _WINDOW, _LEAST_KEPT = 10_000, 10
@@ -102,9 +106,9 @@ class MoleculeGenerator:
         self._halved = False  # whether batches are drawn in halves, for want of a GPU's memory
 
     @classmethod
-    def load(cls, run: str | Path | None = None, device: Device = "auto") -> "MoleculeGenerator":
+    def load(cls, run: str | os.PathLike[str] | None = None, device: Device = "auto") -> "MoleculeGenerator":
         """From a run directory; left out, the newest under runs/. Raises MolgenError where there is none."""
-        opened = find_run(None if run is None else str(run))
+        opened = find_run(None if run is None else os.fspath(run))
         return cls(opened.model(choose_device(device)), opened.tokenizer, opened)
 
     def sample(
@@ -135,6 +139,7 @@ class MoleculeGenerator:
         """
         from molgen.frames import MoleculeFrame  # with pandas, which the command line does without
 
+        check_memory(f"n={n:,}", BYTES_A_SAMPLE * n)
         for name in columns:
             if name not in PROPERTIES:
                 raise MolgenError(f"columns: no property {name!r}", f"properties: {', '.join(PROPERTIES)}")
@@ -173,22 +178,28 @@ class MoleculeGenerator:
 
         RDKit parses one batch while the next ones are drawn. In a team each process draws some of the batches.
         """
-        if n < 1:
-            raise MolgenError(f"-n {n}: out of range", "ask for at least one molecule")
+        if not 1 <= n <= _MOST:
+            raise MolgenError(f"-n {n}: out of range", f"ask for 1 to {_MOST:,} molecules")
+        asked = n
         if keep.unique and team.size > 1:
             raise MolgenError(
                 "--unique: one process does not know what the others draw",
                 "sample in one process, or into a .csv without --unique and keep one line of each canonical SMILES",
             )
+        if keep.unique:
+            check_memory(f"--unique: to remember {n:,} molecules", _BYTES_REMEMBERED * n)
         keep.screen.checked()
-        sizes = even_batches(n, self._batch_size(batch_size))
+        largest = self._batch_size(batch_size)
+        parts = batches_of(n, largest)
         batches: Iterable[tuple[int, int]]
         if keep != Keep():
-            n, rows = team.part(n), max(sizes[0], min(_FEWEST_TRIED, self._batch_size(batch_size)))
-            batches = ((number, rows) for number in count(team.rank, team.size))
+            rows = max(rows_before(1, n, parts), min(_FEWEST_TRIED, largest))
+            n, batches = team.part(n), ((number, rows) for number in count(team.rank, team.size))
         else:
-            batches = [(number, sizes[number]) for number in team.run_of(sizes)]
-            n = sum(rows for _, rows in batches)
+            mine = team.run_of(range(parts))
+            # one after another: a list of all would grow with n
+            batches = ((i, rows_before(i + 1, asked, parts) - rows_before(i, asked, parts)) for i in mine)
+            n = rows_before(mine.stop, n, parts) - rows_before(mine.start, n, parts)
         known = self.training_set(pool) if keep.novel else frozenset()
         seen = Seen()
         window: deque[tuple[int, int]] = deque()  # (draws, kept) of the last batches
@@ -301,8 +312,8 @@ class MoleculeGenerator:
         return frozenset(s for s in canonical if s is not None)
 
     def _batch_size(self, asked: int | None) -> int:
-        if asked is not None and asked < 1:
-            raise MolgenError(f"--batch-size {asked}: out of range", "at least 1")
+        if asked is not None and not 1 <= asked <= _LARGEST_BATCH:
+            raise MolgenError(f"--batch-size {asked}: out of range", f"1 to {_LARGEST_BATCH:,}")
         return asked or (BATCH_ON_CPU if self.device.type == "cpu" else BATCH_ON_GPU)
 
     def starts_like_training(self, prompt: str) -> bool | None:
@@ -343,6 +354,16 @@ def even_batches(n: int, largest: int) -> list[int]:
 
     They do not depend on the machine, so neither do the molecules.
     """
+    parts = batches_of(n, largest)
+    return [rows_before(i + 1, n, parts) - rows_before(i, n, parts) for i in range(parts)]
+
+
+def batches_of(n: int, largest: int) -> int:
+    """How many batches `even_batches` makes."""
     parts = -(-n // largest)
-    parts += parts % 2 if n > _FEWEST_TRIED else 0
-    return [n // parts + (i < n % parts) for i in range(parts)]
+    return parts + (parts % 2 if n > _FEWEST_TRIED else 0)
+
+
+def rows_before(batch: int, n: int, parts: int) -> int:
+    """How many of n molecules in so many even batches are in those before one of them."""
+    return n // parts * batch + min(batch, n % parts)

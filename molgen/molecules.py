@@ -16,6 +16,8 @@ from rdkit.Chem import Draw
 from rdkit.Chem.Draw import rdMolDraw2D
 from rdkit.Chem.MolStandardize import rdMolStandardize
 
+from molgen.files import write_atomically
+
 RDKIT_VERSION: str = rdkit.__version__
 VERSION = "1"
 """Goes up with a change of what `canonical` or `add_carbon` give: results are cached."""
@@ -175,7 +177,7 @@ def draw_grid(smiles: Sequence[str], path: Path, columns: int = 6) -> int:
             returnPNG=not svg,
         )
     content = picture if isinstance(picture, str | bytes) else picture.data
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    write_atomically(path, content.encode() if isinstance(content, str) else content)
     return len(molecules)
 
 

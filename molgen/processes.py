@@ -4,16 +4,19 @@ torchrun starts the processes and tells each by its environment which one it is;
 own. torch is imported only where processes meet: the command line speaks through this module.
 """
 
+import math
 import os
 import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from molgen.errors import MolgenError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 # close; this is for a machine that vanishes or hangs.
 TIMEOUT = timedelta(minutes=10)
 _meetings = count()
+_START = "start several processes with torchrun, which sets it; for one process unset it"
 
 
 class Team:
@@ -33,6 +37,7 @@ class Team:
         self.rank, self.size = rank, size
         self.store: Store | None = None
         self.joined = False
+        self._words = 0
 
     @property
     def leads(self) -> bool:
@@ -43,11 +48,14 @@ class Team:
         """The leader's word, in every process. For it the others wait as long as the leader takes to get here."""
         if self.store is None:
             return word
+        self._words += 1
+        key = f"word/{self._words}"
         if self.leads:
-            self.store.set("word", word)
-        while not self.store.check(["word"]):  # Store.wait would keep a signal waiting too
+            # a path need not be UTF-8; a store takes bytes, whatever its annotation says
+            self.store.set(key, word.encode("utf-8", "surrogateescape"))  # type: ignore[arg-type]
+        while not self.store.check([key]):  # Store.wait would keep a signal waiting too
             time.sleep(0.1)
-        return self.store.get("word").decode()
+        return self.store.get(key).decode("utf-8", "surrogateescape")
 
     def share(self, rows: "npt.NDArray[Any]") -> "npt.NDArray[Any]":
         """Every `size`-th of these, for this process: of molecules in order of length a share of like token count."""
@@ -150,8 +158,11 @@ def processes() -> Iterator[Team]:
     import torch.distributed as dist
 
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    store, _, _ = next(dist.rendezvous("env://", timeout=TIMEOUT))  # type: ignore[attr-defined]
+        torch.cuda.set_device(_number("LOCAL_RANK", 0, 0) % torch.cuda.device_count())
+    try:
+        store, _, _ = next(dist.rendezvous("env://", timeout=TIMEOUT))  # type: ignore[attr-defined]
+    except ValueError as error:  # of a variable that torch alone reads
+        raise MolgenError(f"the processes cannot meet: {error}", _START) from None
     team.store = dist.PrefixStore(f"molgen/{next(_meetings)}", store)  # type: ignore[attr-defined]
     yield team
     if team.joined:  # not after an exception: the others may never come to a common end
@@ -160,7 +171,22 @@ def processes() -> Iterator[Team]:
 
 def processes_here() -> int:
     """How many of the processes run on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return _number("LOCAL_WORLD_SIZE", 1, 1)
+
+
+def check_environment() -> None:
+    """Raises MolgenError for variables, such as torchrun sets, that do not say which process of how many this is."""
+    team = _here()
+    local = processes_here()
+    if team.size == 1:
+        return
+    rank = _number("LOCAL_RANK", 0, 0)
+    if local > team.size or rank >= local:
+        raise MolgenError(f"LOCAL_RANK={rank}, LOCAL_WORLD_SIZE={local}, WORLD_SIZE={team.size} contradict", _START)
+    if not os.environ.get("MASTER_ADDR"):
+        raise MolgenError("WORLD_SIZE is set, MASTER_ADDR is not", _START)
+    if not 0 < _number("MASTER_PORT", 0, 0) < 2**16:
+        raise MolgenError(f"MASTER_PORT={os.environ.get('MASTER_PORT', '')}: not a port", _START)
 
 
 def silent() -> bool | None:
@@ -222,7 +248,10 @@ def complain(text: str) -> None:
 
     Most mistakes are seen by every process: the others leave the leader a second to say it and torchrun to end them.
     """
-    team = _here()
+    try:
+        team = _here()
+    except MolgenError:  # which is what there is to complain about
+        team = ALONE
     if not team.leads:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(1)
@@ -230,6 +259,40 @@ def complain(text: str) -> None:
     print(f"molgen: {text}", file=sys.stderr)
 
 
+def memory_of_machine() -> float:
+    """Bytes that this machine, or the container in which we are, has; infinite where it does not say."""
+    try:
+        whole = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return math.inf
+    with suppress(OSError, ValueError):  # `max`, or no such file
+        whole = min(whole, float(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    return whole
+
+
+def check_memory(what: str, need: float) -> None:
+    """Raises MolgenError for what would be held in memory and cannot be."""
+    if need > (most := memory_of_machine()):
+        raise MolgenError(
+            f"{what}: needs more than {need / 2**30:,.0f} GiB of memory, this machine has {most / 2**30:,.1f}",
+            "ask for fewer",
+        )
+
+
 def _here() -> Team:
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    return Team(int(os.environ["RANK"]), size) if size > 1 else ALONE
+    size = _number("WORLD_SIZE", 1, 1)
+    if size == 1:
+        return ALONE
+    if not os.environ.get("RANK"):
+        raise MolgenError(f"WORLD_SIZE={size} is set, RANK is not", _START)
+    if (rank := _number("RANK", 0, 0)) >= size:
+        raise MolgenError(f"RANK={rank} with WORLD_SIZE={size}: ranks end with {size - 1}", _START)
+    return Team(rank, size)
+
+
+def _number(name: str, default: int, least: int) -> int:
+    """A variable of the environment. Raises MolgenError for one that is no number, or a smaller one than `least`."""
+    text = os.environ.get(name) or str(default)
+    if not (text.isascii() and text.isdigit() and len(text) < 10) or int(text) < least:
+        raise MolgenError(f"{name}={text}: not a number from {least} on", _START)
+    return int(text)

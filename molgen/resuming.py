@@ -1,6 +1,7 @@
 """What an exact resume rests on: where a training stands, and that what it is made with has not changed."""
 
 import math
+import os
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -44,7 +45,7 @@ def made_with_now(run: Run, molecules: str) -> dict[str, str]:
 
 def check_unchanged(run: Run, now: dict[str, str]) -> None:
     """Raises MolgenError, naming what changed, for a state that was made with something else."""
-    if not (run.path / STATE).exists():
+    if not os.path.lexists(run.path / STATE):
         return
     then = now | state_made_with(run.path / STATE)  # one of an earlier version does not say it
     hint = "restore it, or train into a new directory"

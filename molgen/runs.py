@@ -6,12 +6,14 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 import torch
 
@@ -19,10 +21,10 @@ from molgen.card import model_card
 from molgen.checkpoint import load_weights, save_weights
 from molgen.config import Config, parse_yaml, to_yaml, validate
 from molgen.corpus_file import CorpusFile, named_corpus
-from molgen.datasets import Dropped, Molecule, reference_smiles
+from molgen.datasets import SPLITS, Dropped, Molecule, reference_smiles
 from molgen.download import has_moses
 from molgen.errors import MolgenError
-from molgen.files import write_atomically
+from molgen.files import content_of, opened, write_atomically
 from molgen.model.build import build_model, count_weights
 from molgen.model.decoder import Decoder
 from molgen.processes import say
@@ -39,50 +41,63 @@ SHIPPED = Path(__file__).parent / "shipped"
 CONFIG, TOKENIZER, WEIGHTS, STATE = "config.yaml", "tokenizer.json", "model.safetensors", "state.safetensors"
 LOG, CURVES, REPORT, CARD = "log.csv", "curves.png", "report.json", "README.md"
 MOLECULES, DROPPED = "molecules.csv.gz", "dropped.csv.gz"
+FILES = (CONFIG, TOKENIZER, WEIGHTS, STATE, LOG, CURVES, REPORT, CARD, MOLECULES, DROPPED)
 LOG_COLUMNS = ("step", "epoch", "train_nll", "val_nll", "val_top1", "lr", "tokens_per_second", "seconds")
 MOST_COPIED = 500_000
 """A dataset of more molecules is recorded by its name and hash instead of being copied into the run."""
 # A state is the weights, their average and two moments; the best weights lie beside it; for a moment old and new do.
 _BYTES_A_WEIGHT = 4 * 2 * (4 + 1)
 _BYTES_A_MOLECULE = 100
+# What a file of a run may hold, far beyond what a training writes: a larger one is none of its files.
+_MOST_BYTES = {CONFIG: 2**20, TOKENIZER: 2**26, REPORT: 2**24, LOG: 2**28}
+_LONGEST_LINE = 2**20
+_LEFT_BY_A_KILL = re.compile(r"\.[0-9a-f]{8}(\.part)?")
 
 
 class Run:
     """A run directory opened for reading. Raises MolgenError where it is none, or where a file of it is damaged."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        if not (path / CONFIG).is_file():
-            raise MolgenError(f"{path}: not a run directory (no {CONFIG})", "give a directory that `molgen train` made")
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._follow = SHIPPED in self.path.absolute().parents
+        """Whether its files may be links: some installers link a package's files to a cache of their own."""
+        if not os.path.lexists(self.path / CONFIG):
+            raise MolgenError(
+                f"{self.path}: not a run directory (no {CONFIG})", "give a directory that `molgen train` made"
+            )
 
     @cached_property
     def config(self) -> Config:
         """The resolved configuration."""
-        path = self.path / CONFIG
-        try:
-            return validate(parse_yaml(path.read_text(encoding="utf-8"), str(path)), str(path))
-        except (OSError, UnicodeDecodeError) as error:
-            raise MolgenError(f"{path}: cannot be read: {error}", "restore the file, or train again") from None
+        return validate(parse_yaml(self._text(CONFIG), str(self.path / CONFIG)), str(self.path / CONFIG))
 
     @cached_property
     def tokenizer(self) -> SmilesTokenizer:
         """The run's vocabulary."""
-        return SmilesTokenizer.load(self.path / TOKENIZER)
+        try:
+            return SmilesTokenizer.of_json(self._text(TOKENIZER))
+        except ValueError as error:
+            raise MolgenError(
+                f"{self.path / TOKENIZER}: not a tokenizer file: {error}", "train again, or restore the file"
+            ) from None
 
     def model(self, device: torch.device) -> Decoder:
         """The decoder with the best weights, in evaluation mode."""
         path = self.path / WEIGHTS
-        if not path.is_file():
+        if not os.path.lexists(path):
             raise MolgenError(f"{self.path}: no {WEIGHTS} yet", "let the training finish its first epoch")
         expected = {"vocabulary": self.tokenizer.fingerprint}
         weights = count_weights(self.config.model, len(self.tokenizer))
-        model = load_weights(path, lambda: build_model(self.config.model, len(self.tokenizer)), weights, expected)
+        model = load_weights(
+            path, lambda: build_model(self.config.model, len(self.tokenizer)), weights, expected, self._follow
+        )
         return cast(Decoder, model.to(device).eval())
 
     @property
     def weights_sha256(self) -> str:
         """Of the weights file: which weights a table was drawn with, or a fine-tuning began with."""
-        return hashlib.sha256((self.path / WEIGHTS).read_bytes()).hexdigest()
+        with self._opened(WEIGHTS) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def save_model(self, model: Decoder) -> None:
         """Replaces the run's weights."""
@@ -91,11 +106,15 @@ class Run:
     @property
     def report(self) -> dict[str, Any]:
         """What the training reported; empty while it has not finished."""
-        path = self.path / REPORT
+        if not os.path.lexists(self.path / REPORT):
+            return {}
         try:
-            return cast(dict[str, Any], json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
-        except (OSError, ValueError) as error:
-            raise MolgenError(f"{path}: cannot be read: {error}", "restore the file, or train again") from None
+            report = json.loads(self._text(REPORT))
+        except (ValueError, RecursionError) as error:
+            raise self._unreadable(REPORT, str(error)) from None
+        if not isinstance(report, dict):
+            raise self._unreadable(REPORT, "no mapping of names to values")
+        return cast(dict[str, Any], report)
 
     @property
     def has_molecules(self) -> bool:
@@ -143,12 +162,23 @@ class Run:
         """The cleaned molecules with their splits. Raises MolgenError for a run that carries none."""
         if not (self.path / MOLECULES).exists():
             raise MolgenError(f"{self.path}: carries no {MOLECULES}", "name its training set with --train")
-        return [Molecule(r["smiles"], r["name"], int(r["row"]), r["split"]) for r in self._table(MOLECULES)]
+        return [
+            Molecule(smiles, name, self._number(MOLECULES, line, row), self._split_name(line, split))
+            for line, (smiles, name, row, split) in self._table(MOLECULES, Molecule._fields)
+        ]
 
     @cached_property
     def dropped(self) -> list[Dropped]:
         """The account of every row that was dropped or altered."""
-        return [Dropped(int(r["row"]), r["name"], r["smiles"], r["reason"]) for r in self._table(DROPPED)]
+        return [
+            Dropped(self._number(DROPPED, line, row), *others)
+            for line, (row, *others) in self._table(DROPPED, Dropped._fields)
+        ]
+
+    def check_molecules(self) -> None:
+        """Reads the molecules that it carries, if it does, so that damage is said before anything else is."""
+        if os.path.lexists(self.path / MOLECULES):
+            _ = self.molecules
 
     def split(self, name: str) -> list[str]:
         """The SMILES of one split, from the run or from the dataset or file that it names."""
@@ -165,23 +195,56 @@ class Run:
         smiles = self.split(name)
         return smiles[:: max(1, len(smiles) // about)]
 
-    def _table(self, name: str) -> list[dict[str, str]]:
-        path = self.path / name
+    def _opened(self, name: str) -> io.BufferedReader:
         try:
-            with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
-                return list(csv.DictReader(file, strict=True))
-        except (OSError, UnicodeDecodeError, EOFError, csv.Error) as error:
-            raise MolgenError(f"{path}: cannot be read: {error}", "restore the file, or train again") from None
+            return opened(self.path / name, self._follow)
+        except OSError as error:
+            raise self._unreadable(name, error.strerror or str(error)) from None
+
+    def _text(self, name: str) -> str:
+        """What a small file holds."""
+        try:
+            return content_of(self.path / name, _MOST_BYTES[name], self._follow).decode()
+        except OSError as error:
+            raise self._unreadable(name, error.strerror or str(error)) from None
+        except UnicodeDecodeError as error:
+            raise self._unreadable(name, str(error)) from None
+
+    def _table(self, name: str, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+        """The rows of a gzipped table of these columns, each with the line that it ends on."""
+        try:
+            with self._opened(name) as file, gzip.open(file, "rt", encoding="utf-8", newline="") as lines:
+                table = csv.reader(_bounded(cast(TextIO, lines)), strict=True)
+                if (heading := next(table, [])) != list(columns):
+                    raise self._unreadable(name, f"its first line is no {','.join(columns)}")
+                for row in table:
+                    if row and len(row) != len(heading):
+                        raise self._unreadable(name, f"line {table.line_num} has {len(row)} cells, not {len(heading)}")
+                    if row:
+                        yield table.line_num, row
+        except (OSError, UnicodeDecodeError, EOFError, zlib.error, csv.Error) as error:
+            raise self._unreadable(name, str(error)) from None
+
+    def _number(self, name: str, line: int, cell: str) -> int:
+        if not (cell.isascii() and cell.isdigit() and len(cell) < 19):
+            raise self._unreadable(name, f"line {line}: row {cell[:40]!r} is no number")
+        return int(cell)
+
+    def _split_name(self, line: int, cell: str) -> str:
+        if cell not in SPLITS:
+            raise self._unreadable(MOLECULES, f"line {line}: {cell[:40]!r} is no split, which are {', '.join(SPLITS)}")
+        return cell
+
+    def _unreadable(self, name: str, why: str) -> MolgenError:
+        return MolgenError(f"{self.path / name}: cannot be read: {why}", "restore the file, or train again")
 
     def log(self) -> list[dict[str, float]]:
         """The rows of log.csv, one an epoch."""
-        path = self.path / LOG
         try:
-            with path.open(encoding="utf-8", newline="") as file:
-                rows = [{key: float(row[key]) for key in LOG_COLUMNS} for row in csv.DictReader(file)]
-        except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-            raise MolgenError(f"{path}: cannot be read: {error}", "restore the file, or train again") from None
-        return rows
+            lines = io.StringIO(self._text(LOG), newline="")
+            return [{key: float(row[key]) for key in LOG_COLUMNS} for row in csv.DictReader(lines)]
+        except (ValueError, KeyError, TypeError, csv.Error) as error:
+            raise self._unreadable(LOG, str(error)) from None
 
     def write_log(self, rows: Iterable[dict[str, float]]) -> None:
         """Replaces log.csv."""
@@ -193,8 +256,18 @@ class Run:
 
     def write_report(self, report: dict[str, Any]) -> None:
         """Writes the model card, then report.json, which says that the training has finished."""
-        write_atomically(self.path / CARD, model_card(self.path.name, self.config, report).encode())
+        write_atomically(
+            self.path / CARD, model_card(self.path.name, self.config, report).encode("utf-8", "backslashreplace")
+        )
         write_atomically(self.path / REPORT, (json.dumps(report, indent=1) + "\n").encode())
+
+
+def _bounded(lines: TextIO) -> Iterator[str]:
+    """The lines of a text. Raises csv.Error for one that fills the memory."""
+    while line := lines.readline(_LONGEST_LINE):
+        if len(line) == _LONGEST_LINE:
+            raise csv.Error(f"a line longer than {_LONGEST_LINE:,} characters")
+        yield line
 
 
 @contextmanager
@@ -221,9 +294,10 @@ def at_work(path: Path) -> Iterator[None]:
                 ) from None
             except OSError as error:  # some network file systems
                 say(f"{path}: cannot be locked ({error.strerror}): start no second training in it")
-        for name in (CONFIG, TOKENIZER, WEIGHTS, STATE, LOG, CURVES, REPORT, CARD, MOLECULES, DROPPED):
-            for part in path.glob(f".{name}.*"):
-                part.unlink(missing_ok=True)
+        for name in FILES:
+            for part in path.iterdir():
+                if part.name.startswith(f".{name}") and _LEFT_BY_A_KILL.fullmatch(part.name[1 + len(name) :]):
+                    part.unlink(missing_ok=True)
         try:
             yield
         finally:

@@ -1,6 +1,7 @@
 """The training loop."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -55,7 +56,7 @@ _SECONDS_BETWEEN_FIGURES = 1.0
 _SECONDS_BEFORE_FORECAST = 10.0
 
 
-def train(config: Config, out: Path, resume: bool = False, force: bool = False) -> Run:
+def train(config: Config, out: str | os.PathLike[str], resume: bool = False, force: bool = False) -> Run:
     """Trains what `config` says into the run directory `out`; with `resume` goes on there from its own configuration.
 
     With `config.training.init` it starts from that run's weights; `config.model` is then left out, or the same.
@@ -65,6 +66,7 @@ def train(config: Config, out: Path, resume: bool = False, force: bool = False) 
     """
     if resume and config.training.init is not None:
         raise MolgenError("--init with --resume: a resumed training goes on from its own state", "leave --init out")
+    out = Path(out)
     config = Run(out).config if resume else config
     file = encoded_source(config, resume)
     config = settled(config, file) if file and not resume else config
@@ -128,7 +130,7 @@ def _loop(
     models = {"model": model, "average": kept} if average else {"model": model}
     progress = Progress()
     log: list[dict[str, float]] = []
-    if (run.path / STATE).exists():
+    if os.path.lexists(run.path / STATE):
         progress = progress_of(run, load_state(run.path / STATE, models, optimizer))
     if progress.epoch:
         log = [row for row in run.log() if row["epoch"] <= progress.epoch]

@@ -61,10 +61,10 @@ def soak_samples(run: str, n: int, limit: float) -> dict[str, Any]:
         command = [*MOLGEN, "sample", run, "-n", str(n), "--valid", "--unique", "-o", str(output)]
         began, kept, exceeded = time.monotonic(), 0, False
         with subprocess.Popen(command) as process:
-            part, written = Path(f"{output}.part0"), 0
+            written = 0
             while process.poll() is None:
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
-                if part.exists():
+                for part in output.parent.glob(f".{output.name}.*.part"):  # what is not whole yet
                     with part.open("rb") as file:
                         file.seek(written)
                         new = file.read()
