@@ -121,8 +121,10 @@ def delimited_rows(
             rivals.check(smiles, {i: row[i] for i in rivals.indices if i < len(row)}, f"line {start}")
         name = row[title] if title is not None and title < len(row) else ""
         own = row[split].strip().lower() if split is not None and split < len(row) else ""
-        values = {key: row[i].strip() for key, i in places.items() if i < len(row)}
-        chosen = compared is None or compared.holds(values, f"line {start}", row)
+        chosen = True
+        if compared is not None:
+            values = {key: row[i].strip() for key, i in places.items() if i < len(row)}
+            chosen = compared.holds(values, f"line {start}", row)
         kept = {others.get(i, f"column {i + 1}"): cell for i, cell in enumerate(row) if i != column} if cells else None
         yield Row(start, smiles, name, own, chosen, kept)
     if compared is not None:

@@ -20,6 +20,7 @@ _COMMA = (
     "lines with a comma or semicolon behind a molecule, taken whole and so invalid (a table needs a heading: smiles,…)"
 )
 _QUOTES = "lines in quotes, taken whole and so invalid (remove the quotes)"
+_MARKS = "lines of tokens behind what is no token, invalid (remove marks such as <s>)"
 _SECOND = "lines whose first field is no molecule while the second is one"
 _SPACED = "cells with a space, taken whole and so invalid"
 
@@ -43,6 +44,8 @@ def smi_rows(lines: Lines, notes: Notes) -> Iterator[Row]:
             notes.add(_JOINED, f"line {number}", line)
             yield Row(number, "".join(line.split()[:tokens]), " ".join(line.split()[tokens:]), "")
             continue
+        if smiles[0] in "\"'":
+            notes.add(_QUOTES, f"line {number}", line)
         name = rest[0] if rest else ""
         if name.startswith("|"):  # a CXSMILES part belongs to the molecule; what follows it is the name
             extension, bar, name = name[1:].partition("|")
@@ -83,6 +86,8 @@ def line_samples(lines: Lines, notes: Notes) -> list[str]:
             notes.add(_QUOTES, place, line)
         elif _behind_comma(fields[0]):
             notes.add(_COMMA, place, line)
+        elif _tokens(fields[1:]) and not molecules.parse(fields[0]):
+            notes.add(_MARKS, place, line)
         elif len(fields) > 1 and not molecules.parse(fields[0]) and _is_molecule(fields[1]):
             notes.add(_SECOND, place, line)
         samples.append(_join(fields) if joined else fields[0] if fields else "")

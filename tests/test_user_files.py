@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import Cli, Done
 
+import molgen
+
 CASES = Path(__file__).parent / "cases"
 ALL = ["--set", "data.min_token_count=1"]
 ACIDS = ["CC(=O)O", "CCC(=O)O", "CCCC(=O)O", "CCCCC(=O)O"]
@@ -200,14 +202,14 @@ def test_numbers_that_may_be_a_thousand_times_as_much_are_refused(cli: Cli, mark
     lines = [f"{smiles}{mark}{cell}" for smiles, cell in zip(ACIDS, cells, strict=False)]
     Path("x.csv").write_text("\n".join([f"smiles{mark}dose", *lines]) + "\n")
     message = refused(cli("data", "describe", "x.csv", "--where", "dose > 1", *ALL))
-    assert "of dose may mean a thousand times as much" in message
-    assert "'1" in message
+    assert "1 of 2 cells of dose, such as '1" in message
+    assert "may mean a thousand times as much" in message
 
 
 def test_a_thousands_point_beside_decimal_commas_is_refused(cli: Cli) -> None:
     message = refused(cli("data", "describe", CASES / "german.csv", "--where", "`IC50 (nM)` < 1500", *ALL))
-    assert "line 2: '1.000' of IC50 (nM) may mean a thousand times as much" in message
-    assert "'5,00' (line 2)" in message
+    assert "60 of 60 cells of IC50 (nM), such as '1.000' (line 2), may mean a thousand times as much" in message
+    assert "beside '5,00' (line 2)" in message
 
 
 def test_the_properties_of_an_sd_file_are_counted_like_cells(cli: Cli) -> None:
@@ -252,6 +254,18 @@ def test_a_line_is_one_molecule_and_its_name_or_invalid(cli: Cli, lines: list[st
     Path("x.smi").write_text("\n".join(lines) + "\n")
     samples, found, _ = evaluated(cli, "x.smi")
     assert (samples, found) == (len(lines) - (lines[0] == "SMILES"), valid)
+
+
+def test_a_string_with_a_space_is_invalid_from_python_too() -> None:
+    found = molgen.evaluate(["C c 1 c c c c c 1", "CCO ethanol", "CN |c:0|", "CCO"]).to_json()
+    assert (found["n_samples"], found["n_valid"]) == (4, 2)
+
+
+def test_marks_before_tokens_are_told(cli: Cli) -> None:
+    Path("x.smi").write_text("<s> C C O </s>\n<s> C C N </s>\n")
+    samples, valid, done = evaluated(cli, "x.smi")
+    assert (samples, valid) == (2, 0)
+    assert "lines of tokens behind what is no token, invalid (remove marks such as <s>): 2" in done.err
 
 
 def test_a_cell_with_a_space_is_no_first_piece_either(cli: Cli) -> None:
