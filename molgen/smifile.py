@@ -135,13 +135,13 @@ def _tokens(fields: Sequence[str]) -> int:
 
 
 def _is_in_pieces(fields: Sequence[str]) -> bool:
-    """Whether a line is a molecule in pieces of several tokens each, which alone are not all molecules."""
-    return (
-        len(fields) > 1
-        and not any(_TOKEN.sub("", field) for field in fields)
-        and molecules.parse("".join(fields)) is not None
-        and not all(map(molecules.parse, fields))
-    )
+    """Whether a line is a SMILES in pieces of several tokens each: parentheses go from one to another, or together they
+    are a molecule, and alone not each of them is one."""
+    if len(fields) < 2 or any(_TOKEN.sub("", field) for field in fields):
+        return False
+    if any(field.count("(") != field.count(")") for field in fields):
+        return True
+    return molecules.parse("".join(fields)) is not None and not all(map(molecules.parse, fields))
 
 
 def _behind_comma(field: str) -> bool:

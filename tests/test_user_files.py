@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,22 @@ def test_stray_quotes_in_a_tab_separated_file_swallow_no_row(cli: Cli, name: str
     lines = (CASES / name).read_text().splitlines()[1:]
     assert column(kept, "BindingDB Ligand Name") == [line.split("\t")[2] for line in lines]
     assert f"{rows} rows, {rows} molecules" in done.err
+
+
+def test_no_mixture_of_quotes_in_a_tab_separated_file_costs_a_row(cli: Cli) -> None:
+    draw = random.Random(0)
+    pieces = ['"', '""', "a", 'b"c', " ", "'", ",", "5' 6\""]
+    names = ["".join(draw.choices(pieces, k=draw.randrange(4))) for _ in range(400)]
+    lines = [f"{i}\t{name}\tCCO\t{name}" for i, name in enumerate(names)]
+    Path("x.tsv").write_text("\n".join(["id\tNote\tSMILES\tMore", *lines]) + "\n")
+    kept, done = cleaned(cli, "x.tsv", "--set", "data.duplicates=keep")
+    assert column(kept, "id") == [str(i) for i in range(400)]
+    for note, name in zip(column(kept, "Note"), names, strict=True):
+        inside = name[1:-1]
+        enclosed = len(name) > 1 and name[0] == name[-1] == '"' and '"' not in inside.replace('""', "")
+        assert note == (inside.replace('""', '"') if enclosed else name)
+    assert "400 rows, 400 molecules" in done.err
+    assert "x.tsv: " not in done.err
 
 
 @pytest.mark.parametrize("suffix", [".tsv", ".txt", ".csv"])
@@ -242,6 +259,7 @@ def test_eval_never_scores_the_first_piece_of_a_line(cli: Cli, name: str) -> Non
         (["C c 1 c c c c c 1", "C ( C", "O"], 2),
         (["C c 1 c c c c c 1\tm7", "C C O ethanol", "[Na+] . [Cl-]"], 3),
         (["CC (= O)O", "c1cc ccc1", "C C O", "CC ) O"], 3),  # pieces of several tokens
+        (["CC (= O)O", "CC( C(C", "C) CC", "CCN( C"], 1),  # of a poor model
         (["CCO 1", "C 1", "CC (S)", "CCO CHEMBL2", "CN |c:1| x"], 5),  # names
         (["CCO;1.5", "CCN;2.5"], 0),
         (["'CCO'", "'CCN'"], 0),
@@ -389,10 +407,10 @@ def test_line_ends_change_nothing(cli: Cli, name: str, end: str) -> None:
 
 
 def test_a_file_of_old_line_ends_may_be_longer_than_a_line(cli: Cli) -> None:
-    lines = [f"{'C' * (i % 7 + 1)}O,{'x' * 100}{i}" for i in range(15_000)]
+    lines = [f"{'C' * (i % 7 + 1)}O,{'x' * 1_000}{i}" for i in range(1_500)]
     Path("x.csv").write_text("\r".join(["smiles,name", *lines]))
     done = cli("data", "describe", "x.csv", *ALL)
-    assert "15,000 rows, 7 molecules" in done.out
+    assert "1,500 rows, 7 molecules" in done.out
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.smi"])
