@@ -59,6 +59,9 @@ class Compared:
             if _POINT_GROUP.fullmatch(text):
                 self._count(name, "point group", text, place)
             return value
+        if name in self._condition.textual:  # it stays as it is written, to be compared so
+            self._count(name, "text", text, place)
+            return value
         comma_group = bool(_COMMA_GROUP.fullmatch(text))
         if _GROUPS.fullmatch(text) and not (comma_group and self._comma_is_decimal):
             self._count(name, "groups", text, place)

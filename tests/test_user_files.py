@@ -183,6 +183,9 @@ def test_they_are_told_whatever_else_the_condition_asks(cli: Cli) -> None:
         assert "3 of 6 cells of dose are no numbers" in done.err, where
         assert "'~5' (line 2)" in done.err
         assert "1 of 6 cells of dose are empty" in done.err
+    both = cli("data", "describe", "x.csv", "--where", "dose > 5 or dose == '~5'", "--set", "data.split=random", *ALL)
+    assert "3 of 6 cells of dose are no numbers" in both.err
+    assert "dropped: 3 not chosen" in both.out
     none = cli("data", "describe", "x.csv", "--where", "kind == 'b'", "--set", "data.split=random", *ALL)
     assert "cells" not in none.err
 
