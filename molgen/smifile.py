@@ -13,6 +13,8 @@ from molgen.lines import Lines
 from molgen.rows import Notes, Row
 
 _TOKEN = re.compile(r"\[[^\[\]\s]+\]|Br|Cl|[BCNOPSFIbcnops]|%\d\d|[-=#$:/\\.()+~*@?>\d]")
+# Beside the names of columns, what a heading may be made of.
+_WORDS = {"structure", "structures", "molecule", "mol", "compound", "compounds"}
 _ATOM = re.compile(r"\[|[A-Za-z]")
 _JOINED = "lines of tokens with spaces between, joined"
 _PIECES = "lines of pieces with spaces between, joined"
@@ -63,9 +65,6 @@ def is_heading(line: str) -> bool:
         not molecules.parse(fields[0])
         and all(plain(field) in _WORDS or "smiles" in plain(field) or is_title(field) for field in fields)
     )
-
-
-_WORDS = {"structure", "structures", "molecule", "mol", "compound", "compounds"}
 
 
 def line_samples(lines: Lines, notes: Notes) -> list[str]:

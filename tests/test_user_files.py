@@ -344,6 +344,14 @@ def test_no_column_of_the_source_hides_one_of_the_output(cli: Cli) -> None:
     }
 
 
+def test_a_table_without_heading_keeps_its_other_cells(cli: Cli) -> None:
+    Path("x.csv").write_text("".join(f"x-{i},{smiles},{i}\n" for i, smiles in enumerate(ACIDS)))
+    kept, _ = cleaned(cli, "x.csv")
+    assert column(kept) == ACIDS
+    assert column(kept, "column 1") == ["x-0", "x-1", "x-2", "x-3"]
+    assert column(kept, "column 3") == ["0", "1", "2", "3"]
+
+
 def test_clean_keeps_the_properties_of_an_sd_file_and_the_columns_of_parquet(cli: Cli) -> None:
     kept, _ = cleaned(cli, CASES / "naughty.sdf")
     assert column(kept, "pIC50")[:4] == ["6.1", "7.5", "7.9", "8.2"]
@@ -444,6 +452,16 @@ def test_a_heading_may_begin_with_the_comment_mark(cli: Cli) -> None:
         extra = "7," if heading.startswith("#,") else ""
         Path("x.csv").write_text(heading + "\n" + "".join(f"{extra}{s},i{i}\n" for i, s in enumerate(ACIDS)))
         assert column(cleaned(cli, "x.csv")[0]) == ACIDS
+
+
+def test_the_first_column_may_have_no_name(cli: Cli) -> None:
+    for mark, name in (("\t", "x.tsv"), (",", "x.csv"), ("\t", "x.txt")):
+        rows = "".join(f"{i}{mark}{smiles}{mark}n{i}\n" for i, smiles in enumerate(ACIDS))
+        Path(name).write_text(f"{mark}SMILES{mark}name\n" + rows)  # as pandas writes its index
+        kept, done = cleaned(cli, name)
+        assert column(kept) == ACIDS
+        assert column(kept, "") == ["0", "1", "2", "3"]
+        assert f"{name}: " not in done.err
 
 
 def test_a_title_above_a_heading_is_refused_with_the_line_of_the_heading(cli: Cli) -> None:
