@@ -27,8 +27,11 @@ _MOST_TOKENS = 60_000
 def deepchem_pattern() -> str:
     """The token pattern of DeepChem's BasicSmilesTokenizer (after Schwaller et al. 2019, Molecular Transformer).
 
-    The only place that imports deepchem, which takes seconds and says much that concerns no one here.
+    The only place that imports deepchem, which takes seconds and says much that concerns no one here. The settings of
+    logging and warnings are afterwards what they were before.
     """
+    root = logging.root
+    disabled, level, handlers = root.manager.disable, root.level, list(root.handlers)
     logging.disable(logging.CRITICAL)
     try:
         with (
@@ -45,7 +48,9 @@ def deepchem_pattern() -> str:
             f"deepchem cannot be imported: {error}", "pip install deepchem==2.8.0 on Python 3.11"
         ) from None
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(disabled)
+        root.setLevel(level)
+        root.handlers[:] = handlers
 
 
 class TokenPattern:
