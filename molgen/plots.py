@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib import rc_context
+from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -16,7 +16,9 @@ def draw_curves(log: Sequence[dict[str, float]], path: Path, title: str) -> None
     """NLL of training and validation and validation top-1 over the epochs, the best epoch marked."""
     epochs = [row["epoch"] for row in log]
     best = min(log, key=lambda row: row["val_nll"])
-    with rc_context({"font.size": 10, "axes.edgecolor": _INK, "axes.spines.top": False, "axes.spines.right": False}):
+    with rc_context():
+        rcdefaults()  # not what a matplotlibrc in the current folder says
+        rcParams.update({"font.size": 10, "axes.edgecolor": _INK, "axes.spines.top": False, "axes.spines.right": False})
         figure = Figure(figsize=(10, 3.8), layout="constrained")
         FigureCanvasAgg(figure)  # no window, no display
         left, right = figure.subplots(1, 2)
