@@ -213,7 +213,7 @@ def _shrink(folder: Path, newest: Path) -> None:
 
 def _entries(folder: Path) -> Iterator[Path]:
     """Files that have the name of an entry and begin as one."""
-    for path in sorted(folder.glob("*")) + sorted(folder.glob(".*")):
+    for path in sorted(folder.glob("*")):
         if _NAME.fullmatch(path.name):
             with suppress(OSError), opened(path) as file:
                 if file.read(8 + len(_BEGINNING))[8:] == _BEGINNING:
