@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 import re
 import warnings
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from molgen.errors import MolgenError
+from molgen.files import content_of
 
 PAD, BOS, EOS = 0, 1, 2
 SPECIAL = ("<pad>", "<bos>", "<eos>")
@@ -21,6 +23,8 @@ SPECIAL = ("<pad>", "<bos>", "<eos>")
 RANDOM = "<random>"
 # Random SMILES open more rings at a time than canonical ones.
 RING_LABELS = (*"123456789", *(f"%{n}" for n in range(10, 20)))
+MOST_BYTES = 2**26
+"""Of a tokenizer file, far beyond what one holds."""
 _MOST_TOKENS = 60_000
 
 
@@ -165,10 +169,10 @@ class SmilesTokenizer:
         )
 
     @classmethod
-    def load(cls, path: Path) -> "SmilesTokenizer":
+    def load(cls, path: str | os.PathLike[str]) -> "SmilesTokenizer":
         """Reads a file of what `to_json` gave. Raises MolgenError for anything else."""
         try:
-            return cls.of_json(path.read_text(encoding="utf-8"))
+            return cls.of_json(content_of(Path(path), MOST_BYTES, follow=True).decode())
         except (OSError, ValueError) as error:
             raise MolgenError(f"{path}: not a tokenizer file: {error}", "train again, or restore the file") from None
 
