@@ -288,5 +288,5 @@ def test_a_signal_does_not_wait_for_the_random_smiles_of_the_next_epoch(tmp_path
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
-    assert time.monotonic() - sent < 4
+    assert time.monotonic() - sent < 10  # what the processes are at takes a few seconds on a busy machine
     assert "Traceback" not in err
