@@ -25,7 +25,8 @@ from molgen.files import opened, replacing
 Arrays = Mapping[str, npt.NDArray[Any]]
 Result = TypeVar("Result")
 
-FORMAT = "molgen cache 2"
+_FORMAT = "molgen cache 2"
+_BEGINNING = b'{"__metadata__": {"format": "molgen cache '
 MOST_BYTES = 4 * 2**30
 """Of all entries together; beyond, those go that have not been used for longest."""
 _SUFFIX = ".safetensors"
@@ -124,7 +125,7 @@ def _save(path: Path, name: str, key: str, arrays: Mapping[str, npt.NDArray[Any]
         start, end = end, end + array.nbytes
         table[column] = {"dtype": _CODES[array.dtype.str[1:]], "shape": list(array.shape), "data_offsets": [start, end]}
     content = [_bytes_of(array) for array in arrays.values()]
-    about = {"format": FORMAT, "name": name, "key": key, "checksum": _checksum(table, content)}
+    about = {"format": _FORMAT, "name": name, "key": key, "checksum": _checksum(table, content)}
     header = json.dumps({"__metadata__": about, **table}).encode()
     header += b" " * (-len(header) % 8)
     with replacing(path) as file:
@@ -146,7 +147,7 @@ def _load(path: Path, name: str, key: str) -> Arrays:
             raise ValueError("not trusted")
         table = _header(file)
         about = table.pop("__metadata__")
-        if (about["format"], about["name"], about["key"]) != (FORMAT, name, key):
+        if (about["format"], about["name"], about["key"]) != (_FORMAT, name, key):
             raise ValueError("an entry of something else")
         arrays: dict[str, npt.NDArray[Any]] = {}
         start = file.tell()
@@ -170,14 +171,11 @@ def _load(path: Path, name: str, key: str) -> Arrays:
 
 
 def _header(file: BinaryIO) -> dict[str, Any]:
-    """The header of a safetensors file that is ours. Raises one of _DAMAGED for another file."""
+    """The header of a safetensors file. Raises one of _DAMAGED for another file."""
     length = int.from_bytes(file.read(8), "little")
     if not 2 <= length <= _LONGEST_HEADER:
         raise ValueError("no header")
-    header = json.loads(file.read(length))
-    if not str(header["__metadata__"]["format"]).startswith("molgen cache "):
-        raise ValueError("no header of ours")
-    return dict(header)
+    return dict(json.loads(file.read(length)))
 
 
 def _checksum(table: Mapping[str, Any], content: Iterable[memoryview]) -> str:
@@ -214,13 +212,12 @@ def _shrink(folder: Path, newest: Path) -> None:
 
 
 def _entries(folder: Path) -> Iterator[Path]:
-    """Files that have the name and the header of an entry; one that was killed at its first byte has no header yet."""
-    for path in sorted(folder.glob("*")) + sorted(folder.glob(".*")):
+    """Files that have the name of an entry and begin as one."""
+    for path in sorted(folder.glob("*")):
         if _NAME.fullmatch(path.name):
-            with suppress(*_DAMAGED), opened(path) as file:
-                if os.fstat(file.fileno()).st_size or not path.name.startswith("."):
-                    _header(file)
-                yield path
+            with suppress(OSError), opened(path) as file:
+                if file.read(8 + len(_BEGINNING))[8:] == _BEGINNING:
+                    yield path
 
 
 def _old_entries(folder: Path) -> Iterator[Path]:

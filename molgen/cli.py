@@ -42,6 +42,8 @@ from molgen.signals import TerminatedError, terminate
 if TYPE_CHECKING:
     from molgen.evaluation import Evaluation
 
+_BYTES_REMEMBERED = 200  # of a string and its number in a dictionary
+
 app = typer.Typer(
     help="Learn molecules as a language: train on SMILES, sample new ones, say honestly how good they are.",
     epilog="First steps: molgen train moses-mini; molgen sample -n 2000; molgen eval",
@@ -200,6 +202,8 @@ def sample(
         if diverse is not None:
             stream = writing.pick_diverse(stream, n, diverse, pool, team)
         table = SampleTable(columns, generator, pool, output.suffix == ".sdf", team) if output and has_table else None
+        if table is not None and "duplicate_of" in table.columns:
+            check_memory(f"-n {n:,}: the column duplicate_of", _BYTES_REMEMBERED * n)
         written = writing.write_samples(stream, n, tally, output, grid, team, table)
         if team.leads and prompt and generator.starts_like_training(prompt) is False:
             say(f"no training molecule begins with {prompt}: the model has not seen what it was asked to go on with")
@@ -249,14 +253,17 @@ def evaluate(
         from molgen.files import write_atomically
         from molgen.generator import BYTES_A_SAMPLE
         from molgen.presentation import table
-        from molgen.runs import run_directory
+        from molgen.runs import find_run, run_directory
 
-        folders = [run_directory(target) for target in targets or []]
-        check_apart({"--json": json, "--report": report}, folders)
+        named: list[str | None] = list(targets) if targets else [None]
+        runs = [find_run(target) for target in named if target is None or run_directory(target)]
+        check_apart({"--json": json, "--report": report}, [run.path for run in runs])
+        for run in runs if report else []:
+            run.check_log()  # which the page shows, once all else has been computed
 
         check_memory(f"-n {n:,}", BYTES_A_SAMPLE * n)
         evaluations: list[Evaluation] = evaluate_targets(
-            pool, targets or [None], n, split.value, seed, device.value, chosen, train, reference, smiles_column
+            pool, named, n, split.value, seed, device.value, chosen, train, reference, smiles_column
         )
     try:  # what takes longest to get again first; what cannot be written is shown all the same
         if json is not None:
@@ -318,7 +325,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
         replaced = _shown_by_any_terminal()
         if not {"--help", "--version"} & set(given):
             check_environment()
-        code = app(given, standalone_mode=False)
+        code = app(given, standalone_mode=False) or 0
     except typer.Exit as leaving:
         code = leaving.exit_code
     except SystemExit as leaving:  # typer's own way out when `| head` has read enough: that is no fault

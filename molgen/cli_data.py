@@ -19,7 +19,8 @@ from molgen.cli_options import (
 from molgen.processes import say
 
 data_app = typer.Typer(
-    help="Datasets: list and fetch the named ones; describe, clean or encode any.", no_args_is_help=True
+    help="Datasets: list and fetch the named ones; describe, clean or encode any; clear what was computed of them.",
+    no_args_is_help=True,
 )
 
 
@@ -105,3 +106,14 @@ def data_encode(
     with workers() as pool:
         for line in write_encoded(resolved, output, pool):
             say(line)
+
+
+@data_app.command(name="clear-cache")
+def data_clear_cache() -> None:
+    """Delete what was computed of datasets and kept for the next time; what was fetched stays."""
+    from molgen.cache import clear
+    from molgen.download import data_directory
+
+    folder = data_directory() / "cache"
+    n, size = clear(folder)
+    say(f"{n:,} entries deleted, {size / 2**20:,.1f} MiB, from {folder}")

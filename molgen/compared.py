@@ -59,6 +59,9 @@ class Compared:
             if _POINT_GROUP.fullmatch(text):
                 self._count(name, "point group", text, place)
             return value
+        if name in self._condition.textual:  # it stays as it is written, to be compared so
+            self._count(name, "text", text, place)
+            return value
         comma_group = bool(_COMMA_GROUP.fullmatch(text))
         if _GROUPS.fullmatch(text) and not (comma_group and self._comma_is_decimal):
             self._count(name, "groups", text, place)
@@ -89,26 +92,22 @@ class Compared:
         return told
 
     def _check(self, name: str) -> None:
-        first = {kind: self._first.get((name, kind)) for kind in ("groups", "decimal", "comma group", "point group")}
-        decimal, grouped = first["decimal"], first["groups"]
+        first = {kind: self._first.get((name, kind)) for kind in (*_TOLD, "decimal", "comma group", "point group")}
+        decimal = first["decimal"]
         points = self._first.get((name, "point groups")) or decimal or self._elsewhere
-        doubtful: tuple[str, str] | None
-        reason: tuple[str, str] | None
-        if grouped and decimal:
-            doubtful, reason = grouped, decimal
-        elif first["comma group"] and (grouped or not (decimal or self._elsewhere)):
-            doubtful, reason = first["comma group"], grouped
+        beside: tuple[str, str] | None
+        if first["groups"] and decimal:
+            kind, beside = "groups", decimal
+        elif first["comma group"] and (first["groups"] or not (decimal or self._elsewhere)):
+            kind, beside = "comma group", first["groups"]
         elif first["point group"] and points:
-            doubtful, reason = first["point group"], points
+            kind, beside = "point group", points
         else:
-            doubtful = reason = None
-        if doubtful is None:
             return
-        text, place = doubtful
-        beside = f", beside {shown(reason[0])} ({reason[1]})" if reason else ""
-        raise MolgenError(
-            f"{self._source}, {place}: {text!r} of {name} may mean a thousand times as much{beside}", _HINT
-        )
+        text, place = self._first[name, kind]
+        where = f"{self._counts[name, kind]:,} of {self._rows:,} cells of {name}, such as {shown(text)} ({place})"
+        why = f", beside {shown(beside[0])} ({beside[1]})" if beside else ""
+        raise MolgenError(f"{self._source}: {where}, may mean a thousand times as much{why}", _HINT)
 
     def _told(self, name: str) -> list[str]:
         told = []

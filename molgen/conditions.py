@@ -68,8 +68,13 @@ class Condition:
 
     @property
     def numeric(self) -> frozenset[str]:
-        """The columns compared with numbers, or by order with another column, and never with a string."""
-        return frozenset(self._columns[i] for i in (self._with_numbers | self._ordered) - self._with_strings)
+        """The columns compared with numbers, or by order with another column."""
+        return frozenset(self._columns[i] for i in self._with_numbers | self._ordered)
+
+    @property
+    def textual(self) -> frozenset[str]:
+        """The columns compared with strings."""
+        return frozenset(self._columns[i] for i in self._with_strings)
 
     @property
     def ordered(self) -> frozenset[str]:

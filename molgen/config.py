@@ -4,6 +4,7 @@ The defaults live here; the files under configs/ hold only what differs. Each fi
 """
 
 import difflib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -14,7 +15,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from molgen.errors import MolgenError
+from molgen.files import content_of
 
+_MOST_BYTES = 2**20  # of a recipe
 Share = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["auto", "fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -286,7 +289,7 @@ def recipes() -> dict[str, str]:
 
 
 def load_config(
-    recipe: str | None = None,
+    recipe: str | os.PathLike[str] | None = None,
     overrides: Sequence[str] = (),
     options: Mapping[str, Any] | None = None,
     base: Config | None = None,
@@ -298,6 +301,7 @@ def load_config(
     Raises MolgenError for an unknown recipe, an unreadable file, an unknown key or a value out of range.
     """
     merged: dict[str, Any] = base.model_dump() if base else {}
+    recipe = None if recipe is None else os.fspath(recipe)
     if recipe is not None:
         name, text = _recipe_text(recipe)
         _merge(merged, parse_yaml(text, name) or {}, name)
@@ -308,7 +312,7 @@ def load_config(
         _set(merged, key.strip(), parse_yaml(value, f"--set {key}"))
     for key, value in (options or {}).items():
         if value is not None:
-            _set(merged, key, value)
+            _set(merged, key, os.fspath(value) if isinstance(value, os.PathLike) else value)
     return validate(merged, recipe or "the configuration")
 
 
@@ -357,7 +361,7 @@ def _nearest(key: str) -> str:
 def _recipe_text(recipe: str) -> tuple[str, str]:
     if recipe.endswith((".yaml", ".yml")):
         try:
-            return recipe, Path(recipe).read_text(encoding="utf-8")
+            return recipe, content_of(Path(recipe), _MOST_BYTES, follow=True).decode()
         except (OSError, UnicodeDecodeError) as error:
             raise MolgenError(f"{recipe}: cannot be read: {error}", "give a recipe's name or a YAML file") from None
     known = recipes()

@@ -24,7 +24,7 @@ from molgen.cleaning import UNKNOWN_TOKEN
 from molgen.config import NAMED, DataConfig, Section
 from molgen.datasets import SPLITS, Molecule, Summary
 from molgen.errors import MolgenError
-from molgen.files import replacing
+from molgen.files import opened, replacing
 from molgen.tokenizer import BOS, EOS, SmilesTokenizer
 
 SUFFIX = ".molgen"
@@ -79,7 +79,7 @@ class CorpusFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with path.open("rb") as file:
+            with opened(path, follow=True) as file:
                 length = int.from_bytes(file.read(8), "little")
                 content = file.read(length) if length <= _LONGEST_HEADER else b""
                 if len(content) != length:
@@ -88,7 +88,7 @@ class CorpusFile:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self.tokenizer = SmilesTokenizer.of_json(header.metadata.tokenizer)
             self.summary = Summary.model_validate_json(header.metadata.summary)
-            data = DataConfig.model_validate_json(header.metadata.data)
+            data = DataConfig.model_validate(json.loads(header.metadata.data))
             self._place(8 + length, header)
         except OSError as error:
             raise MolgenError(f"{path}: cannot be read: {error.strerror}", "restore the file, or encode anew") from None
@@ -96,7 +96,7 @@ class CorpusFile:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise _damaged(path, f"{where}: {first['msg']}" if where else first["msg"]) from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _damaged(path, str(error)) from None
         self.made_of = data.source
         """The dataset or file that was encoded."""
@@ -264,7 +264,7 @@ class CorpusWriter:
         metadata = {
             "format": _FORMAT,
             "tokenizer": self.tokenizer.to_json(),
-            "data": self._data.model_dump_json(),
+            "data": json.dumps(self._data.model_dump()),  # all ASCII, though a path in it need not be UTF-8
             "summary": summary.model_dump_json(),
         }
         middle = count * self._ids.itemsize
@@ -293,9 +293,7 @@ def is_encoded(source: str) -> bool:
     if source in NAMED or path.suffix == SUFFIX:
         return source not in NAMED
     try:
-        if not path.is_file():
-            return False
-        with path.open("rb") as file:
+        with opened(path, follow=True) as file:
             length = int.from_bytes(file.read(8), "little")  # of any text beyond all bounds
             return length <= _LONGEST_HEADER and b"molgen corpus " in file.read(length)
     except OSError:  # who reads it says so

@@ -72,8 +72,13 @@ def above_heading(line: str, wanted: str | None = None) -> bool:
     text = line.strip()
     if not text or _SEPARATOR_LINE.fullmatch(text):
         return True
-    cells, _ = heading_cells(text.lstrip("#").lstrip())
+    cells, _ = heading_cells(without_mark(text))
     return text.lstrip('"').startswith("#") and not (len(cells) > 1 and (usual(cells) or wanted in cells))
+
+
+def without_mark(heading: str) -> str:
+    """A heading without the comment mark that it begins with."""
+    return heading.lstrip("#").lstrip() if heading.startswith("#") else heading
 
 
 def delimited_rows(
@@ -89,10 +94,10 @@ def delimited_rows(
 
     With `cells` each row has the cells of its other columns: under their names, made different where they are not.
     """
-    number, line, lines, separator = _heading_line(lines, separator, smiles_column, notes)
+    number, line, separator = _heading_line(lines, separator, smiles_column, notes)
     if number == 0:
         return
-    names, separator, lines = _heading(number, line, lines, source, separator)
+    names, separator = _heading(number, line, lines, source, separator)
     column = smiles_index(names, source, smiles_column)
     headless = column is None
     if column is None:
@@ -103,9 +108,14 @@ def delimited_rows(
     places = {} if condition is None else compared_columns(names, condition, source)
     compared = None if condition is None else Compared(condition, source, separator == ";")
     rivals = Rivals([] if headless or smiles_column else names, column, source)
-    others = dict(zip((i for i in range(len(names)) if i != column), unique(_but(names, column)), strict=True))
+    named = [name for i, name in enumerate([] if headless else names) if i != column]
+    others = dict(zip((i for i in range(len(names)) if i != column), unique(named), strict=False))
+
+    def kept(row: list[str]) -> dict[str, str] | None:
+        return {others.get(i, f"column {i + 1}"): cell for i, cell in enumerate(row) if i != column} if cells else None
+
     if headless:
-        yield Row(number, names[column], "", "", cells={} if cells else None)
+        yield Row(number, names[column], "", "", cells=kept(names))
     for start, row in _records(lines, source, separator, len(names), column, notes):
         if len(row) <= column:
             raise MolgenError(
@@ -121,36 +131,28 @@ def delimited_rows(
             rivals.check(smiles, {i: row[i] for i in rivals.indices if i < len(row)}, f"line {start}")
         name = row[title] if title is not None and title < len(row) else ""
         own = row[split].strip().lower() if split is not None and split < len(row) else ""
-        values = {key: row[i].strip() for key, i in places.items() if i < len(row)}
-        chosen = compared is None or compared.holds(values, f"line {start}", row)
-        kept = {others.get(i, f"column {i + 1}"): cell for i, cell in enumerate(row) if i != column} if cells else None
-        yield Row(start, smiles, name, own, chosen, kept)
+        chosen = True
+        if compared is not None:
+            values = {key: row[i].strip() for key, i in places.items() if i < len(row)}
+            chosen = compared.holds(values, f"line {start}", row)
+        yield Row(start, smiles, name, own, chosen, kept(row))
     if compared is not None:
         notes.tell(compared.lines())
 
 
-def _but(names: list[str], column: int) -> list[str]:
-    return [name for i, name in enumerate(names) if i != column]
-
-
-def _heading_line(lines: Lines, separator: str, wanted: str | None, notes: Notes) -> tuple[int, str, Lines, str]:
-    """(its number, 0 in an empty file; the line; the lines below; the separator that Excel's `sep=;` names)."""
+def _heading_line(lines: Lines, separator: str, wanted: str | None, notes: Notes) -> tuple[int, str, str]:
+    """(its number, 0 in an empty file; the line; the separator, where Excel's `sep=;` names one)."""
     for number, line in lines:
         if not above_heading(line, wanted):
-            return (
-                number,
-                line.lstrip("#").lstrip() if line.startswith("#") and len(line) > 1 else line,
-                lines,
-                separator,
-            )
+            return number, without_mark(line), separator
         if found := _SEPARATOR_LINE.fullmatch(line.strip()):
             separator = found[1]
         notes.add(_ABOVE, f"line {number}", line)
-    return 0, "", lines, separator
+    return 0, "", separator
 
 
-def _heading(number: int, line: str, lines: Lines, source: str, separator: str) -> tuple[list[str], str, Lines]:
-    """(the columns' names, the separator, the lines below); a quoted name may hold line ends."""
+def _heading(number: int, line: str, lines: Lines, source: str, separator: str) -> tuple[list[str], str]:
+    """(the columns' names, the separator); a quoted name may hold line ends, so lines may be taken."""
     if separator == "\t" and "\t" not in line:
         separator = ""  # a file of another separator under this ending, or of one column
     names, found = heading_cells(line, separator)
@@ -162,7 +164,7 @@ def _heading(number: int, line: str, lines: Lines, source: str, separator: str) 
     if not found:
         where = f"{source}, line {number}"
         raise MolgenError(f"{where}: quotes that do not end with their field", "check the quotes of this line")
-    return names, found, lines
+    return names, found
 
 
 def _without_heading(cells: list[str], lines: Lines, source: str) -> int:

@@ -131,6 +131,8 @@ def _unpacked(content: bytes) -> bytes:
         unpacked = file.read(_LARGEST)
         if file.read(1):
             raise ValueError("it unpacks to more than 1 GiB")
+        if not unpacked:
+            raise ValueError("it is empty")
         return unpacked
 
 

@@ -1,5 +1,6 @@
 """A run, a file or a list of samples → Evaluation: figures with their reasons, sizes and baselines."""
 
+import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -97,7 +98,7 @@ def evaluate(
     metrics: Sequence[Metric] = ("basic",),
     training: Sequence[str] | MoleculeSet | None = None,
     held_out: Sequence[str] | MoleculeSet | None = None,
-    reference: str | None = None,
+    reference: str | os.PathLike[str] | None = None,
     name: str = "samples",
     library: Library | None = None,
 ) -> Evaluation:
@@ -119,7 +120,8 @@ def evaluate(
             )
     start = time.perf_counter()
     listed = list(samples)
-    sets = Sets(_as_set("training", training), _as_set("held-out", held_out), reference)
+    against = None if reference is None else os.fspath(reference)
+    sets = Sets(_as_set("training", training), _as_set("held-out", held_out), against)
     table = library.describe(listed, parts(metrics), name)
     evaluation = Evaluation(name, Figures(), samples=listed, profile=table, training=sets.training)
     _benchmark(evaluation, metrics, sets, library)

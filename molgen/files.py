@@ -79,7 +79,7 @@ def opened(path: Path, follow: bool = False) -> io.BufferedReader:
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise OSError(errno.EINVAL, "no regular file", str(path))
-    return os.fdopen(handle, "rb")
+    return io.BufferedReader(io.FileIO(handle))
 
 
 def content_of(path: Path, most: int, follow: bool = False) -> bytes:

@@ -4,6 +4,7 @@ NLL is in nats. Padding never counts; `<bos>` is never predicted; `<eos>` is.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,9 +83,17 @@ def token_nll(logits: Tensor, targets: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def likelihood(
-    model: nn.Module, corpus: Corpus, device: torch.device, batch_tokens: int = 8_192, team: Team = ALONE
+    model: nn.Module,
+    corpus: Corpus,
+    device: torch.device,
+    batch_tokens: int = 8_192,
+    team: Team = ALONE,
+    between: Callable[[], None] | None = None,
 ) -> Likelihood:
-    """Every molecule of a corpus under the model as it is in evaluation mode, in float32; the work of a whole team."""
+    """Every molecule of a corpus under the model as it is in evaluation mode, in float32; the work of a whole team.
+
+    `between` is called after each batch, and may end the work by an exception.
+    """
     was_training = model.training
     model.eval()
     nll, correct = np.zeros(len(corpus)), np.zeros(len(corpus), dtype=np.int64)
@@ -102,6 +111,8 @@ def likelihood(
         hits = (logits.argmax(dim=-1) == batch.targets) & (batch.targets != PAD)
         correct[rows] = hits.sum(dim=1).cpu().numpy()
         start = stop
+        if between:
+            between()
     model.train(was_training)
     return Likelihood(team.sum(nll), corpus.positions, team.sum(correct))
 

@@ -88,8 +88,8 @@ def raw_lines(stream: BinaryIO, source: str) -> Iterator[tuple[int, bytes]]:
 def _split_lines(stream: BinaryIO) -> Iterator[bytes]:
     pending = b""  # begins a line whose end has not been read yet
     while block := stream.readline(LONGEST_LINE + 1 - len(pending)):
-        raw, pending = pending + block, b""
-        body = raw.rstrip(b"\r\n")
+        raw, pending = pending + block if pending else block, b""
+        body = raw.rstrip(b"\r\n") if b"\r" in raw else b""
         if b"\r" not in body:
             yield raw
             continue

@@ -26,7 +26,6 @@ _draw: Any = Draw  # has no type hints
 
 # RDKit's parser recurses: thousands of nested branches would end the process, not raise an error.
 MOST_CHARACTERS = 10_000
-_TRIES_A_FORM = 5
 DRAWINGS = (".png", ".svg")
 
 
@@ -95,27 +94,18 @@ def random_form(smiles: str, seed: int) -> str | None:
     return drawn if canonical(drawn) == smiles else None
 
 
-def random_forms(smiles: str, most: int, seed: int) -> list[str]:
-    """Up to `most` distinct random SMILES of a valid molecule, other than the string given; fewer of a small one.
+def random_forms(smiles: str, draws: int, seed: int) -> list[str]:
+    """The distinct ones among so many random SMILES of a valid molecule, other than the string given.
 
     Each parses back to the same molecule. The same seed gives the same strings.
     """
     molecule = parse(smiles)
-    if molecule is None or not most:
+    if molecule is None:
         return []
     whole = canonical(smiles)
-    found: dict[str, None] = {}
-    tried: set[str] = {smiles}
-    for attempt in range(_TRIES_A_FORM):  # each in one call, with a seed of its own
-        with quiet():
-            drawn = Chem.MolToRandomSmilesVect(molecule, most, randomSeed=1 + seed + attempt)
-        for one in map(str, drawn):
-            if one not in tried and canonical(one) == whole:
-                found[one] = None
-            tried.add(one)
-            if len(found) == most:
-                return list(found)
-    return list(found)
+    with quiet():
+        drawn = Chem.MolToRandomSmilesVect(molecule, draws, randomSeed=seed)
+    return [one for one in dict.fromkeys(map(str, drawn)) if one != smiles and canonical(one) == whole]
 
 
 def add_carbon(smiles: str, seed: int, most: int = 5) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib import rc_context
+from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -16,14 +16,18 @@ def draw_curves(log: Sequence[dict[str, float]], path: Path, title: str) -> None
     """NLL of training and validation and validation top-1 over the epochs, the best epoch marked."""
     epochs = [row["epoch"] for row in log]
     best = min(log, key=lambda row: row["val_nll"])
-    with rc_context({"font.size": 10, "axes.edgecolor": _INK, "axes.spines.top": False, "axes.spines.right": False}):
+    with rc_context():
+        rcdefaults()  # not what a matplotlibrc in the current folder says
+        rcParams.update({"font.size": 10, "axes.edgecolor": _INK, "axes.spines.top": False, "axes.spines.right": False})
         figure = Figure(figsize=(10, 3.8), layout="constrained")
         FigureCanvasAgg(figure)  # no window, no display
         left, right = figure.subplots(1, 2)
         left.plot(epochs, [row["train_nll"] for row in log], color=_TRAIN, label="training, as shown to the model")
         left.plot(epochs, [row["val_nll"] for row in log], color=_VALIDATION, label="validation")
         left.plot(best["epoch"], best["val_nll"], "o", color=_VALIDATION, label=f"best: {best['val_nll']:.2f}")
-        left.set(xlabel="epoch", ylabel="NLL, nats a molecule", title=title)
+        left.set(xlabel="epoch", ylabel="NLL, nats a molecule")
+        # a folder's name is any text: no formula, and not even UTF-8
+        left.set_title(title.encode("utf-8", "replace").decode(), parse_math=False)
         # the first epochs would flatten all the others
         late = [row for row in log if row["epoch"] > len(log) // 10] or log
         shown = [row[key] for row in late for key in ("train_nll", "val_nll")]

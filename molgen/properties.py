@@ -25,7 +25,10 @@ def molblock(molecule: Any) -> str:
     """A connection table (V2000 where it fits) with 2D coordinates."""
     drawn = Chem.Mol(molecule)
     rdDepictor.Compute2DCoords(drawn)
-    return str(Chem.MolToMolBlock(drawn))
+    try:
+        return str(Chem.MolToMolBlock(drawn))
+    except RuntimeError:  # such as `[*H]`, whose valence RDKit looks for: no table can be written of it
+        return str(Chem.MolToMolBlock(Chem.Mol()))
 
 
 PROPERTIES: dict[str, Callable[[Any], Any]] = {

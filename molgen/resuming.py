@@ -1,5 +1,6 @@
 """What an exact resume rests on: where a training stands, and that what it is made with has not changed."""
 
+import json
 import math
 import os
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class Progress:
 
 def made_with_now(run: Run, molecules: str) -> dict[str, str]:
     """What a state belongs to; `molecules` is a hash of them."""
-    configuration = run.config.model_dump_json()
+    configuration = json.dumps(run.config.model_dump())  # all ASCII, though a path in it need not be UTF-8
     return {"configuration": configuration, "tokenizer": run.tokenizer.fingerprint, "molecules": molecules}
 
 
@@ -50,8 +51,8 @@ def check_unchanged(run: Run, now: dict[str, str]) -> None:
     then = now | state_made_with(run.path / STATE)  # one of an earlier version does not say it
     hint = "restore it, or train into a new directory"
     try:
-        before = Config.model_validate_json(then["configuration"])
-    except ValidationError:
+        before = Config.model_validate(json.loads(then["configuration"]))
+    except (ValueError, RecursionError):  # pydantic's error is one of them
         raise MolgenError(f"{run.path / STATE}: its configuration cannot be read", hint) from None
     if key := next((key for key in differing(run.config, before) if key not in _PLACES), None):
         here, there = value_of(run.config, key), value_of(before, key)

@@ -28,7 +28,7 @@ from molgen.files import content_of, opened, write_atomically
 from molgen.model.build import build_model, count_weights
 from molgen.model.decoder import Decoder
 from molgen.processes import say
-from molgen.tokenizer import SmilesTokenizer
+from molgen.tokenizer import MOST_BYTES, SmilesTokenizer
 
 try:
     import fcntl
@@ -49,7 +49,7 @@ MOST_COPIED = 500_000
 _BYTES_A_WEIGHT = 4 * 2 * (4 + 1)
 _BYTES_A_MOLECULE = 100
 # What a file of a run may hold, far beyond what a training writes: a larger one is none of its files.
-_MOST_BYTES = {CONFIG: 2**20, TOKENIZER: 2**26, REPORT: 2**24, LOG: 2**28}
+_MOST_BYTES = {CONFIG: 2**20, TOKENIZER: MOST_BYTES, REPORT: 2**24, LOG: 2**28}
 _LONGEST_LINE = 2**20
 _LEFT_BY_A_KILL = re.compile(r"\.[0-9a-f]{8}(\.part)?")
 
@@ -175,6 +175,11 @@ class Run:
             for line, (row, *others) in self._table(DROPPED, Dropped._fields)
         ]
 
+    def check_log(self) -> None:
+        """Reads log.csv, if there is one, so that damage is said before anything else is."""
+        if os.path.lexists(self.path / LOG):
+            self.log()
+
     def check_molecules(self) -> None:
         """Reads the molecules that it carries, if it does, so that damage is said before anything else is."""
         if os.path.lexists(self.path / MOLECULES):
@@ -242,7 +247,10 @@ class Run:
         """The rows of log.csv, one an epoch."""
         try:
             lines = io.StringIO(self._text(LOG), newline="")
-            return [{key: float(row[key]) for key in LOG_COLUMNS} for row in csv.DictReader(lines)]
+            table = csv.DictReader(lines)
+            if missing := [key for key in LOG_COLUMNS if key not in (table.fieldnames or ())]:
+                raise ValueError(f"no column {missing[0]} in its first line")
+            return [{key: float(row[key]) for key in LOG_COLUMNS} for row in table]
         except (ValueError, KeyError, TypeError, csv.Error) as error:
             raise self._unreadable(LOG, str(error)) from None
 

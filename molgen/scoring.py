@@ -13,7 +13,9 @@ from molgen.tables import read_rows
 from molgen.workers import Workers
 
 _AT_A_TIME = 20_000  # strings whose likelihoods are computed together
-_SEED = 0  # a molecule's random strings are the same each time
+_SEED = 1  # a molecule's random strings are the same each time
+_DRAWS = 500  # random strings that a worker draws and parses in one go: within its time limit also of large molecules
+_TRIES = 5  # times as many strings are drawn as are asked for, at most
 
 
 class Score(NamedTuple):
@@ -101,23 +103,49 @@ def _as_written(given: Sequence[tuple[str, str]], pool: Workers) -> list[tuple[s
 
 
 def _summed(scores: Sequence[Score], k: int, generator: MoleculeGenerator, pool: Workers) -> Iterator[Score]:
-    """The scores with the sum over up to `k` distinct strings, the one that was scored among them."""
+    """The scores with the sum over up to `k` distinct strings, the one that was scored among them.
+
+    Where RDKit hung or crashed on some of a molecule's strings there is no sum, for it would be of fewer.
+    """
     at_a_time = max(1, _AT_A_TIME // k)
     for start in range(0, len(scores), at_a_time):
         block = scores[start : start + at_a_time]
-        wanted = [
-            [score.canonical, k - 1, _SEED] if score.log_likelihood is not None else ["", 0, 0] for score in block
-        ]
-        others = pool.map("random_forms", wanted, "random SMILES")
-        forms = [[score.canonical, *(found or [])] for score, found in zip(block, others, strict=True)]
+        others = _random_forms([score.canonical for score in block if score.log_likelihood is not None], k - 1, pool)
+        lost = {smiles for smiles, found in others.items() if found is None}
+        forms = [[score.canonical, *(others.get(score.canonical) or [])] for score in block]
         values = generator.log_likelihood([form for own in forms for form in own])
         parts = np.split(values, np.cumsum([len(own) for own in forms])[:-1])
         for score, part in zip(block, parts, strict=True):
             known = part[~np.isnan(part)]
             if score.log_likelihood is None or not len(known):
                 yield score
+            elif score.canonical in lost:
+                yield score._replace(note="; ".join(filter(None, [score.note, f"no sum: {cleaning.LOST}"])))
             else:
                 yield score._replace(strings=len(known), log_likelihood_strings=_log_sum(known))
+
+
+def _random_forms(canonical: Sequence[str], most: int, pool: Workers) -> dict[str, list[str] | None]:
+    """Up to `most` distinct random SMILES of each molecule, fewer of a small one; None where RDKit hung or crashed.
+
+    All that a molecule still lacks is drawn again, some hundred at a time, each with a seed of its own.
+    """
+    found: dict[str, dict[str, None]] = {smiles: {} for smiles in canonical}
+    lost: set[str] = set()
+    for attempt in range(_TRIES):
+        lacking = [smiles for smiles, forms in found.items() if smiles not in lost and len(forms) < most]
+        wanted = [
+            [smiles, min(_DRAWS, most - first), _SEED + attempt + _TRIES * number]
+            for smiles in lacking
+            for number, first in enumerate(range(0, most, _DRAWS))
+        ]
+        drawn = pool.map("random_forms", wanted, "random SMILES", at_a_time=max(1, _DRAWS // max(1, most)))
+        for item, forms in zip(wanted, drawn, strict=True):
+            if forms is None:
+                lost.add(str(item[0]))
+            else:
+                found[str(item[0])].update(dict.fromkeys(forms))
+    return {smiles: None if smiles in lost else list(forms)[:most] for smiles, forms in found.items()}
 
 
 def _log_sum(values: npt.NDArray[np.float64]) -> float:

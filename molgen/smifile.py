@@ -13,6 +13,8 @@ from molgen.lines import Lines
 from molgen.rows import Notes, Row
 
 _TOKEN = re.compile(r"\[[^\[\]\s]+\]|Br|Cl|[BCNOPSFIbcnops]|%\d\d|[-=#$:/\\.()+~*@?>\d]")
+# Beside the names of columns, what a heading may be made of.
+_WORDS = {"structure", "structures", "molecule", "mol", "compound", "compounds"}
 _ATOM = re.compile(r"\[|[A-Za-z]")
 _JOINED = "lines of tokens with spaces between, joined"
 _PIECES = "lines of pieces with spaces between, joined"
@@ -20,6 +22,7 @@ _COMMA = (
     "lines with a comma or semicolon behind a molecule, taken whole and so invalid (a table needs a heading: smiles,…)"
 )
 _QUOTES = "lines in quotes, taken whole and so invalid (remove the quotes)"
+_MARKS = "lines of tokens behind what is no token, invalid (remove marks such as <s>)"
 _SECOND = "lines whose first field is no molecule while the second is one"
 _SPACED = "cells with a space, taken whole and so invalid"
 
@@ -43,6 +46,8 @@ def smi_rows(lines: Lines, notes: Notes) -> Iterator[Row]:
             notes.add(_JOINED, f"line {number}", line)
             yield Row(number, "".join(line.split()[:tokens]), " ".join(line.split()[tokens:]), "")
             continue
+        if smiles[0] in "\"'":
+            notes.add(_QUOTES, f"line {number}", line)
         name = rest[0] if rest else ""
         if name.startswith("|"):  # a CXSMILES part belongs to the molecule; what follows it is the name
             extension, bar, name = name[1:].partition("|")
@@ -60,9 +65,6 @@ def is_heading(line: str) -> bool:
         not molecules.parse(fields[0])
         and all(plain(field) in _WORDS or "smiles" in plain(field) or is_title(field) for field in fields)
     )
-
-
-_WORDS = {"structure", "structures", "molecule", "mol", "compound", "compounds"}
 
 
 def line_samples(lines: Lines, notes: Notes) -> list[str]:
@@ -83,6 +85,8 @@ def line_samples(lines: Lines, notes: Notes) -> list[str]:
             notes.add(_QUOTES, place, line)
         elif _behind_comma(fields[0]):
             notes.add(_COMMA, place, line)
+        elif _tokens(fields[1:]) and not molecules.parse(fields[0]):
+            notes.add(_MARKS, place, line)
         elif len(fields) > 1 and not molecules.parse(fields[0]) and _is_molecule(fields[1]):
             notes.add(_SECOND, place, line)
         samples.append(_join(fields) if joined else fields[0] if fields else "")
@@ -130,13 +134,13 @@ def _tokens(fields: Sequence[str]) -> int:
 
 
 def _is_in_pieces(fields: Sequence[str]) -> bool:
-    """Whether a line is a molecule in pieces of several tokens each, which alone are not all molecules."""
-    return (
-        len(fields) > 1
-        and not any(_TOKEN.sub("", field) for field in fields)
-        and molecules.parse("".join(fields)) is not None
-        and not all(map(molecules.parse, fields))
-    )
+    """Whether a line is a SMILES in pieces of several tokens each: parentheses go from one to another, or together they
+    are a molecule, and alone not each of them is one."""
+    if len(fields) < 2 or any(_TOKEN.sub("", field) for field in fields):
+        return False
+    if any(field.count("(") != field.count(")") for field in fields):
+        return True
+    return molecules.parse("".join(fields)) is not None and not all(map(molecules.parse, fields))
 
 
 def _behind_comma(field: str) -> bool:

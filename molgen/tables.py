@@ -12,7 +12,7 @@ from typing import BinaryIO
 from molgen import molecules
 from molgen.columns import SMILES_NAMES, molecule_cells, no_columns, plain, smiles_columns
 from molgen.conditions import Condition
-from molgen.delimited import above_heading, delimited_rows, heading_cells
+from molgen.delimited import above_heading, delimited_rows, heading_cells, without_mark
 from molgen.errors import MolgenError
 from molgen.lines import Lines, opened, raw_lines, text_line
 from molgen.parquet_rows import parquet_rows
@@ -131,7 +131,7 @@ def _begins_table(head: list[tuple[int, bytes]], source: str, wanted: str | None
         return True
     texts = (text_line(number, line, source) for number, line in head)
     line = next((text for text in texts if not above_heading(text)), "")
-    cells, separator = heading_cells(line.lstrip("#").lstrip())
+    cells, separator = heading_cells(without_mark(line))
     if len(cells) < 2:
         return False
     if found := smiles_columns(cells):

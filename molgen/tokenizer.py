@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 import re
 import warnings
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from molgen.errors import MolgenError
+from molgen.files import content_of
 
 PAD, BOS, EOS = 0, 1, 2
 SPECIAL = ("<pad>", "<bos>", "<eos>")
@@ -21,14 +23,19 @@ SPECIAL = ("<pad>", "<bos>", "<eos>")
 RANDOM = "<random>"
 # Random SMILES open more rings at a time than canonical ones.
 RING_LABELS = (*"123456789", *(f"%{n}" for n in range(10, 20)))
+MOST_BYTES = 2**26
+"""Of a tokenizer file, far beyond what one holds."""
 _MOST_TOKENS = 60_000
 
 
 def deepchem_pattern() -> str:
     """The token pattern of DeepChem's BasicSmilesTokenizer (after Schwaller et al. 2019, Molecular Transformer).
 
-    The only place that imports deepchem, which takes seconds and says much that concerns no one here.
+    The only place that imports deepchem, which takes seconds and says much that concerns no one here. The settings of
+    logging and warnings are afterwards what they were before.
     """
+    root = logging.root
+    disabled, level, handlers = root.manager.disable, root.level, list(root.handlers)
     logging.disable(logging.CRITICAL)
     try:
         with (
@@ -45,7 +52,9 @@ def deepchem_pattern() -> str:
             f"deepchem cannot be imported: {error}", "pip install deepchem==2.8.0 on Python 3.11"
         ) from None
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(disabled)
+        root.setLevel(level)
+        root.handlers[:] = handlers
 
 
 class TokenPattern:
@@ -165,10 +174,10 @@ class SmilesTokenizer:
         )
 
     @classmethod
-    def load(cls, path: Path) -> "SmilesTokenizer":
+    def load(cls, path: str | os.PathLike[str]) -> "SmilesTokenizer":
         """Reads a file of what `to_json` gave. Raises MolgenError for anything else."""
         try:
-            return cls.of_json(path.read_text(encoding="utf-8"))
+            return cls.of_json(content_of(Path(path), MOST_BYTES, follow=True).decode())
         except (OSError, ValueError) as error:
             raise MolgenError(f"{path}: not a tokenizer file: {error}", "train again, or restore the file") from None
 

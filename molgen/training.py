@@ -41,7 +41,7 @@ from molgen.optim import (
 from molgen.plots import draw_curves
 from molgen.processes import Team, duration, memory_used, processes, say, silent
 from molgen.resuming import Progress, check_unchanged, made_with_now, progress_of
-from molgen.runs import CURVES, STATE, Run, at_work
+from molgen.runs import CURVES, LOG, STATE, Run, at_work
 from molgen.signals import signals_held
 from molgen.starting import check_directory, encoded_source, prepare, prepare_encoded, settled
 from molgen.threads import at_once, shared_threads
@@ -134,6 +134,11 @@ def _loop(
         progress = progress_of(run, load_state(run.path / STATE, models, optimizer))
     if progress.epoch:
         log = [row for row in run.log() if row["epoch"] <= progress.epoch]
+        if len(log) != progress.epoch:
+            raise MolgenError(
+                f"{run.path / LOG}: has {len(log)} of the {progress.epoch} epochs that are done",
+                "restore the file, or train again",
+            )
         if team.leads:
             run.write_log(log)  # a kill may have left a row of an epoch that the state does not have
     if progress.step:
@@ -143,6 +148,8 @@ def _loop(
         before = likelihood(model, validation, device, team=team)
         say(f"before the first step: validation NLL {before.mean_nll:.2f}, top-1 {before.top1:.3f}")
     began, drawn, saved = time.monotonic() - progress.seconds, -math.inf, time.monotonic()
+    reached = 0, torch.zeros(())
+    """Steps of the epoch that is trained, and its NLL: what a state says if a signal comes while it is validated."""
     forecast = _Forecast(len(fixed) / config.batch_size, progress, config)
 
     def save() -> None:
@@ -151,28 +158,43 @@ def _loop(
         if team.leads:
             save_state(run.path / STATE, models, optimizer, vars(progress), made_with)
 
+    def save_amid_epoch(steps: int, nll: float) -> None:
+        progress.step_of_epoch, progress.nll_of_epoch = steps, nll
+        norm = sum(float(parameter.detach().double().square().sum()) for parameter in model.parameters())
+        _check_finite(norm, "norm of the weights", progress)
+        save()
+
     def after_step(nll: Tensor) -> None:
+        nonlocal reached
+        reached = progress.step_of_epoch, nll
         if average:
             average.update(model, progress.step)
         forecast.after_step(progress)
         overdue = team.leads and time.monotonic() - saved > _SECONDS_BETWEEN_STATES
         wanted = team.largest(2 * signals.received + overdue)  # by any process, in one message
         if wanted:
-            progress.nll_of_epoch = float(team.sum(np.array(float(nll))))
-            norm = sum(float(parameter.detach().double().square().sum()) for parameter in model.parameters())
-            _check_finite(norm, "norm of the weights", progress)
-            save()
+            save_amid_epoch(progress.step_of_epoch, float(team.sum(np.array(float(nll)))))
         if wanted > 1:
             signals.leave(wanted // 2)
 
+    def in_validation() -> None:
+        """A signal leaves a state in which all steps of the epoch are done, and its validation comes next."""
+        if signals.received:
+            steps, nll = reached
+            save_amid_epoch(steps, float(nll))
+            signals.leave(signals.received)
+
     with (
         signals_held() as signals,
-        fresh_corpora(canonical, fixed, tokenizer, pool, config, model.context, progress.epoch, team) as corpora,
+        fresh_corpora(
+            canonical, fixed, tokenizer, pool, config, model.context, progress.epoch, team, signals
+        ) as corpora,
     ):
         while progress.epoch < config.epochs and not _out_of_patience(progress, config):
             corpus, replaced = next(corpora)
+            reached = progress.step_of_epoch, torch.tensor(progress.nll_of_epoch)
             train_nll, speed = train_epoch(model, optimizer, corpus, config, progress, device, team, after_step)
-            held_out = likelihood(kept, validation, device, team=team)
+            held_out = likelihood(kept, validation, device, team=team, between=None if team.size > 1 else in_validation)
             _check_finite(held_out.mean_nll, "validation NLL", progress)  # before anything of this epoch is saved
             progress.epoch += 1
             progress.canonical_instead += replaced

@@ -25,7 +25,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import bench_table as rows
-from bench_table import COLUMNS, HEADINGS, TARGETS, Figures, Rounds, add_floors, medians, ratio, replaced, table
+from bench_table import (
+    COLUMNS,
+    HEADINGS,
+    NO_BF16,
+    TARGETS,
+    Figures,
+    Rounds,
+    add_floors,
+    medians,
+    ratio,
+    replaced,
+    table,
+)
 
 # Nothing heavy is imported here: a child's peak of memory starts at its parent's.
 
@@ -62,6 +74,8 @@ class Bench:
         self.rounds: Rounds = {}
         self.broken: dict[str, str] = {}
         """Contestants that could not be prepared, and why."""
+        self.bf16 = True
+        """Whether the machine has units for bf16; without, PyTorch takes minutes for one product."""
 
     def perform(self, entries: Sequence[Entry]) -> None:
         """Measures entries in turn. A peer may fail, and the table says so; molgen may not."""
@@ -73,6 +87,8 @@ class Bench:
             try:
                 if who in self.broken:
                     raise FailedError(self.broken[who])
+                if not self.bf16 and group[0].job.get("precision") == "bf16":
+                    raise FailedError(NO_BF16)
                 results = self._measure(group)
             except FailedError as error:
                 if who == "ours":
@@ -177,7 +193,9 @@ def preparation(args: argparse.Namespace, base: Figures) -> list[Entry]:
     return [*entries, Entry("prepare", "facts", "ours", base | {"task": "facts"})]
 
 
-def one_round(args: argparse.Namespace, base: Figures, namesake: str, number: int) -> list[Entry]:
+def one_round(
+    args: argparse.Namespace, base: Figures, namesake: str, number: int, has_bf16: bool = True
+) -> list[Entry]:
     """What each round measures."""
     cuda, quick = args.device == "cuda", args.quick
     train = base | {"task": "train", "seed": number, "seconds": 0.2 if quick else 3.0}
@@ -188,7 +206,7 @@ def one_round(args: argparse.Namespace, base: Figures, namesake: str, number: in
     fp32, bf16, same = {"precision": "fp32"}, {"precision": "bf16"}, {"network": "source"}
     ten: tuple[str, ...] = ("sample", base["run"], "-n", "10", "--device", args.device)
     entries = [
-        Entry("machine", "large products", "ours", base | {"task": "matrix"}),
+        Entry("machine", "large products", "ours", base | {"task": "matrix"} | ({} if has_bf16 else fp32)),
         Entry("training", rows.OURS, "ours", train),
         Entry("training", rows.GPT2_FP32, "transformers", train | fp32),
         Entry("sampling", rows.OURS, "ours", sample | {"batches": own}),
@@ -288,8 +306,9 @@ def measured(args: argparse.Namespace) -> Figures:
         base: Figures = {"folder": temporary, "run": str(trained), "device": args.device}
         base["molecules"] = 20_000 if args.device == "cuda" else 6_200
         bench.perform(preparation(args, base))
+        bench.bf16 = bench.rounds["prepare"]["facts"][0]["bf16"]
         for number in range(args.rounds):
-            bench.perform(one_round(args, base, namesake, number))
+            bench.perform(one_round(args, base, namesake, number, bench.bf16))
     prepared = bench.rounds.pop("prepare")
     add_floors(bench.rounds)
     summary = medians(bench.rounds)

@@ -8,6 +8,7 @@ GPT2_FP32, GPT2_BF16 = "transformers GPT-2, fp32", "transformers GPT-2, bf16"
 NAMESAKE = "molgen 0.2.0"
 SOURCE, SAME = "source text's way", "its network by molgen"
 FLOOR_FP32, FLOOR_BF16 = "arithmetic alone, fp32", "arithmetic alone, bf16"
+NO_BF16 = "this machine has no units for bf16"
 START, END = "<!-- bench: start -->", "<!-- bench: end -->"
 
 Figures = dict[str, Any]
@@ -116,6 +117,9 @@ def add_floors(rounds: Rounds) -> None:
         for row, precision in ((FLOOR_FP32, "fp32"), (FLOOR_BF16, "bf16")):
             floors = rounds[section][row] = []
             for rate, own in zip(rates, ours, strict=True):
+                if precision not in rate:
+                    floors.append({"failed": NO_BF16})
+                    continue
                 tokens = rate[precision] * 1e9 / (operations * own["weights"])
                 faster = tokens / own["tokens_per_second"]
                 floor = {"weights": own["weights"], "tokens_per_second": tokens}

@@ -1,5 +1,6 @@
 """The benchmark's arithmetic by hand, and its quick mode from end to end."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from molgen.runs import Run
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
+from bench import Bench, Entry, one_round  # noqa: E402
+from bench_peers import matrix  # noqa: E402
 from bench_table import (  # noqa: E402
     END,
     START,
@@ -128,3 +131,24 @@ def test_the_quick_benchmark_runs_and_writes_what_it_measured(small_run: Run, tm
     assert results["rounds"]["start-up"]["molgen sample -n 10"][0]["wall_seconds"] > 0
     assert results["rounds"]["machine"]["large products"][0].keys() >= {"fp32", "bf16"}
     assert done.stdout.strip() in document.read_text()
+
+
+def test_without_units_for_bf16_its_rows_say_so_and_nothing_is_measured_in_it(tmp_path: Path) -> None:
+    made_up = rounds([5.0], [1.0])
+    del made_up["machine"]["large products"][0]["bf16"]
+    add_floors(made_up)
+    asks = Bench(tmp_path, {}, "", together=False)
+    asks.bf16 = False
+    asks.perform([Entry("training", "transformers GPT-2, bf16", "transformers", {"precision": "bf16"})])
+    made_up["training"] |= asks.rounds["training"]
+    lines = table(made_up).splitlines()
+    for row in ("transformers GPT-2, bf16", "arithmetic alone, bf16"):
+        shown = [line for line in lines if line.strip().startswith(row)]
+        assert shown
+        assert all(line.endswith("not measured: this machine has no units for bf16") for line in shown)
+    assert not [line for line in lines if "/ transformers GPT-2, bf16" in line]
+    arguments = argparse.Namespace(device="cpu", quick=False)
+    entries = one_round(arguments, {"folder": "", "run": ""}, "", 0, has_bf16=False)
+    (products,) = [entry for entry in entries if entry.section == "machine"]
+    assert products.job["precision"] == "fp32"
+    assert matrix(Job(task="matrix", who="ours", folder="", precision="fp32")).keys() == {"fp32"}

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import molgen
-from molgen import cache
 from molgen.benchmarks import Sets, run_benchmarks
 from molgen.benchmarks import parts as parts_of
 from molgen.datasets import reference_smiles
@@ -83,25 +82,6 @@ def test_a_reference_set_is_computed_once(training: list[str], library: Library,
     assert again.strings("canonical") == first.strings("canonical")
     with pytest.raises(TypeError):
         library.part_of(MoleculeSet.of("training", training[1:]), 50, "random", ["canonical"])
-
-
-def test_a_damaged_cache_file_is_computed_anew_and_a_pickled_one_is_never_read(tmp_path: Path) -> None:
-    arrays = {"a": np.arange(3)}
-    for damage in (b"", b"PK nonsense", b"x" * 1_000):
-        cache.cached(tmp_path, "x", ["key"], lambda: arrays)
-        (file,) = tmp_path.glob("x-*.npz")
-        file.write_bytes(damage)
-        assert cache.cached(tmp_path, "x", ["key"], lambda: arrays)["a"].tolist() == [0, 1, 2]
-    np.savez(file.open("wb"), a=np.array([{"object"}], object))
-    assert cache.cached(tmp_path, "x", ["key"], lambda: arrays)["a"].tolist() == [0, 1, 2]
-    assert cache.to_strings(cache.from_strings(["a", "", "b c"])) == ["a", "", "b c"]
-
-
-def test_a_cache_that_cannot_be_written_is_said_and_does_no_harm(tmp_path: Path, capsys) -> None:
-    (tmp_path / "file").write_text("")
-    arrays = cache.cached(tmp_path / "file" / "folder", "x", ["key"], lambda: {"a": np.arange(3)})
-    assert arrays["a"].tolist() == [0, 1, 2]
-    assert "cannot be kept" in capsys.readouterr().err
 
 
 def test_histograms_count_shares_and_keep_outliers() -> None:

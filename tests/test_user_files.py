@@ -5,10 +5,13 @@ import csv
 import gzip
 import io
 import json
+import random
 from pathlib import Path
 
 import pytest
 from conftest import Cli, Done
+
+import molgen
 
 CASES = Path(__file__).parent / "cases"
 ALL = ["--set", "data.min_token_count=1"]
@@ -55,6 +58,22 @@ def test_stray_quotes_in_a_tab_separated_file_swallow_no_row(cli: Cli, name: str
     lines = (CASES / name).read_text().splitlines()[1:]
     assert column(kept, "BindingDB Ligand Name") == [line.split("\t")[2] for line in lines]
     assert f"{rows} rows, {rows} molecules" in done.err
+
+
+def test_no_mixture_of_quotes_in_a_tab_separated_file_costs_a_row(cli: Cli) -> None:
+    draw = random.Random(0)
+    pieces = ['"', '""', "a", 'b"c', " ", "'", ",", "5' 6\""]
+    names = ["".join(draw.choices(pieces, k=draw.randrange(4))) for _ in range(400)]
+    lines = [f"{i}\t{name}\tCCO\t{name}" for i, name in enumerate(names)]
+    Path("x.tsv").write_text("\n".join(["id\tNote\tSMILES\tMore", *lines]) + "\n")
+    kept, done = cleaned(cli, "x.tsv", "--set", "data.duplicates=keep")
+    assert column(kept, "id") == [str(i) for i in range(400)]
+    for note, name in zip(column(kept, "Note"), names, strict=True):
+        inside = name[1:-1]
+        enclosed = len(name) > 1 and name[0] == name[-1] == '"' and '"' not in inside.replace('""', "")
+        assert note == (inside.replace('""', '"') if enclosed else name)
+    assert "400 rows, 400 molecules" in done.err
+    assert "x.tsv: " not in done.err
 
 
 @pytest.mark.parametrize("suffix", [".tsv", ".txt", ".csv"])
@@ -164,6 +183,9 @@ def test_they_are_told_whatever_else_the_condition_asks(cli: Cli) -> None:
         assert "3 of 6 cells of dose are no numbers" in done.err, where
         assert "'~5' (line 2)" in done.err
         assert "1 of 6 cells of dose are empty" in done.err
+    both = cli("data", "describe", "x.csv", "--where", "dose > 5 or dose == '~5'", "--set", "data.split=random", *ALL)
+    assert "3 of 6 cells of dose are no numbers" in both.err
+    assert "dropped: 3 not chosen" in both.out
     none = cli("data", "describe", "x.csv", "--where", "kind == 'b'", "--set", "data.split=random", *ALL)
     assert "cells" not in none.err
 
@@ -200,14 +222,14 @@ def test_numbers_that_may_be_a_thousand_times_as_much_are_refused(cli: Cli, mark
     lines = [f"{smiles}{mark}{cell}" for smiles, cell in zip(ACIDS, cells, strict=False)]
     Path("x.csv").write_text("\n".join([f"smiles{mark}dose", *lines]) + "\n")
     message = refused(cli("data", "describe", "x.csv", "--where", "dose > 1", *ALL))
-    assert "of dose may mean a thousand times as much" in message
-    assert "'1" in message
+    assert "1 of 2 cells of dose, such as '1" in message
+    assert "may mean a thousand times as much" in message
 
 
 def test_a_thousands_point_beside_decimal_commas_is_refused(cli: Cli) -> None:
     message = refused(cli("data", "describe", CASES / "german.csv", "--where", "`IC50 (nM)` < 1500", *ALL))
-    assert "line 2: '1.000' of IC50 (nM) may mean a thousand times as much" in message
-    assert "'5,00' (line 2)" in message
+    assert "60 of 60 cells of IC50 (nM), such as '1.000' (line 2), may mean a thousand times as much" in message
+    assert "beside '5,00' (line 2)" in message
 
 
 def test_the_properties_of_an_sd_file_are_counted_like_cells(cli: Cli) -> None:
@@ -240,6 +262,7 @@ def test_eval_never_scores_the_first_piece_of_a_line(cli: Cli, name: str) -> Non
         (["C c 1 c c c c c 1", "C ( C", "O"], 2),
         (["C c 1 c c c c c 1\tm7", "C C O ethanol", "[Na+] . [Cl-]"], 3),
         (["CC (= O)O", "c1cc ccc1", "C C O", "CC ) O"], 3),  # pieces of several tokens
+        (["CC (= O)O", "CC( C(C", "C) CC", "CCN( C"], 1),  # of a poor model
         (["CCO 1", "C 1", "CC (S)", "CCO CHEMBL2", "CN |c:1| x"], 5),  # names
         (["CCO;1.5", "CCN;2.5"], 0),
         (["'CCO'", "'CCN'"], 0),
@@ -252,6 +275,18 @@ def test_a_line_is_one_molecule_and_its_name_or_invalid(cli: Cli, lines: list[st
     Path("x.smi").write_text("\n".join(lines) + "\n")
     samples, found, _ = evaluated(cli, "x.smi")
     assert (samples, found) == (len(lines) - (lines[0] == "SMILES"), valid)
+
+
+def test_a_string_with_a_space_is_invalid_from_python_too() -> None:
+    found = molgen.evaluate(["C c 1 c c c c c 1", "CCO ethanol", "CN |c:0|", "CCO"]).to_json()
+    assert (found["n_samples"], found["n_valid"]) == (4, 2)
+
+
+def test_marks_before_tokens_are_told(cli: Cli) -> None:
+    Path("x.smi").write_text("<s> C C O </s>\n<s> C C N </s>\n")
+    samples, valid, done = evaluated(cli, "x.smi")
+    assert (samples, valid) == (2, 0)
+    assert "lines of tokens behind what is no token, invalid (remove marks such as <s>): 2" in done.err
 
 
 def test_a_cell_with_a_space_is_no_first_piece_either(cli: Cli) -> None:
@@ -307,6 +342,14 @@ def test_no_column_of_the_source_hides_one_of_the_output(cli: Cli) -> None:
         "note": "a",
         "note_2": "b",
     }
+
+
+def test_a_table_without_heading_keeps_its_other_cells(cli: Cli) -> None:
+    Path("x.csv").write_text("".join(f"x-{i},{smiles},{i}\n" for i, smiles in enumerate(ACIDS)))
+    kept, _ = cleaned(cli, "x.csv")
+    assert column(kept) == ACIDS
+    assert column(kept, "column 1") == ["x-0", "x-1", "x-2", "x-3"]
+    assert column(kept, "column 3") == ["0", "1", "2", "3"]
 
 
 def test_clean_keeps_the_properties_of_an_sd_file_and_the_columns_of_parquet(cli: Cli) -> None:
@@ -375,10 +418,10 @@ def test_line_ends_change_nothing(cli: Cli, name: str, end: str) -> None:
 
 
 def test_a_file_of_old_line_ends_may_be_longer_than_a_line(cli: Cli) -> None:
-    lines = [f"{'C' * (i % 7 + 1)}O,{'x' * 100}{i}" for i in range(15_000)]
+    lines = [f"{'C' * (i % 7 + 1)}O,{'x' * 1_000}{i}" for i in range(1_500)]
     Path("x.csv").write_text("\r".join(["smiles,name", *lines]))
     done = cli("data", "describe", "x.csv", *ALL)
-    assert "15,000 rows, 7 molecules" in done.out
+    assert "1,500 rows, 7 molecules" in done.out
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.smi"])
@@ -409,6 +452,16 @@ def test_a_heading_may_begin_with_the_comment_mark(cli: Cli) -> None:
         extra = "7," if heading.startswith("#,") else ""
         Path("x.csv").write_text(heading + "\n" + "".join(f"{extra}{s},i{i}\n" for i, s in enumerate(ACIDS)))
         assert column(cleaned(cli, "x.csv")[0]) == ACIDS
+
+
+def test_the_first_column_may_have_no_name(cli: Cli) -> None:
+    for mark, name in (("\t", "x.tsv"), (",", "x.csv"), ("\t", "x.txt")):
+        rows = "".join(f"{i}{mark}{smiles}{mark}n{i}\n" for i, smiles in enumerate(ACIDS))
+        Path(name).write_text(f"{mark}SMILES{mark}name\n" + rows)  # as pandas writes its index
+        kept, done = cleaned(cli, name)
+        assert column(kept) == ACIDS
+        assert column(kept, "") == ["0", "1", "2", "3"]
+        assert f"{name}: " not in done.err
 
 
 def test_a_title_above_a_heading_is_refused_with_the_line_of_the_heading(cli: Cli) -> None:
