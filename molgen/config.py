@@ -40,6 +40,8 @@ _AS_PUBLISHED: dict[str, Any] = {
     "elements": None,
     "require_carbon": False,
     "min_token_count": 1,
+    "stereo_groups": "as_drawn",
+    "rules": 1,
 }
 
 
@@ -61,11 +63,13 @@ class DataConfig(Section):
     duplicates: Literal["drop", "keep"] = "drop"
     """What happens to the second and later copies of a string."""
     fragments: Literal["keep", "drop", "largest"] = "largest"
-    """Salts and mixtures: keep them, drop them, or cut them to the largest fragment, an organic one first."""
+    """Salts and mixtures: keep them, drop them, or cut them to the largest fragment that is no counter-ion or solvent."""
     charges: Literal["keep", "neutralise"] = "neutralise"
     """Neutralise: protons are added or taken where that removes a charge."""
     stereo: Literal["keep", "strip"] = "keep"
-    """Configuration of centres and double bonds; groups of enhanced stereo are flattened to what is drawn anyway."""
+    """Configuration of centres and double bonds."""
+    stereo_groups: Literal["undefined", "as_drawn"] = "undefined"
+    """Centres known only relative to each other (racemates, `&1`; one enantiomer, `o1`): undefined, or as drawn."""
     isotopes: Literal["keep", "strip", "drop"] = "strip"
     """Labelled atoms: keep them, make them natural, or drop their molecules."""
     radicals: Literal["keep", "drop"] = "drop"
@@ -87,13 +91,15 @@ class DataConfig(Section):
     max_tokens: int | None = Field(None, ge=1)
     """Longer molecules are dropped and counted; null: the model's context."""
     split: Literal["grouped", "random"] = "grouped"
-    """Grouped: molecules with the same neutral, stereo-free parent stay on one side. Random: string by string."""
+    """Grouped: molecules whose neutral, stereo-free parents are tautomers stay on one side. Random: string by string."""
     split_seed: int = Field(0, ge=0, lt=2**63)
     """Draws the split. The training seed never does."""
     train_size: int | None = Field(None, ge=1)
     """Training molecules; null: 80 % of fewer than 5,000 molecules, else 90 %, or all of a file's own split."""
     validation_size: int | None = Field(None, ge=1)
     """Validation molecules; null: half of what training leaves, or a file's own. The rest is the test split."""
+    rules: Literal[1, 2] = 2
+    """Version of the rules for salts, groups and order of tests. 1: up to molgen 0.1 (docs/definitions.md says how)."""
     vocabulary: Literal["train", "all"] = "train"
     """The molecules whose tokens make the vocabulary."""
 
@@ -331,6 +337,18 @@ def validate(values: Any, name: str) -> Config:
             message = f"{path}: {first['msg']}" if path else first["msg"]
             message += "" if isinstance(first["input"], dict | BaseModel) else f", got {first['input']!r}"
         raise MolgenError(f"{name}: {message}", hint) from None
+
+
+def saved(values: Any) -> Any:
+    """Plain values of a configuration, or of its `data` section, that an earlier version may have saved.
+
+    What it does not say is what that version did, not the default of today.
+    """
+    if not isinstance(values, dict):
+        return values
+    if isinstance(values.get("data"), dict):
+        return values | {"data": saved(values["data"])}
+    return {"rules": 1, "stereo_groups": "as_drawn"} | values if "source" in values else values
 
 
 def differing(one: Config, other: Config) -> list[str]:

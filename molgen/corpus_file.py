@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError
 
 from molgen.batches import Corpus, Rows
 from molgen.cleaning import UNKNOWN_TOKEN
-from molgen.config import NAMED, DataConfig, Section
+from molgen.config import NAMED, DataConfig, Section, saved
 from molgen.datasets import SPLITS, Molecule, Summary
 from molgen.errors import MolgenError
 from molgen.files import opened, replacing
@@ -88,7 +88,7 @@ class CorpusFile:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self.tokenizer = SmilesTokenizer.of_json(header.metadata.tokenizer)
             self.summary = Summary.model_validate_json(header.metadata.summary)
-            data = DataConfig.model_validate(json.loads(header.metadata.data))
+            data = DataConfig.model_validate(saved(json.loads(header.metadata.data)))
             self._place(8 + length, header)
         except OSError as error:
             raise MolgenError(f"{path}: cannot be read: {error.strerror}", "restore the file, or encode anew") from None

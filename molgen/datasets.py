@@ -187,7 +187,7 @@ def reference_smiles(source: str, split: str) -> list[str]:
     """What a comparison with MOSES data or with a file takes: a named split as it is, uncleaned, or a whole file."""
     if source in ("moses", "moses-mini"):
         return [row.smiles for row in _rows(DataConfig(source=source)) if row.split == split]
-    return [cleaning.cut_extension(row.smiles)[0] for row in read_rows(source)]
+    return [cleaning.undefined(row.smiles)[0] for row in read_rows(source)]
 
 
 def account(dropped: Sequence[Dropped]) -> list[str]:
@@ -223,8 +223,7 @@ def _rows(config: DataConfig, cells: bool = False) -> Iterator[Row]:
 def _clean(
     rows: Sequence[Row], config: DataConfig, longest: int, pattern: str, pool: Workers, familiar: Set[str]
 ) -> tuple[list[tuple[Row, str]], list[Dropped]]:
-    cut = [cleaning.cut_extension(row.smiles) for row in rows]
-    texts = [smiles for smiles, _ in cut]
+    texts = [row.smiles for row in rows]
     settings = cleaning.settings(config, longest, pattern)
 
     def columns() -> cache.Arrays:
@@ -253,12 +252,15 @@ def _clean(
             if not reasons[i]:  # a string may stand in two splits of a file; it stays in the first
                 reasons[i] = cleaning.DUPLICATE if one in seen else ""
                 seen.add(one)
+    for i, row in enumerate(rows):
+        if row.problem and reasons[i] == cleaning.EMPTY:
+            reasons[i] = row.problem
     for i in _with_rare_tokens(smiles, reasons, config.min_token_count, pattern, familiar):
         reasons[i] = cleaning.RARE_TOKEN
     kept: list[tuple[Row, str]] = []
     dropped: list[Dropped] = []
-    for i, (row, (_, extension)) in enumerate(zip(rows, cut, strict=True)):
-        told = [reasons[i]] if reasons[i] else [extension, *changes[i].split(";")]
+    for i, row in enumerate(rows):
+        told = [reasons[i]] if reasons[i] else changes[i].split(";")
         dropped += [Dropped(row.number, row.name, row.smiles, one) for one in told if one]
         if not reasons[i]:
             kept.append((row._replace(smiles=smiles[i]), groups[i]))

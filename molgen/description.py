@@ -19,13 +19,14 @@ from rdkit.Chem import QED, Descriptors, FilterCatalog, Fragments, rdFingerprint
 from rdkit.Chem.Scaffolds import MurckoScaffold
 
 from molgen import molecules
+from molgen.standardise import parent_of, tautomer_of
 
 _chem: Any = Chem  # these have no type hints, or too narrow ones
 _murcko: Any = MurckoScaffold
 _qed: Any = QED
 _descriptors: Any = Descriptors
 
-VERSION = "1"
+VERSION = "2"
 """Goes up when a part or a cached table changes its meaning, so that what was cached is computed anew."""
 GUACAMOL_DESCRIPTORS = (
     "BertzCT",
@@ -51,32 +52,16 @@ def describe(smiles: str, parts: Sequence[str], alert_folder: str = "") -> dict[
     """The named parts of a valid molecule, or {"failure": cause} of an invalid one.
 
     Every part is listed in `PARTS`. `alert_folder` holds mcf.csv and wehi_pains.csv of MOSES, for `filters`.
-    A cause is empty, syntax, kekulisation, valence or not ASCII.
+    A cause is what `molecules.failure` says.
     """
     molecule = molecules.parse(smiles)
     if molecule is None:
-        return {"failure": failure(smiles)}
+        return {"failure": molecules.failure(smiles)}
     with molecules.quiet():
         return {
             part: moses_filters(molecule, alert_folder) if part == "filters" else PARTS[part](molecule)
             for part in parts
         }
-
-
-def failure(smiles: str) -> str:
-    """Why RDKit makes no molecule of a string: empty, not ASCII, syntax, kekulisation, valence or other."""
-    if not smiles:
-        return "empty"
-    if not (smiles.isascii() and smiles.isprintable()):
-        return "not ASCII"
-    with molecules.quiet():
-        molecule = Chem.MolFromSmiles(smiles[: molecules.MOST_CHARACTERS], sanitize=False)
-        if molecule is None or len(smiles) > molecules.MOST_CHARACTERS:
-            return "syntax"
-        problems = [problem.GetType() for problem in Chem.DetectChemistryProblems(molecule)]
-    if any("Valence" in problem for problem in problems):
-        return "valence"
-    return "kekulisation" if problems else "other"
 
 
 def flat(molecule: Any) -> str:
@@ -235,7 +220,8 @@ PARTS: dict[str, Callable[[Any], Any]] = {
     "scaffold": scaffold,
     "properties": properties,
     "guacamol": guacamol_descriptors,
-    "parent": molecules.parent_of,
+    "parent": parent_of,
+    "tautomer": tautomer_of,
     "flaws": flaws,
     "elements": elements,
     "charged_atoms": charged_atoms,

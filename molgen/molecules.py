@@ -3,6 +3,7 @@
 Strings in, strings out. No function here changes RDKit's global state: its log is muted around each call.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -14,7 +15,6 @@ import rdkit
 from rdkit import Chem, rdBase
 from rdkit.Chem import Draw
 from rdkit.Chem.Draw import rdMolDraw2D
-from rdkit.Chem.MolStandardize import rdMolStandardize
 
 from molgen.files import write_atomically
 
@@ -27,6 +27,7 @@ _draw: Any = Draw  # has no type hints
 # RDKit's parser recurses: thousands of nested branches would end the process, not raise an error.
 MOST_CHARACTERS = 10_000
 DRAWINGS = (".png", ".svg")
+_BRACKET_SYMBOL = re.compile(r"\[\d*([A-Za-z][a-z]?)(?=[@H+\-:\]\d])")
 
 
 @contextmanager
@@ -60,25 +61,68 @@ def canonical(smiles: str) -> str | None:
     return None if molecule is None else str(Chem.MolToSmiles(molecule))
 
 
-def parent(smiles: str) -> str | None:
-    """Canonical SMILES of the largest fragment, uncharged and without stereo: what a grouped split keeps together.
+def query_of(molecule: Any) -> str:
+    """`bond` or `atom` for what is a pattern (`~`, aromatic-or-double, a list of elements), else an empty string."""
+    if any(bond.HasQuery() for bond in molecule.GetBonds()):
+        return "bond"
+    return "atom" if any(atom.HasQuery() and atom.GetAtomicNum() for atom in molecule.GetAtoms()) else ""
 
-    None where `parse` gives None. A molecule that cannot be uncharged is its own parent.
+
+def without_stereo_at(smiles: str, atoms: Sequence[int]) -> str | None:
+    """A string's molecule, canonical, with no configuration at some of its atoms, numbered from 0 as they are written.
+
+    None where one of the atoms is not there; a string that does not parse stays as it is.
     """
     molecule = parse(smiles)
-    return None if molecule is None else parent_of(molecule)
-
-
-def parent_of(molecule: Any) -> str:
-    """`parent` of a molecule that is parsed already."""
+    if molecule is None:
+        return smiles
     with quiet():
-        try:
-            largest = _standardizers()[0].choose(molecule)
-            neutral = _standardizers()[1].uncharge(largest)
-            Chem.RemoveStereochemistry(neutral)
-            return str(Chem.MolToSmiles(neutral))
-        except (ValueError, RuntimeError):
-            return str(Chem.MolToSmiles(molecule))
+        parameters: Any = Chem.SmilesParserParams()
+        parameters.removeHs = False
+        written = Chem.MolFromSmiles(smiles, parameters)
+        if max(atoms) >= written.GetNumAtoms():
+            return None
+        for number in atoms:
+            atom = written.GetAtomWithIdx(number)
+            atom.SetChiralTag(Chem.ChiralType.CHI_UNSPECIFIED)
+            for bond in atom.GetBonds():  # of an axis or of a double bond that the group names
+                if bond.GetBeginAtomIdx() in atoms and bond.GetEndAtomIdx() in atoms:
+                    bond.SetStereo(Chem.BondStereo.STEREONONE)
+        return canonical(str(Chem.MolToSmiles(written)))
+
+
+def failure(smiles: str) -> str:
+    """Why RDKit makes no molecule of a string.
+
+    empty, not ASCII, syntax, unknown element, kekulisation, valence or other.
+    """
+    if not smiles:
+        return "empty"
+    if not (smiles.isascii() and smiles.isprintable()):
+        return "not ASCII"
+    with quiet():
+        molecule = Chem.MolFromSmiles(smiles[:MOST_CHARACTERS], sanitize=False)
+        if molecule is None or len(smiles) > MOST_CHARACTERS or " " in smiles.strip():
+            return "unknown element" if any(map(_no_element, _BRACKET_SYMBOL.findall(smiles))) else "syntax"
+        return _problem(molecule)
+
+
+def _problem(molecule: Any) -> str:
+    """What keeps a molecule from being sanitised."""
+    problems = [problem.GetType() for problem in Chem.DetectChemistryProblems(molecule)]
+    if any("Valence" in problem for problem in problems):
+        return "valence"
+    return "kekulisation" if problems else "other"
+
+
+def _no_element(symbol: str) -> bool:
+    return symbol.capitalize() not in _elements()
+
+
+@lru_cache(maxsize=1)
+def _elements() -> frozenset[str]:
+    table = Chem.GetPeriodicTable()
+    return frozenset(table.GetElementSymbol(number) for number in range(1, 119)) | {"H", "D", "T"}
 
 
 def random_form(smiles: str, seed: int) -> str | None:
@@ -125,24 +169,42 @@ def add_carbon(smiles: str, seed: int, most: int = 5) -> list[str]:
     return found
 
 
-def from_molblock(block: str) -> str:
-    """Canonical SMILES of a connection table, or an empty string where RDKit does not parse it.
+def from_molblock(block: str) -> tuple[str, str]:
+    """(canonical SMILES of a connection table, "") or ("", why there is none).
 
-    Centres that are known only relative to each other (`or`, `and`) follow as a CXSMILES part, ` |o1:1|`: a SMILES
-    alone would claim one stereoisomer.
+    Why: empty, query bond, query atom, or as `failure` says. Centres that are known only relative to each other (`or`,
+    `and`) follow the SMILES as a CXSMILES part, ` |o1:1|`: a SMILES alone would claim one stereoisomer.
     """
     with quiet():
         try:
+            drawn = Chem.MolFromMolBlock(block, sanitize=False)
+            if drawn is None:
+                return "", _unreadable(block)
+            if not drawn.GetNumAtoms():
+                return "", "empty"
+            if query := query_of(drawn):
+                return "", f"query {query}"
             molecule = Chem.MolFromMolBlock(block)
             if molecule is None:
-                return ""
+                return "", _problem(drawn)
             groups = {group.GetGroupType() for group in molecule.GetStereoGroups()}
             if groups - {Chem.StereoGroupType.STEREO_ABSOLUTE}:
                 only = Chem.CXSmilesFields.CX_ENHANCEDSTEREO
-                return str(Chem.MolToCXSmiles(molecule, Chem.SmilesWriteParams(), only))
-            return str(Chem.MolToSmiles(molecule))
+                return str(Chem.MolToCXSmiles(molecule, Chem.SmilesWriteParams(), only)), ""
+            return str(Chem.MolToSmiles(molecule)), ""
         except (ValueError, RuntimeError):
-            return ""
+            return "", _unreadable(block)
+
+
+def _unreadable(block: str) -> str:
+    """Why RDKit cannot even read a connection table (V2000: the symbol is an atom line's fourth field)."""
+    lines = block.split("\n")
+    if len(lines) < 4 or not "".join(lines[3:]).strip():
+        return "empty"
+    count = lines[3][:3].strip()
+    rows = [line.split() for line in lines[4 : 4 + int(count)]] if count.isdigit() else []
+    symbols = [row[3] for row in rows if len(row) > 3 and row[3].isalpha()]
+    return "unknown element" if any(map(_no_element, symbols)) else "syntax"
 
 
 def draw_grid(smiles: Sequence[str], path: Path, columns: int = 6) -> int:
@@ -174,8 +236,3 @@ def draw_grid(smiles: Sequence[str], path: Path, columns: int = 6) -> int:
 @lru_cache(maxsize=10_000)  # of some 30 KB each, in each worker; of more molecules few would be seen again in time
 def _parsed(smiles: str) -> Any | None:
     return parse(smiles)
-
-
-@lru_cache(maxsize=1)
-def _standardizers() -> tuple[Any, Any]:
-    return rdMolStandardize.LargestFragmentChooser(preferOrganic=True), rdMolStandardize.Uncharger()

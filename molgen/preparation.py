@@ -169,8 +169,7 @@ def _unlimited(smiles: Sequence[str], config: Config, pattern: str, pool: Worker
     split = TokenPattern(pattern).split
     unlimited = config.data.model_copy(update={"max_tokens": None, "split": "random"})
     settings = cleaning.settings(unlimited, _LONGEST_LOOKED_AT, pattern)
-    texts = [cleaning.cut_extension(one)[0] for one in smiles]
-    results = pool.map("clean", texts, **settings)
+    results = pool.map("clean", smiles, **settings)
     return [len(split(result[0]) or ()) for result in results if result and result[0]]
 
 

@@ -54,7 +54,7 @@ def tabulate(smiles: str, columns: Sequence[str]) -> dict[str, Any]:
     """The named properties of a valid molecule (`molblock` and `fingerprint` too), or {"error": cause}."""
     molecule = molecules.parse(smiles)
     if molecule is None:
-        return {"error": description.failure(smiles)}
+        return {"error": molecules.failure(smiles)}
     with molecules.quiet():
         return {name: _PARTS[name](molecule) for name in columns}
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter, ValidationError
 
 from molgen.checkpoint import state_made_with
-from molgen.config import Config, differing, value_of
+from molgen.config import Config, differing, saved, value_of
 from molgen.errors import MolgenError
 from molgen.runs import CONFIG, MOLECULES, STATE, TOKENIZER, Run
 
@@ -51,7 +51,7 @@ def check_unchanged(run: Run, now: dict[str, str]) -> None:
     then = now | state_made_with(run.path / STATE)  # one of an earlier version does not say it
     hint = "restore it, or train into a new directory"
     try:
-        before = Config.model_validate(json.loads(then["configuration"]))
+        before = Config.model_validate(saved(json.loads(then["configuration"])))
     except (ValueError, RecursionError):  # pydantic's error is one of them
         raise MolgenError(f"{run.path / STATE}: its configuration cannot be read", hint) from None
     if key := next((key for key in differing(run.config, before) if key not in _PLACES), None):

@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+UNPARSABLE = "not parsed by RDKit"
+"""A reason; a colon and the cause follow it."""
+
 
 class Row(NamedTuple):
     """One molecule as the file has it."""
@@ -17,6 +20,8 @@ class Row(NamedTuple):
     """Whether the condition holds on the row's cells; True without one."""
     cells: Mapping[str, str] | None = None
     """The row's other columns, as they are; only where a reader is asked for them."""
+    problem: str = ""
+    """Why a record has no SMILES, as `cleaning` names its reasons; else empty."""
 
 
 class Notes:

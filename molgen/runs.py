@@ -19,7 +19,7 @@ import torch
 
 from molgen.card import model_card
 from molgen.checkpoint import load_weights, save_weights
-from molgen.config import Config, parse_yaml, to_yaml, validate
+from molgen.config import Config, parse_yaml, saved, to_yaml, validate
 from molgen.corpus_file import CorpusFile, named_corpus
 from molgen.datasets import SPLITS, Dropped, Molecule, reference_smiles
 from molgen.download import has_moses
@@ -69,7 +69,8 @@ class Run:
     @cached_property
     def config(self) -> Config:
         """The resolved configuration."""
-        return validate(parse_yaml(self._text(CONFIG), str(self.path / CONFIG)), str(self.path / CONFIG))
+        name = str(self.path / CONFIG)
+        return validate(saved(parse_yaml(self._text(CONFIG), name)), name)
 
     @cached_property
     def tokenizer(self) -> SmilesTokenizer:

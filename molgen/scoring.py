@@ -9,7 +9,7 @@ import numpy.typing as npt
 from molgen import cleaning
 from molgen.errors import MolgenError
 from molgen.generator import MoleculeGenerator
-from molgen.tables import read_rows
+from molgen.tables import Row, read_rows
 from molgen.workers import Workers
 
 _AT_A_TIME = 20_000  # strings whose likelihoods are computed together
@@ -61,11 +61,11 @@ def score_file(
     rows = list(read_rows(file, smiles_column))
     if not rows:
         raise MolgenError(f"{file}: no molecules in it", "give a file with one molecule a line")
-    given = [cleaning.cut_extension(row.smiles) for row in rows]
-    cleaned = _as_written(given, pool) if as_written else _standardised(given, generator, pool)
+    cleaned = _as_written(rows, pool) if as_written else _standardised(rows, generator, pool)
     values = generator.log_likelihood([smiles for smiles, _ in cleaned])
     scores = []
-    for row, (smiles, _), (scored, note), value in zip(rows, given, cleaned, values, strict=True):
+    for row, (scored, note), value in zip(rows, cleaned, values, strict=True):
+        smiles, _ = cleaning.cut_extension(row.smiles)
         tokens = generator.tokenizer.splitter.split(scored) or []
         shown = scored or smiles  # the token is named also where the run would have dropped the molecule
         unseen = " ".join(generator.tokenizer.unknown(shown)) if generator.tokenizer.splitter.split(shown) else ""
@@ -77,29 +77,30 @@ def score_file(
     return scores if strings is None else list(_summed(scores, strings, generator, pool))
 
 
-def _standardised(
-    given: Sequence[tuple[str, str]], generator: MoleculeGenerator, pool: Workers
-) -> list[tuple[str, str]]:
+def _standardised(rows: Sequence[Row], generator: MoleculeGenerator, pool: Workers) -> list[tuple[str, str]]:
     """(the string that the run would train on, what was changed), or ("", why there is none)."""
     if generator.run is None:
         raise MolgenError("this generator has no run to standardise as", "score the strings as written")
     anything = {"min_tokens": 1, "max_tokens": None, "unparsable": "drop", "split": "random"}
     config = generator.run.config.data.model_copy(update=anything)
     settings = cleaning.settings(config, generator.model.context, generator.tokenizer.splitter.pattern)
-    results = pool.map("clean", [smiles for smiles, _ in given], "standardising", **settings)
+    results = pool.map("clean", [row.smiles for row in rows], "standardising", **settings)
     strings = []
-    for (_, extension), result in zip(given, results, strict=True):
+    for row, result in zip(rows, results, strict=True):
         smiles, _, reason, changes = result or ("", "", cleaning.LOST, ())
-        strings.append((smiles, reason or "; ".join(filter(None, [extension, *changes]))))
+        strings.append((smiles, row.problem or reason or "; ".join(changes)))
     return strings
 
 
-def _as_written(given: Sequence[tuple[str, str]], pool: Workers) -> list[tuple[str, str]]:
-    parsed = pool.map("canonical", [smiles for smiles, _ in given], "parsing")
-    return [
-        (smiles, extension) if canonical else ("", cleaning.UNPARSABLE if smiles else cleaning.EMPTY)
-        for (smiles, extension), canonical in zip(given, parsed, strict=True)
-    ]
+def _as_written(rows: Sequence[Row], pool: Workers) -> list[tuple[str, str]]:
+    given = [cleaning.cut_extension(row.smiles) for row in rows]
+    parsed = pool.map("describe", [smiles for smiles, _ in given], "parsing", parts=("canonical",))
+    strings = []
+    for row, (smiles, extension), answer in zip(rows, given, parsed, strict=True):
+        cause = cleaning.LOST if answer is None else answer.get("failure", "")
+        reason = row.problem or (cause if cause in ("", cleaning.LOST, "empty") else f"{cleaning.UNPARSABLE}: {cause}")
+        strings.append(("", reason) if reason else (smiles, extension))
+    return strings
 
 
 def _summed(scores: Sequence[Score], k: int, generator: MoleculeGenerator, pool: Workers) -> Iterator[Score]:

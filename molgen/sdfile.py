@@ -10,7 +10,7 @@ from molgen.compared import Compared
 from molgen.conditions import Condition
 from molgen.errors import MolgenError
 from molgen.lines import Lines
-from molgen.rows import Notes, Row
+from molgen.rows import UNPARSABLE, Notes, Row
 
 _LONGEST_RECORD = 2**24
 # Untidy writers leave out the empty line that ends a value, so such a line begins the next property anywhere.
@@ -41,8 +41,9 @@ def sd_rows(lines: Lines, source: str, condition: Condition | None, notes: Notes
         named = (value for key, value in properties.items() if is_title(key))
         title = record[0].strip() or next(named, "")
         chosen = compared is None or compared.holds(properties, f"record {number}")
-        smiles = molecules.from_molblock("\n".join(structure)) if chosen else ""
-        yield Row(number, smiles, title, "", chosen, properties if cells else None)
+        smiles, cause = molecules.from_molblock("\n".join(structure)) if chosen else ("", "")
+        problem = cause if cause.startswith(("query", "empty")) or not cause else f"{UNPARSABLE}: {cause}"
+        yield Row(number, smiles, title, "", chosen, properties if cells else None, problem)
     if condition is not None and compared is not None:  # only now every column is known
         condition.check(known, source)
         notes.tell(compared.lines())

@@ -27,6 +27,7 @@ LAYERS = [
         "card",
     },
     {"rows", "lines"},
+    {"counterions"},
     {"standardise", "cleaning", "description", "properties", "pictures", "model.decoder", "columns", "compared"},
     {"delimited", "parquet_rows", "sdfile", "smifile"},
     {"workers", "tables", "model.build", "batches"},
