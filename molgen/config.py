@@ -91,7 +91,7 @@ class DataConfig(Section):
     max_tokens: int | None = Field(None, ge=1)
     """Longer molecules are dropped and counted; null: the model's context."""
     split: Literal["grouped", "random"] = "grouped"
-    """Grouped: molecules whose neutral, stereo-free parents are tautomers stay on one side. Random: string by string."""
+    """Grouped: molecules whose neutral, stereo-free parents are tautomers stay on one side. Random: each for itself."""
     split_seed: int = Field(0, ge=0, lt=2**63)
     """Draws the split. The training seed never does."""
     train_size: int | None = Field(None, ge=1)

@@ -1,9 +1,8 @@
 """Counter-ions and solvents: what stands beside a drug in a record of several fragments, and is not the drug.
 
-The list is our own, in canonical form, from what chemists call salts and solvents: those that ChEMBL's pipeline strips
-(Bento et al. 2020, J. Cheminform. 12:51, "An open source chemical structure curation pipeline using RDKit"; the data of
-chembl_structure_pipeline 1.2.4, MIT licence), and other usual solvents, amino acids, sugars and quaternary ammonium ions.
-The package itself is not used: it compiles its 172 patterns anew for each molecule.
+Those that ChEMBL's pipeline strips (Bento et al. 2020, J. Cheminform. 12:51; chembl_structure_pipeline 1.2.4, MIT
+licence), written in canonical form, and other usual solvents, amino acids, sugars and quaternary ammonium ions. The
+package itself is not used: it compiles its 172 patterns anew for each molecule, and keeps several fragments.
 """
 
 from functools import lru_cache
@@ -13,6 +12,7 @@ from rdkit import Chem
 from rdkit.Chem.MolStandardize import rdMolStandardize
 
 _LIST = """
+CN CCN
 CI CO OO CCO CNC CC#N N#CS NCCN NCCO O=CO O=PO CCCCO CCNCC CCOCC COCCO ClCCl CC(C)O CCCC=O CCCCCC CN(C)C ClCCCl
 OB(O)O C1CCOC1 CC(=O)O CC(C)=O CC(C)CO CC(O)CO CS(C)=O N=C(N)N O=C(O)O O=S(O)O OCCNCCO C1CCCCC1 C1CNCCN1
 C1COCCO1 CCC(=O)O CCC(C)=O CN(C)C=O CN(C)CCO NCC(=O)O O=C(O)CO O=P(=O)O OCC(O)CO c1ccccc1 c1ccncc1 CC(C)(C)N
@@ -49,7 +49,7 @@ O=[N+]([O-])c1cc([N+](=O)[O-])c(O)c([N+](=O)[O-])c1
 
 
 def is_counterion(fragment: Any) -> bool:
-    """Whether a fragment is on the list, whatever its charge, stereo and isotopes, or a single atom other than carbon."""
+    """Whether a fragment is on the list, whatever its charge, stereo and isotopes, or a single atom but carbon."""
     heavy = [atom for atom in fragment.GetAtoms() if atom.GetAtomicNum() > 1]
     if len(heavy) <= 1:
         return not heavy or heavy[0].GetAtomicNum() != 6

@@ -50,8 +50,8 @@ def test_a_molecule_that_stays_is_standardised(pattern: str, given: str, stays: 
     [
         ("", "empty"),
         ("not a molecule", "not losslessly tokenisable"),
-        ("C1CC", "not parsed by RDKit"),
-        ("C(C)(C)(C)(C)C", "not parsed by RDKit"),
+        ("C1CC", "not parsed by RDKit: syntax"),
+        ("C(C)(C)(C)(C)C", "not parsed by RDKit: valence"),
         ("*c1ccccc1", "wildcard atom"),
         ("[CH3:1][OH:2]", "atom map"),
         ("C[CH2]", "radical"),

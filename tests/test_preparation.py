@@ -32,9 +32,9 @@ def test_clean_writes_what_a_training_would_see_and_lists_the_rest(cli: Cli, tmp
     assert rows[-1] == {"smiles": "C[C@@H](N)C(=O)O", "name": "c", "row": "14"}
     with gzip.open(tmp_path / "clean.dropped.csv.gz", "rt", newline="") as file:
         listed = {row["name"]: row["reason"] for row in csv.DictReader(file)}
-    assert listed == {"salt": "duplicate", "broken": "not parsed by RDKit", "long": "too long"}
+    assert listed == {"salt": "duplicate", "broken": "not parsed by RDKit: syntax", "long": "too long"}
     assert "16 rows, 13 molecules" in done.err
-    assert "dropped: 1 duplicate, 1 not parsed by RDKit, 1 too long" in done.err
+    assert "dropped: 1 duplicate, 1 not parsed by RDKit: syntax, 1 too long" in done.err
 
 
 def test_clean_is_idempotent_and_refuses_to_overwrite(cli: Cli, tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_describe_counts_what_a_training_would_see(cli: Cli, tmp_path: Path) -> 
     done = cli("data", "describe", "mine.csv", *EVERYTHING)
     lines = done.out.splitlines()
     assert lines[0] == "mine.csv: 16 rows, 13 molecules: train 10, validation 1, test 2"
-    assert lines[1] == "dropped: 1 duplicate, 1 not parsed by RDKit, 1 too long"
+    assert lines[1] == "dropped: 1 duplicate, 1 not parsed by RDKit: syntax, 1 too long"
     # 4 to 13, three times 11 (`[C@H]` is one token), and the 200 of the one that is too long: the seventh of 14 is 10
     assert lines[2] == "tokens a molecule: 5 % 4, median 10, 95 % 200, longest 200"
     assert lines[3] == "context: 200 tokens keep 99.9 % of the molecules; model.context is 128"

@@ -132,7 +132,13 @@ def test_stereoisomers_salts_isotopologues_and_tautomers_stay_on_one_side(cli: C
     family = [smiles for group in FAMILIES.values() for smiles in group]
     Path("in.smi").write_text("\n".join([*moses_mini[:60], *family]) + "\n")
     settings = ["data.isotopes=keep", "data.fragments=keep", "data.charges=keep", "data.min_token_count=1"]
-    settings += ["data.train_size=40", "data.validation_size=18", "data.vocabulary=all", "training.epochs=1"]
+    settings += [
+        "data.train_size=40",
+        "data.validation_size=18",
+        "data.vocabulary=all",
+        "training.epochs=1",
+        "data.elements=null",
+    ]
     settings += ["model.width=8", "model.blocks=1", "model.heads=1", "model.head_width=8", "model.feedforward=8"]
     settings += ["training.randomized=0.0", "training.randomized_end=0.0"]
     done = cli("train", "in.smi", "--out", "run", *[part for setting in settings for part in ("--set", setting)])
