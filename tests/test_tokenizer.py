@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from molgen.errors import MolgenError
-from molgen.tokenizer import EOS, PAD, RING_LABELS, SmilesTokenizer, TokenPattern
+from molgen.tokenizer import EOS, PAD, RING_LABELS, SmilesTokenizer, TokenPattern, deepchem_pattern
 
 
 def test_tokens_are_those_of_deepchems_basic_smiles_tokenizer(pattern: str, moses_mini: list[str]) -> None:
@@ -101,3 +101,18 @@ def test_a_damaged_tokenizer_file_is_refused(pattern: str, tmp_path: Path, chang
 def test_the_fingerprint_changes_with_the_vocabulary(pattern: str) -> None:
     a, b = (SmilesTokenizer.of_corpus([smiles], pattern) for smiles in ("CO", "CN"))
     assert a.fingerprint != b.fingerprint
+
+
+def test_loading_deepchem_leaves_logging_as_it_was() -> None:
+    import logging
+
+    root = logging.root
+    before = root.manager.disable, root.level, list(root.handlers)
+    try:
+        logging.disable(logging.INFO)
+        root.setLevel(17)
+        deepchem_pattern()
+        assert (root.manager.disable, root.level, root.handlers) == (logging.INFO, 17, before[2])
+    finally:
+        logging.disable(before[0])
+        root.setLevel(before[1])

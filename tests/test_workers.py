@@ -247,3 +247,33 @@ def test_a_worker_is_judged_by_its_cpu_time_not_by_the_clock(monkeypatch: pytest
         assert pool._all[0].start().pid == pid
         assert None not in slow
         assert took > 0.3
+
+
+def test_a_sum_over_many_strings_is_of_no_fewer_than_one_over_some(
+    cli: Cli, small_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SECONDS", 0.3)  # less than it takes to draw and parse all at a time
+    monkeypatch.setattr(module, "_SECONDS_AN_ITEM", 0.0)
+    Path("x.smi").write_text(max(small_run.split("train"), key=len) + "\n")
+    counts = []
+    for k in (20, 2_500):
+        done = cli("score", "x.smi", small_run.path, "--strings", k)
+        assert (done.code, "hung" in done.err) == (0, False), done.err
+        counts.append(int(done.out.splitlines()[1].split(",")[-2]))
+    assert counts[0] <= 20 < counts[1]
+
+
+def test_where_strings_are_lost_there_is_no_sum_and_the_row_says_why(
+    cli: Cli, small_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = f"import os, molgen.workers as w\nw.TASKS['random_forms'] = lambda *_: os._exit(9)\nw.serve({os.getpid()})"
+    Path("x.smi").write_text("CCO\nC(\n")
+    monkeypatch.setattr(module, "_code", lambda: ["-c", code])
+    with workers(1) as pool:
+        monkeypatch.setattr(module, "_shared", pool)
+        done = cli("score", "x.smi", small_run.path, "--strings", 3)
+    row = done.out.splitlines()[1].split(",")
+    assert done.code == 0
+    assert row[-3:] == ["no sum: RDKit hung or crashed", "", ""]
+    assert float(row[3]) < 0  # its own string has a likelihood
+    assert "RDKit hung, crashed or ran out of memory on 1 of 1 strings" in done.err
