@@ -111,9 +111,10 @@ class Compared:
 
     def _told(self, name: str) -> list[str]:
         told = []
-        texts = name in self._condition.ordered and name not in self._numbers  # dates, compared as text
+        # dates beside dates are compared as text; empty cells alone are nothing to wonder at
+        amiss = (name, "text") in self._counts and (name in self._numbers or name not in self._condition.ordered)
         for kind, what in _TOLD.items():
-            if texts and kind == "text":
+            if kind in ("text", "missing") and not amiss:
                 continue
             if count := self._counts.get((name, kind)):
                 text, place = self._first[name, kind]

@@ -186,6 +186,10 @@ def test_they_are_told_whatever_else_the_condition_asks(cli: Cli) -> None:
     both = cli("data", "describe", "x.csv", "--where", "dose > 5 or dose == '~5'", "--set", "data.split=random", *ALL)
     assert "3 of 6 cells of dose are no numbers" in both.err
     assert "dropped: 3 not chosen" in both.out
+    Path("y.csv").write_text(Path("x.csv").read_text().replace("~5", "5").replace("n.d.", "4").replace("<0.1", "0.1"))
+    assert (
+        "cells" not in cli("data", "describe", "y.csv", "--where", "dose > 1", "--set", "data.split=random", *ALL).err
+    )
     none = cli("data", "describe", "x.csv", "--where", "kind == 'b'", "--set", "data.split=random", *ALL)
     assert "cells" not in none.err
 
