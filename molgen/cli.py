@@ -231,7 +231,9 @@ def evaluate(
         write_report(evaluations, report)
     if json is not None:
         values = [evaluation.to_json() for evaluation in evaluations]
-        write_atomically(json, (dumps(values[0] if len(values) == 1 else values, indent=1) + "\n").encode())
+        write_atomically(
+            json, (dumps(values[0] if len(values) == 1 else values, indent=1, allow_nan=False) + "\n").encode()
+        )
 
 
 app.command(name="evaluate", hidden=True)(evaluate)
