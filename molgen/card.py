@@ -16,8 +16,8 @@ on generative models. It knows its training set and nothing else: no activity, n
 are invalid and some are training molecules (`molgen sample --valid --novel` rejects both). A likelihood is that of a
 string, not a measure of quality."""
 _CONFIDENTIAL = """\
-Up to 500,000 molecules are copied into this folder (`molecules.csv.gz`, `dropped.csv.gz`). If they are confidential,
-remove both files before the run is passed on; samples may still resemble them, or be them."""
+The molecules are copied into this folder (`molecules.csv.gz`, `dropped.csv.gz`). If they are confidential, remove both
+files before the run is passed on; samples may still resemble them, or be them."""
 
 
 def model_card(name: str, config: Config, report: Mapping[str, Any]) -> str:
