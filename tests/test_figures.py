@@ -1,4 +1,4 @@
-"""What each figure of `eval` is against, and that none is wrong without a word. Expected values are counted with RDKit."""
+"""What each figure of `eval` is against, and that none is wrong without a word; expected values are by RDKit."""
 
 import csv
 import gzip

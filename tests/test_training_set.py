@@ -150,7 +150,8 @@ def test_random_forms_of_an_encoded_file_are_the_molecules_that_they_are(
     old, new = random_forms.config.data.sha256, CorpusFile(tmp_path / "forms.molgen").summary.sha256
     (run / "config.yaml").write_text(config.replace(str(old), new))
     done = cli("sample", run, "-n", 400, "-o", "x.csv", "--columns", "smiles,canonical,valid,in_training")
-    rows = [row for row in csv.DictReader(Path("x.csv").open()) if row["canonical"] in known]
+    table = csv.DictReader(Path("x.csv").read_text().splitlines())
+    rows = [row for row in table if row["canonical"] in known]
     assert rows and {row["in_training"] for row in rows} == {"true"}
     assert "novelty 0.000" in done.err or len(known) < len({Chem.MolToSmiles(mol) for mol in valid})
     assert cli("eval", run, "-n", 20, "--json", "y.json").code == 0
