@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from molgen.config import NAMED
 from molgen.library import Library, MoleculeSet, named_set, nearest_of, resampled, similarity_to
 from molgen.metrics import chem, chemnet, guacamol, moses
 from molgen.metrics.basic import Figures, basic_figures
@@ -38,8 +39,11 @@ class Sets:
 
     training: MoleculeSet | None = None
     held_out: MoleculeSet | None = None
+    """What is to be rediscovered."""
     reference: str | None = None
     """DATA whose test split MOSES' figures are against; left out, MOSES' own."""
+    moses_training: MoleculeSet | None = None
+    """What MOSES' `Novelty` and baselines are against; left out, `training`, and without that MOSES' training set."""
 
 
 @dataclass
@@ -90,17 +94,32 @@ def run_benchmarks(
 
 
 def _basic(findings: Findings, samples: Profile, sets: Sets, library: Library) -> None:
-    known = None if sets.training is None else library.known(sets.training, ("canonical",), False)
+    known = None if sets.training is None else _known(findings, sets.training, ("canonical",), library)
     findings.figures.add(basic_figures(samples.canonical(), known))
+
+
+def _known(
+    findings: Findings, molecules: MoleculeSet, strings: Sequence[str], library: Library, fingerprints: bool = False
+) -> Known:
+    """What is known of a set, and a note if some of its molecules do not parse."""
+    known = library.known(molecules, strings, fingerprints)
+    if known.parsed < known.n:
+        note = (
+            f"{molecules.name}: RDKit does not parse {known.n - known.parsed:,} of its {known.n:,} molecules: left out"
+        )
+        findings.notes += [note] if note not in findings.notes else []
+    return known
 
 
 def _moses(findings: Findings, samples: Profile, sets: Sets, library: Library) -> None:
     with library.stage("references"):
         references = reference_statistics(sets.reference, library)
-    training = sets.training
+        if sets.reference not in NAMED and sets.reference is not None:
+            _known(findings, named_set(sets.reference, "test", library.pool), ("canonical",), library)
+    training = sets.moses_training or sets.training
     if training is None and sets.reference in (None, "moses"):
         training = MoleculeSet.moses("train")
-    known = None if training is None else library.known(training, ("canonical",), False)
+    known = None if training is None else _known(findings, training, ("canonical",), library)
     with library.stage("neighbours"):
         similarity_to(samples, references)
     with library.stage("figures"):
@@ -128,7 +147,7 @@ def _moses_baselines(
     floor = library.with_nearest(training, n, "random", _PARTS["moses"], references)
     carbon = library.with_nearest(training, n, "add-carbon", _PARTS["moses"], references)
     findings.properties["training"] = floor.numbers("properties")
-    for name, table in (("floor", floor), ("copy", resampled(floor, known.n, n)), ("add-carbon", carbon)):
+    for name, table in (("floor", floor), ("copy", resampled(floor, known.parsed, n)), ("add-carbon", carbon)):
         findings.baseline(name).add(moses.moses_figures(table, references, known))
         findings.baseline(name).add(basic_figures(table.canonical(), known))
 
@@ -137,14 +156,14 @@ def _guacamol(findings: Findings, samples: Profile, sets: Sets, library: Library
     if sets.training is None:
         findings.figures.add(guacamol.guacamol_figures(samples, None, None))
         return
-    training = library.guacamol_baseline(sets.training)
-    known = library.known(sets.training, ("canonical", "flat"), False)
+    known = _known(findings, sets.training, ("canonical", "flat"), library)
+    training = library.guacamol_baseline(sets.training) if known.parsed > 1 else None
     findings.figures.add(guacamol.guacamol_figures(samples, training, known))
     n = min(len(samples), guacamol.SIZE)
     if n:
         floor = library.part_of(sets.training, n, "random", _PARTS["guacamol"])
         carbon = library.part_of(sets.training, n, "add-carbon", _PARTS["guacamol"])
-        for name, table in (("floor", floor), ("copy", resampled(floor, known.n, n)), ("add-carbon", carbon)):
+        for name, table in (("floor", floor), ("copy", resampled(floor, known.parsed, n)), ("add-carbon", carbon)):
             findings.baseline(name).add(guacamol.guacamol_figures(table, training, known))
 
 
@@ -152,12 +171,11 @@ def _chem(findings: Findings, samples: Profile, sets: Sets, library: Library) ->
     n = len(samples)
     known, nearest = None, None
     if sets.training is not None:
-        known = library.known(sets.training, ("canonical", "parent", "scaffold", "ring_systems"), True)
+        known = _known(findings, sets.training, ("canonical", "parent", "scaffold", "ring_systems"), library, True)
         nearest = nearest_of(samples, known.fingerprints, "neighbours in training")
         findings.nearest["samples"] = nearest
         findings.neighbours = _neighbours(samples, known, sets.training)
-    wanted = set() if sets.held_out is None else set(sets.held_out.smiles)
-    held_out = wanted if sets.held_out is not None else None
+    held_out = None if sets.held_out is None else _known(findings, sets.held_out, ("canonical",), library)
     findings.chemistry["samples"] = chem_figures(samples, known, nearest, held_out)
     findings.figures.add(findings.chemistry["samples"].figures)
     findings.properties.setdefault("samples", samples.numbers("properties"))

@@ -16,8 +16,8 @@ on generative models. It knows its training set and nothing else: no activity, n
 are invalid and some are training molecules (`molgen sample --valid --novel` rejects both). A likelihood is that of a
 string, not a measure of quality."""
 _CONFIDENTIAL = """\
-Up to 500,000 molecules are copied into this folder (`molecules.csv.gz`, `dropped.csv.gz`). If they are confidential,
-remove both files before the run is passed on; samples may still resemble them, or be them."""
+The molecules are copied into this folder (`molecules.csv.gz`, `dropped.csv.gz`). If they are confidential, remove both
+files before the run is passed on; samples may still resemble them, or be them."""
 
 
 def model_card(name: str, config: Config, report: Mapping[str, Any]) -> str:
@@ -81,9 +81,11 @@ def _training(config: Config, report: Mapping[str, Any]) -> str:
 
 def _figures(report: Mapping[str, Any]) -> str:
     figures = report["validation"]
+    stderr = figures["nll_stderr"]  # none of one molecule
+    nll = f"{figures['nll']:.2f}" + (f" ± {stderr:.2f}" if stderr is not None else "")
     return (
-        f"Of {figures['n']:,} validation molecules, on which the epoch was chosen: NLL {figures['nll']:.2f} ± "
-        f"{figures['nll_stderr']:.2f} nats a molecule, perplexity {figures['perplexity']:.3f} a token, top-1 "
+        f"Of {figures['n']:,} validation molecules, on which the epoch was chosen: NLL {nll} nats a molecule, "
+        f"perplexity {figures['perplexity']:.3f} a token, top-1 "
         f"{figures['top1']:.3f}; {figures['unknown_tokens']} more have tokens that training lacks. The training has "
         "not read the test split: `molgen eval` does, and draws 10,000 samples for validity, uniqueness and novelty."
     )

@@ -73,7 +73,7 @@ def save_state(
     for index, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():
             tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value).contiguous()
-    write_atomically(path, save(tensors, {**made_with, "position": json.dumps(position)}))
+    write_atomically(path, save(tensors, {**made_with, "position": json.dumps(position, allow_nan=False)}))
 
 
 def state_made_with(path: Path) -> dict[str, str]:

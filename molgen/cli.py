@@ -268,7 +268,9 @@ def evaluate(
     try:  # what takes longest to get again first; what cannot be written is shown all the same
         if json is not None:
             values = [evaluation.to_json() for evaluation in evaluations]
-            write_atomically(json, (dumps(values[0] if len(values) == 1 else values, indent=1) + "\n").encode())
+            write_atomically(
+                json, (dumps(values[0] if len(values) == 1 else values, indent=1, allow_nan=False) + "\n").encode()
+            )
         if report is not None:
             from molgen.report import write_report
 

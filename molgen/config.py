@@ -63,7 +63,7 @@ class DataConfig(Section):
     duplicates: Literal["drop", "keep"] = "drop"
     """What happens to the second and later copies of a string."""
     fragments: Literal["keep", "drop", "largest"] = "largest"
-    """Salts and mixtures: keep them, drop them, or cut them to the largest fragment that is no counter-ion or solvent."""
+    """Salts and mixtures: keep them, drop them, or cut them to the largest fragment that is no counter-ion."""
     charges: Literal["keep", "neutralise"] = "neutralise"
     """Neutralise: protons are added or taken where that removes a charge."""
     stereo: Literal["keep", "strip"] = "keep"

@@ -100,7 +100,7 @@ class CorpusFile:
             raise _damaged(path, str(error)) from None
         self.made_of = data.source
         """The dataset or file that was encoded."""
-        self.data = data.model_copy(update={"source": str(path), "sha256": self.summary.sha256})
+        self.data = data.model_copy(update={"source": str(path.absolute()), "sha256": self.summary.sha256})
         """The settings that its molecules were cleaned and split with."""
 
     def _place(self, start: int, header: _Header) -> None:
@@ -169,7 +169,15 @@ class CorpusFile:
         """Evenly spaced SMILES of a split, at most about twice so many; of those that start with `<bos>`."""
         corpus = self.split(name)
         rows = np.arange(0, len(corpus), max(1, len(corpus) // about))
-        return self._written(corpus, rows[corpus.ids[corpus.offsets[rows]] == BOS])
+        if (corpus.ids[corpus.offsets[rows]] != BOS).any():  # those that are evenly spaced may all be random forms
+            canonical = np.flatnonzero(corpus.ids[corpus.offsets[:-1]] == BOS)
+            rows = canonical[:: max(1, len(canonical) // about)]
+        return self._written(corpus, rows)
+
+    def has_random_forms(self, name: str) -> bool:
+        """Whether molecules of a split start with `<random>`."""
+        corpus = self.split(name)
+        return bool((corpus.ids[corpus.offsets[:-1]] != BOS).any())
 
     def molecules(self) -> list[Molecule]:
         """All molecules; what they were called and where they stood in their source is not in the file."""

@@ -1,10 +1,11 @@
 """A run, a file or a list of samples → Evaluation: figures with their reasons, sizes and baselines."""
 
+import math
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from tqdm import tqdm
 from molgen.batches import Corpus
 from molgen.benchmarks import Findings, Metric, Sets, parts, run_benchmarks
 from molgen.config import Device
-from molgen.download import data_directory
+from molgen.download import data_directory, has_moses
 from molgen.errors import MolgenError
 from molgen.generator import Keep, MoleculeGenerator, Sample, Tally
 from molgen.library import Library, MoleculeSet, named_set
@@ -68,16 +69,23 @@ class Evaluation:
         return self.findings.neighbours
 
     def to_json(self) -> dict[str, Any]:
-        """Figures by name, with `name`, `reasons` for what is null, `notes`, `baselines` and `histograms`."""
+        """Figures by name, with `name`, `reasons` for what is null, `notes`, `baselines` and `histograms`.
+
+        Valid JSON: a figure that is not a finite number is null, with that reason.
+        """
+        figures = Figures(_finite(self.figures.values), dict(self.figures.reasons))
+        for name, value in self.figures.values.items():
+            if value is not None and figures.values[name] is None:
+                figures.missing(name, f"not a finite number: {value}")
         histograms = {"nll": histogram(self.nll), "nearest_training": histogram(self.findings.nearest, (0.0, 1.0))}
         chemistry = self.findings.chemistry.get("samples")
         return {
             "name": self.name,
-            **self.figures.values,
-            "reasons": self.figures.reasons,
+            **figures.values,
+            "reasons": figures.reasons,
             "notes": self.notes,
             "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
-            **({"baselines": {k: v.values for k, v in self.baselines.items()}} if self.baselines else {}),
+            **({"baselines": {k: _finite(v.values) for k, v in self.baselines.items()}} if self.baselines else {}),
             **({"histograms": {k: v for k, v in histograms.items() if v}} if any(histograms.values()) else {}),
             **({"shares": chemistry.shares, "new_ring_systems": dict(chemistry.new_rings)} if chemistry else {}),
         }
@@ -93,20 +101,21 @@ class Evaluation:
 
 
 def evaluate(
-    samples: Iterable[str],
+    samples: Iterable[str] | str,
     *,
-    metrics: Sequence[Metric] = ("basic",),
-    training: Sequence[str] | MoleculeSet | None = None,
-    held_out: Sequence[str] | MoleculeSet | None = None,
+    metrics: Sequence[Metric] | Metric = ("basic",),
+    training: Sequence[str] | str | MoleculeSet | None = None,
+    held_out: Sequence[str] | str | MoleculeSet | None = None,
     reference: str | os.PathLike[str] | None = None,
     name: str = "samples",
     library: Library | None = None,
 ) -> Evaluation:
-    """Figures of SMILES as drawn (an empty string is an invalid sample), nothing cleaned.
+    """Figures of SMILES as drawn (an empty string is an invalid sample), nothing cleaned; one string is one molecule.
 
     `training` is what novelty, GuacaMol and nearest neighbours are against, `held_out` what is to be rediscovered,
     `reference` the dataset or file whose test split MOSES' figures are against (left out: MOSES' own test sets).
     """
+    metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     if library is None:
         with workers() as pool:
             return evaluate(
@@ -119,7 +128,7 @@ def evaluate(
                 library=open_library(pool),
             )
     start = time.perf_counter()
-    listed = list(samples)
+    listed = [samples] if isinstance(samples, str) else list(samples)
     against = None if reference is None else os.fspath(reference)
     sets = Sets(_as_set("training", training), _as_set("held-out", held_out), against)
     table = library.describe(listed, parts(metrics), name)
@@ -143,8 +152,9 @@ def evaluate_run(
 ) -> Evaluation:
     """Likelihood of the held-out split, of training molecules and of samples, and figures of `n` fresh samples.
 
-    Samples are drawn at temperature 1 without any filter. Training and held-out molecules are the run's own unless
-    `training` is given.
+    Samples are drawn at temperature 1 without any filter. Novelty, GuacaMol and nearest neighbours are against the
+    run's own training molecules unless `training` is given; `reference` changes only what MOSES' figures are against.
+    For a run whose molecules cannot be had it stands for them too.
     """
     run = generator.run
     assert run is not None
@@ -152,13 +162,13 @@ def evaluate_run(
     sets = Sets(training, None, reference)
     if reason := run.lacks(split):
         evaluation.figures.missing("nll", reason)
+        if reference is not None:
+            sets.held_out = named_set(reference, "test", library.pool)
     else:
         _likelihood_figures(generator, run, split, evaluation)
         sets.held_out = run_set(run, split)
-    if not training and run.has_molecules:
-        sets.training = run_set(run, "train")
-    elif not training:
-        evaluation.notes.append(f"no training set: {run.lacks('train')}")
+    _training_likelihood(generator, run, evaluation)
+    _training_sets(run, sets, library.pool, evaluation)
     tally = Tally()
     samples = _draw(generator, n, seed, library.pool, tally)
     evaluation.samples, evaluation.training = [sample.smiles for sample in samples], sets.training
@@ -189,26 +199,29 @@ def evaluate_targets(
     """Runs (None: the newest) and files of samples, each evaluated; later runs are compared with the first, paired."""
     evaluations: list[Evaluation] = []
     library = open_library(pool, device)
-    named = training or reference
-    against = named_set(named, "train", pool) if named is not None else None
-    held_out = named_set(reference, "test", pool) if reference is not None and "chem" in metrics else None
+    against = named_set(training, "train", pool) if training is not None else None
+    held_out = named_set(reference, "test", pool) if reference is not None else None  # refused at once if need be
     for target in targets:
         if target is None or run_directory(target):
             generator = MoleculeGenerator.load(target, device)
             evaluation = evaluate_run(generator, n, split, seed, library, metrics, against, reference)
         else:
+            known = named_set(reference, "train", pool) if reference is not None and against is None else against
             samples = read_samples(target, smiles_column)
             if not samples:
                 raise MolgenError(f"{target}: no samples in it", "give a file with one SMILES a line")
             evaluation = evaluate(
                 samples,
                 metrics=metrics,
-                training=against,
-                held_out=held_out,
+                training=known,
+                held_out=held_out if "chem" in metrics else None,
                 reference=reference,
                 name=target,
                 library=library,
             )
+            if known is not None:
+                how = "--train" if against is not None else "--reference, for there is no --train"
+                evaluation.notes.append(f"novelty is against {known.name} ({how})")
         evaluations.append(evaluation)
     first = evaluations[0]
     for other in evaluations[1:]:
@@ -221,11 +234,29 @@ def open_library(pool: Workers, device: Device = "auto") -> Library:
     return Library(pool, data_directory() / "cache", str(choose_device(device)))
 
 
-def run_set(run: Run, split: str) -> MoleculeSet:
-    """A split of a run as a reference set."""
-    if run.names_its_dataset and split != "validation":
-        return MoleculeSet.moses(split)
-    return MoleculeSet.of(f"{run.path.name} {split}", run.split(split))
+def run_set(run: Run, split: str) -> MoleculeSet | None:
+    """A split of a run as a reference set; None for one without molecules."""
+    smiles = run.split(split)
+    return MoleculeSet.of(f"{run.path.name} {split}", smiles) if smiles else None
+
+
+def _training_sets(run: Run, sets: Sets, pool: Workers, evaluation: Evaluation) -> None:
+    """Completes what a run's samples are compared with as training molecules, and says what that is."""
+    lacks = run.lacks("train")
+    if sets.training is not None:
+        against = f"{sets.training.name} (--train)"
+    elif not lacks:
+        sets.training, against = run_set(run, "train"), "the molecules that the run was trained on"
+        if run.origin == "moses" and has_moses():  # of which the run may have seen a part
+            sets.moses_training = MoleculeSet.moses("train")
+            against += "; MOSES' own Novelty and its baselines, as in its code, against all of its training set"
+    elif sets.reference is not None:
+        sets.training = named_set(sets.reference, "train", pool)
+        against = f"{sets.training.name} (--reference), for {lacks}"
+    else:
+        evaluation.notes.append(f"no training set: {lacks}")
+        return
+    evaluation.notes.append(f"novelty is against {against}")
 
 
 def histogram(
@@ -254,10 +285,14 @@ def _benchmark(
     evaluation.notes += evaluation.findings.notes
 
 
-def _as_set(name: str, smiles: Sequence[str] | MoleculeSet | None) -> MoleculeSet | None:
+def _as_set(name: str, smiles: Sequence[str] | str | MoleculeSet | None) -> MoleculeSet | None:
     if smiles is None or isinstance(smiles, MoleculeSet):
         return smiles
-    return MoleculeSet.of(name, list(smiles))
+    return MoleculeSet.of(name, [smiles] if isinstance(smiles, str) else list(smiles))
+
+
+def _finite(values: Mapping[str, float | int | None]) -> dict[str, float | int | None]:
+    return {name: value if value is None or math.isfinite(value) else None for name, value in values.items()}
 
 
 def _draw(generator: MoleculeGenerator, n: int, seed: int, pool: Workers, tally: Tally) -> list[Sample]:
@@ -291,30 +326,67 @@ def _more_draws(
 def _likelihood_figures(generator: MoleculeGenerator, run: Run, split: Split, evaluation: Evaluation) -> None:
     figures = evaluation.figures
     smiles = run.split(split)
-    known, held_out = _likelihood(generator, smiles)
-    figures.values |= {"n_held_out": len(known), "n_unknown_tokens": len(smiles) - len(known)}
+    scored = _scored(generator, smiles)
+    figures.values["n_held_out"] = len(scored.smiles)
+    figures.values |= {"n_unknown_tokens": scored.unknown, "n_too_long": scored.too_long}
+    evaluation.notes.append(f"{split} split: {scored.account('that training lacks')}")
+    held_out = scored.likelihood
     if held_out is None:
-        figures.missing("nll", f"no {split} molecule has only tokens that the run knows")
+        figures.missing("nll", f"no {split} molecule has only tokens that the run knows and fits into its context")
         return
     figures.values |= held_out.figures()
-    evaluation.held_out_nll = dict(zip(known, held_out.nll.tolist(), strict=True))
+    if held_out.stderr is None:
+        figures.missing("nll_stderr", "one molecule has no standard error")
+    evaluation.held_out_nll = dict(zip(scored.smiles, held_out.nll.tolist(), strict=True))
     evaluation.nll[split] = held_out.nll
-    unknown = len(smiles) - len(known)
-    evaluation.notes.append(f"{split} split: n = {len(known):,}; {unknown} more have tokens that training lacks")
-    _, on_train = _likelihood(generator, run.spread("train", _TRAINING_MOLECULES))
-    if on_train is not None:
-        figures.values["nll_train"] = on_train.mean_nll
-        figures.values["nll_gap"] = held_out.mean_nll - on_train.mean_nll
-        evaluation.nll["training"] = on_train.nll
 
 
-def _likelihood(generator: MoleculeGenerator, smiles: Sequence[str]) -> tuple[list[str], Likelihood | None]:
-    """The strings that the vocabulary can write, and their likelihood."""
+def _training_likelihood(generator: MoleculeGenerator, run: Run, evaluation: Evaluation) -> None:
+    figures = evaluation.figures
+    try:
+        scored = _scored(generator, run.spread("train", _TRAINING_MOLECULES))
+        reason = "" if scored.likelihood else "no training molecule starts with <bos> and fits into the context"
+    except MolgenError as error:
+        scored, reason = _Scored([], None, 0, 0), error.message
+    if scored.likelihood is None:
+        figures.missing("nll_train", reason)
+        figures.missing("nll_gap", reason)
+        return
+    if scored.unknown or scored.too_long:
+        evaluation.notes.append(f"training molecules: {scored.account('that the vocabulary lacks')}")
+    evaluation.nll["training"] = scored.likelihood.nll
+    nll, nll_train = figures.values["nll"], scored.likelihood.mean_nll
+    figures.values["nll_train"] = nll_train
+    if nll is None:
+        figures.missing("nll_gap", figures.reasons["nll"])
+    else:
+        figures.values["nll_gap"] = nll - nll_train
+
+
+class _Scored(NamedTuple):
+    """Strings that the run can write, with their likelihood, and how many it cannot."""
+
+    smiles: list[str]
+    likelihood: Likelihood | None
+    """None where it can write none."""
+    unknown: int
+    """With a token that the vocabulary lacks."""
+    too_long: int
+    """Longer than the context."""
+
+    def account(self, lacks: str) -> str:
+        long = f"; {self.too_long} more are longer than the context" if self.too_long else ""
+        return f"n = {len(self.smiles):,}; {self.unknown} more have tokens {lacks}{long}"
+
+
+def _scored(generator: MoleculeGenerator, smiles: Sequence[str]) -> _Scored:
     encoded = {i: ids for i, s in enumerate(smiles) if (ids := generator.tokenizer.encode(s)) is not None}
-    if not encoded:
-        return [], None
-    corpus = Corpus.of(list(encoded.values()), len(generator.tokenizer))
-    return [smiles[i] for i in encoded], likelihood(generator.model, corpus, generator.device)
+    fits = {i: ids for i, ids in encoded.items() if len(ids) <= generator.model.context}
+    counts = len(smiles) - len(encoded), len(encoded) - len(fits)
+    if not fits:
+        return _Scored([], None, *counts)
+    corpus = Corpus.of(list(fits.values()), len(generator.tokenizer))
+    return _Scored([smiles[i] for i in fits], likelihood(generator.model, corpus, generator.device), *counts)
 
 
 def _compare(evaluation: Evaluation, first: Evaluation) -> None:

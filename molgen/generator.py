@@ -78,8 +78,10 @@ class Tally:
     """What came of the draws so far."""
 
     draws: int = 0
+    """Up to the last that was kept; what was drawn with it, after it, does not count."""
     kept: int = 0
     unfinished: int = 0
+    """Of these draws."""
     gave_up: bool = False
     rejected: Counter[str] = field(default_factory=Counter)
     """Draws by the one of FILTERS that rejected them."""
@@ -127,7 +129,7 @@ class MoleculeGenerator:
         smarts: str | Sequence[str] = (),
         not_smarts: str | Sequence[str] = (),
         no_alerts: bool = False,
-        columns: Sequence[str] = (),
+        columns: str | Sequence[str] = (),
         batch_size: int | None = None,
     ) -> "MoleculeFrame":
         """A DataFrame of `n` molecules in the order in which they were started, which a notebook shows as pictures.
@@ -140,6 +142,7 @@ class MoleculeGenerator:
         from molgen.frames import MoleculeFrame  # with pandas, which the command line does without
 
         check_memory(f"n={n:,}", BYTES_A_SAMPLE * n)
+        columns = (columns,) if isinstance(columns, str) else tuple(columns)
         for name in columns:
             if name not in PROPERTIES:
                 raise MolgenError(f"columns: no property {name!r}", f"properties: {', '.join(PROPERTIES)}")
@@ -206,13 +209,12 @@ class MoleculeGenerator:
         with closing(self.strings(batches, filters, prompt=prompt, seed=seed)) as drawn_batches:
             while tally.kept < n and not tally.gave_up:
                 texts = next(drawn_batches)
-                tally.unfinished += sum(text is None for text in texts)
                 batch: list[Sample] = []
                 parsed = list(self._parsed(texts, keep, pool))
                 keys = keys_of(s.canonical or s.smiles for s, _ in parsed) if keep.unique else np.empty(0, np.uint64)
                 came_before, fresh = seen.has(keys), set[np.uint64]()
                 for i, (sample, screened_by) in enumerate(parsed):
-                    tally.draws += 1
+                    tally.draws, tally.unfinished = tally.draws + 1, tally.unfinished + sample.unfinished
                     if sample.canonical is None and (keep.valid or keep.novel or keep.screens):
                         tally.rejected["valid"] += 1
                     elif screened_by:
@@ -291,8 +293,12 @@ class MoleculeGenerator:
             finally:
                 stopped.set()
 
-    def log_likelihood(self, smiles: Sequence[str]) -> npt.NDArray[np.float64]:
-        """ln p of each string and its `<eos>` in nats, (n,); NaN where it has unknown tokens or exceeds the context."""
+    def log_likelihood(self, smiles: Sequence[str] | str) -> npt.NDArray[np.float64]:
+        """ln p of each string and its `<eos>` in nats, (n,); NaN where it has unknown tokens or exceeds the context.
+
+        One string is a list of one.
+        """
+        smiles = [smiles] if isinstance(smiles, str) else list(smiles)
         encoded = [self.tokenizer.encode(s) for s in smiles]
         fits = [i for i, ids in enumerate(encoded) if ids is not None and len(ids) <= self.model.context]
         result = np.full(len(smiles), np.nan)
@@ -306,7 +312,8 @@ class MoleculeGenerator:
         if self.run is None:
             raise MolgenError("this generator has no training set", "load it from a run")
         smiles = self.run.split("train")
-        if self.run.config.data.form == "canonical" and self.tokenizer.rdkit_version == RDKIT_VERSION:
+        canonical_form = self.run.config.data.form == "canonical" and not self.run.has_random_forms
+        if canonical_form and self.tokenizer.rdkit_version == RDKIT_VERSION:
             return frozenset(smiles)
         canonical = pool.map("canonical", smiles, "training set")
         return frozenset(s for s in canonical if s is not None)
@@ -318,7 +325,7 @@ class MoleculeGenerator:
 
     def starts_like_training(self, prompt: str) -> bool | None:
         """Whether a training string begins with the prompt's tokens; None for a run that carries no molecules."""
-        if self.run is None or not self.run.has_molecules:
+        if self.run is None or self.run.names_its_source or not self.run.has_molecules:
             return None
         split = self.tokenizer.splitter.split
         wanted = split(prompt) or []

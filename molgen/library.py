@@ -14,6 +14,7 @@ from molgen import cache, description
 from molgen.config import NAMED, load_config, recipes
 from molgen.datasets import build_dataset, read_source, reference_smiles
 from molgen.download import MOSES_FILES, fetch, has_moses, moses_file
+from molgen.errors import MolgenError
 from molgen.metrics import chemnet, guacamol, moses, moses_statistics
 from molgen.metrics.known import Known, known
 from molgen.metrics.profile import Profile, profile
@@ -120,10 +121,14 @@ class Library:
         return table.take(np.arange(min(n, len(table))))
 
     def statistics(self, molecules: MoleculeSet) -> moses.Statistics:
-        """A reference set as MOSES' figures need it, computed here."""
+        """A reference set as MOSES' figures need it, computed here of its molecules that parse.
+
+        Raises MolgenError where none does.
+        """
 
         def build() -> cache.Arrays:
             table = self.describe(molecules.smiles, [*moses.PARTS, "activations"], molecules.name)
+            _check_parsed(molecules, len(table))
             return moses_statistics.to_arrays(moses.statistics(table, ""))
 
         def read(arrays: cache.Arrays) -> moses.Statistics:
@@ -150,12 +155,14 @@ class Library:
         return sets
 
     def known(self, molecules: MoleculeSet, strings: Sequence[str], with_fingerprints: bool) -> Known:
-        """A training set as novelty needs it."""
-        key = [molecules.digest, *strings, str(with_fingerprints), *self._versions]
+        """A set as novelty needs it, of its molecules that parse. Raises MolgenError where none does."""
+        key = [molecules.digest, *strings, str(with_fingerprints), "parsed", *self._versions]
 
         def build() -> cache.Arrays:
             label = f"{molecules.name} (once)"
-            return known(list(molecules.smiles), strings, with_fingerprints, self.pool, label).to_arrays()
+            found = known(list(molecules.smiles), strings, with_fingerprints, self.pool, label)
+            _check_parsed(molecules, found.parsed)
+            return found.to_arrays()
 
         def read(arrays: cache.Arrays) -> Known:
             found = Known.from_arrays(arrays)
@@ -174,9 +181,19 @@ class Library:
         return _VERSION, RDKIT_VERSION, description.VERSION, MOLECULES_VERSION, chemnet.versions()
 
     def _profile(self, molecules: MoleculeSet, size: int, kind: Kind, parts: Sequence[str]) -> Profile:
+        """`size` molecules of a set that parse, in a random order, or all that do."""
+
         def build() -> cache.Arrays:
-            chosen = self._choose(molecules, size, kind)
-            return self.describe(chosen, parts, f"{kind} {molecules.name} (once)").to_arrays()
+            smiles, label = molecules.smiles, f"{kind} {molecules.name} (once)"
+            order = np.random.default_rng(_SEED[kind]).permutation(len(smiles)).tolist()
+            drawn = min(size, len(order))
+            table = self.describe(self._written([smiles[i] for i in order[:drawn]], molecules, kind), parts, label)
+            while len(table) < size and drawn < len(order):  # others in place of those that do not parse
+                more = order[drawn : drawn + size - len(table)]
+                drawn += len(more)
+                others = self._written([smiles[i] for i in more], molecules, kind)
+                table = table.joined(self.describe(others, parts, label))
+            return table.to_arrays()
 
         def read(arrays: cache.Arrays) -> Profile:
             found = Profile.from_arrays(arrays)
@@ -184,13 +201,11 @@ class Library:
                 raise ValueError("other columns")
             return found
 
-        key = [molecules.digest, str(size), kind, *parts, *self._versions]
+        key = [molecules.digest, str(size), kind, "parsed", *parts, *self._versions]
         return self._cached("profile", key, build, read)
 
-    def _choose(self, molecules: MoleculeSet, size: int, kind: Kind) -> list[str]:
-        smiles = molecules.smiles
-        order = np.random.default_rng(_SEED[kind]).permutation(len(smiles))[:size].tolist()
-        chosen = [smiles[i] for i in order]
+    def _written(self, chosen: list[str], molecules: MoleculeSet, kind: Kind) -> list[str]:
+        """Molecules of a set as a baseline has them."""
         if kind != "add-carbon":
             return chosen
         training = self.known(molecules, ("canonical",), False)
@@ -225,8 +240,16 @@ def named_set(source: str, split: str, pool: Workers) -> MoleculeSet:
     return MoleculeSet.of(f"{source} {split}", dataset.split(split))
 
 
+def _check_parsed(molecules: MoleculeSet, parsed: int) -> None:
+    if not parsed:
+        raise MolgenError(
+            f"{molecules.name}: RDKit parses none of its {len(molecules.smiles):,} molecules",
+            "is it the right file, and the right column of it?",
+        )
+
+
 def resampled(table: Profile, whole: int, n: int) -> Profile:
-    """`n` draws with replacement from a set of `whole` molecules, of which `table` is a random part of at least n.
+    """`n` draws with replacement from a set of `whole` molecules that parse; `table` is at least n of them, or all.
 
     Which molecules are drawn does not matter, only how often one is drawn again: the distinct ones are the first rows.
     """

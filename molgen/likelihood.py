@@ -38,9 +38,9 @@ class Likelihood:
         return float(self.nll.mean())
 
     @property
-    def stderr(self) -> float:
-        """Standard error of `mean_nll` (NaN for one molecule)."""
-        return float(self.nll.std(ddof=1) / math.sqrt(len(self.nll))) if len(self.nll) > 1 else math.nan
+    def stderr(self) -> float | None:
+        """Standard error of `mean_nll`; of one molecule there is none."""
+        return float(self.nll.std(ddof=1) / math.sqrt(len(self.nll))) if len(self.nll) > 1 else None
 
     @property
     def nll_per_token(self) -> float:
@@ -63,7 +63,7 @@ class Likelihood:
         padded = np.maximum(self.positions, _PADDED_POSITIONS)
         return float(((self.correct + padded - self.positions) / padded).mean())
 
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, float | None]:
         """The figures by the names that report.json and `molgen eval --json` use."""
         return {
             "nll": self.mean_nll,

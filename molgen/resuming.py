@@ -37,6 +37,11 @@ class Progress:
     halved: bool = False
     """Whether batches go through the network in halves, because a GPU's memory was too small for whole ones."""
 
+    @property
+    def position(self) -> dict[str, object]:
+        """As a state's header has it, in valid JSON: no NLL is null, where earlier versions wrote Infinity."""
+        return vars(self) | {"best_nll": self.best_nll if math.isfinite(self.best_nll) else None}
+
 
 def made_with_now(run: Run, molecules: str) -> dict[str, str]:
     """What a state belongs to; `molecules` is a hash of them."""
@@ -68,6 +73,8 @@ def check_unchanged(run: Run, now: dict[str, str]) -> None:
 def progress_of(run: Run, position: dict[str, object]) -> Progress:
     """Where a state stands. Raises MolgenError for one that stands nowhere."""
     try:
+        if position.get("best_nll", 0.0) is None:
+            position = position | {"best_nll": math.inf}
         return TypeAdapter(Progress).validate_python(position)
     except ValidationError as error:
         first = error.errors()[0]

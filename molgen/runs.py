@@ -17,14 +17,16 @@ from typing import Any, TextIO, cast
 
 import torch
 
+from molgen import workers
+from molgen.cache import Arrays, cached, from_strings, to_strings
 from molgen.card import model_card
-from molgen.checkpoint import load_weights, save_weights
-from molgen.config import Config, parse_yaml, saved, to_yaml, validate
+from molgen.checkpoint import load_weights, save_weights, state_made_with
+from molgen.config import NAMED, Config, parse_yaml, saved, to_yaml, validate
 from molgen.corpus_file import CorpusFile, named_corpus
-from molgen.datasets import SPLITS, Dropped, Molecule, reference_smiles
-from molgen.download import has_moses
+from molgen.datasets import SPLITS, Dropped, Molecule, build_dataset, read_source
+from molgen.download import data_directory, has_moses
 from molgen.errors import MolgenError
-from molgen.files import content_of, opened, write_atomically
+from molgen.files import content_of, opened, replacing, write_atomically
 from molgen.model.build import build_model, count_weights
 from molgen.model.decoder import Decoder
 from molgen.processes import say
@@ -44,7 +46,7 @@ MOLECULES, DROPPED = "molecules.csv.gz", "dropped.csv.gz"
 FILES = (CONFIG, TOKENIZER, WEIGHTS, STATE, LOG, CURVES, REPORT, CARD, MOLECULES, DROPPED)
 LOG_COLUMNS = ("step", "epoch", "train_nll", "val_nll", "val_top1", "lr", "tokens_per_second", "seconds")
 MOST_COPIED = 500_000
-"""A dataset of more molecules is recorded by its name and hash instead of being copied into the run."""
+"""A named dataset of more molecules is recorded by its name and hash instead of being copied into the run."""
 # A state is the weights, their average and two moments; the best weights lie beside it; for a moment old and new do.
 _BYTES_A_WEIGHT = 4 * 2 * (4 + 1)
 _BYTES_A_MOLECULE = 100
@@ -110,7 +112,8 @@ class Run:
         if not os.path.lexists(self.path / REPORT):
             return {}
         try:
-            report = json.loads(self._text(REPORT))
+            # NaN, which earlier versions wrote where one molecule has no standard error, is no JSON
+            report = json.loads(self._text(REPORT), parse_constant=lambda _: None)
         except (ValueError, RecursionError) as error:
             raise self._unreadable(REPORT, str(error)) from None
         if not isinstance(report, dict):
@@ -119,34 +122,48 @@ class Run:
 
     @property
     def has_molecules(self) -> bool:
-        """Whether its training molecules can be had: in the run, or in the dataset or encoded file that it names."""
+        """Whether its training molecules can be had: in the run, or in what it names as their source."""
         return not self.lacks("train")
 
     def lacks(self, split: str) -> str:
-        """Why the molecules of a split cannot be had; empty where they can."""
+        """Why the molecules of a split cannot be had; empty where they can.
+
+        Of a run that names its source this reads, cleans and splits that again, which takes minutes the first time.
+        """
         if (self.path / MOLECULES).exists():
             return ""
-        if self.names_its_dataset and split == "validation":
-            return "the run does not list its validation molecules"
-        if self.names_its_dataset:  # which nobody is made to fetch who did not ask for it
-            return "" if has_moses() else self.elsewhere
-        if not self.names_its_file:
+        if not self.names_its_source and not self.names_its_file:
             return "the run carries no molecules"
+        if self.names_its_source and self.origin == "moses" and not has_moses():
+            return self.elsewhere  # nobody is made to fetch it who did not ask for it
         try:
-            return self.corpus_file.lacks(split)
+            if self.names_its_file:
+                return self.corpus_file.lacks(split)
+            _ = self._rebuilt
         except MolgenError as error:
             return error.message
+        return ""
 
     @property
-    def names_its_dataset(self) -> bool:
-        """Whether it was trained on a dataset too big to be copied into the run: what it carries is the name."""
-        return not (self.path / MOLECULES).exists() and self.config.data.source == "moses"
+    def origin(self) -> str:
+        """The dataset or file that its molecules came from; of an encoded file, what was encoded."""
+        return str(self.report.get("encoded_from") or self.config.data.source)
+
+    @property
+    def names_its_source(self) -> bool:
+        """Whether it was trained on too many molecules to be copied into it: what it carries is their source's name."""
+        if (self.path / MOLECULES).exists() or self.config.data.sha256 is not None:
+            return False
+        return self.config.data.source == "moses" or sum(self.report.get("sizes", {}).values()) > MOST_COPIED
 
     @property
     def elsewhere(self) -> str:
-        """How a run that names its dataset is compared with it; empty for other runs."""
-        how = f"the run carries no molecules: `molgen eval {self.path.name} --train moses` compares with MOSES"
-        return how if self.names_its_dataset else ""
+        """How a run that names its source is compared with its molecules; empty for other runs."""
+        if not self.names_its_source:
+            return ""
+        train = " --train moses" if self.origin == "moses" else ""
+        what = "MOSES" if train else "those of its source"
+        return f"the run carries no molecules: `molgen eval {self.path.name}{train}` compares with {what}"
 
     @property
     def names_its_file(self) -> bool:
@@ -156,7 +173,64 @@ class Run:
     @cached_property
     def corpus_file(self) -> CorpusFile:
         """The encoded file that it names. Raises MolgenError where that has gone or has changed."""
-        return named_corpus(self.config.data)
+        errors = []
+        for place in self._places():
+            try:
+                return named_corpus(self.config.data.model_copy(update={"source": str(place)}))
+            except MolgenError as error:
+                errors.append(error)
+        raise errors[0]
+
+    def _places(self) -> list[Path]:
+        """Where the file may be that it names: there, or, for older runs and moved ones, as seen from the run."""
+        named, folders = Path(self.config.data.source), [self.path.absolute(), *self.path.absolute().parents]
+        if named.is_absolute():
+            return [named, *(folder / named.name for folder in folders[:2])]
+        return [named, *(folder / named for folder in folders)]
+
+    @property
+    def has_random_forms(self) -> bool:
+        """Whether some of its training strings are random forms, which start with `<random>`."""
+        return self.names_its_file and self.corpus_file.has_random_forms("train")
+
+    @cached_property
+    def _rebuilt(self) -> dict[str, list[str]]:
+        """The SMILES of each split of what it names as its source, read, cleaned and split as the training did it.
+
+        Kept for the next time. Raises MolgenError where they are not the molecules that the run was trained on.
+        """
+        expected = self.report.get("sha256")
+        if expected is None and (self.path / STATE).exists():
+            expected = state_made_with(self.path / STATE).get("molecules")
+        if expected is None:
+            raise MolgenError(f"{self.path}: nothing says which molecules it was trained on", "name some with --train")
+
+        def build() -> Arrays:
+            data = self.config.data
+            if self.origin != "moses":
+                place = next((place for place in self._places() if place.is_file()), None)
+                if place is None:
+                    raise MolgenError(
+                        f"{data.source}: is not there, and {self.path.name} was trained on it",
+                        "restore the file, or name a training set with --train",
+                    )
+                data = data.model_copy(update={"source": str(place)})
+            say(f"{self.path.name}: its molecules are cleaned and split again, as in its training; this once")
+            with workers.workers() as pool:
+                pattern = self.tokenizer.splitter.pattern
+                dataset = build_dataset(read_source(data), data, self.config.model.context, pattern, pool)
+            if dataset.sha256 != expected:
+                raise MolgenError(
+                    f"{data.source}: does not give the molecules that {self.path.name} was trained on",
+                    "restore the file, or name a training set with --train",
+                )
+            return {split: from_strings(dataset.split(split)) for split in dataset.sizes}
+
+        def read(arrays: Arrays) -> dict[str, list[str]]:
+            return {split: to_strings(array) for split, array in arrays.items()}
+
+        # what they are is checked by their hash, so no version of the code matters
+        return cached(data_directory() / "cache", "molecules", [str(expected)], build, read)
 
     @cached_property
     def molecules(self) -> list[Molecule]:
@@ -187,9 +261,14 @@ class Run:
             _ = self.molecules
 
     def split(self, name: str) -> list[str]:
-        """The SMILES of one split, from the run or from the dataset or file that it names."""
-        if self.names_its_dataset and name != "validation":
-            return reference_smiles("moses", name)
+        """The SMILES of one split, from the run or from the dataset or file that it names.
+
+        Raises MolgenError where they cannot be had.
+        """
+        if self.names_its_source:
+            if reason := self.lacks(name):
+                raise MolgenError(reason, "name its training set with --train")
+            return self._rebuilt.get(name, [])
         if self.names_its_file:
             return self.corpus_file.strings(name)
         return [m.smiles for m in self.molecules if m.split == name]
@@ -268,7 +347,7 @@ class Run:
         write_atomically(
             self.path / CARD, model_card(self.path.name, self.config, report).encode("utf-8", "backslashreplace")
         )
-        write_atomically(self.path / REPORT, (json.dumps(report, indent=1) + "\n").encode())
+        write_atomically(self.path / REPORT, (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
 
 
 def _bounded(lines: TextIO) -> Iterator[str]:
@@ -324,11 +403,13 @@ def create_run(
 ) -> Run:
     """Writes what is known before the first step: configuration, tokenizer, molecules and what was dropped.
 
-    None: the run does not list them. Molecules of a fine-tuning are listed however many they are: which of them the
-    other run knew cannot be told again without it. Raises MolgenError where the disk has no room for the run.
+    None: the run does not list them. Only a named dataset may be too large to be listed: a file may change or go, and
+    which molecules of a fine-tuning the other run knew cannot be told again without it.
+    Raises MolgenError where the disk has no room for the run.
     """
     path.mkdir(parents=True, exist_ok=True)
-    copied = molecules is not None and (len(molecules) <= MOST_COPIED or config.training.init is not None)
+    named = config.data.source in NAMED and config.training.init is None
+    copied = molecules is not None and (len(molecules) <= MOST_COPIED or not named)
     weights = count_weights(config.model, len(tokenizer))
     need = _BYTES_A_WEIGHT * weights + _BYTES_A_MOLECULE * (len(molecules or ()) if copied else 0)
     if (free := shutil.disk_usage(path).free) < need:
@@ -376,8 +457,11 @@ def newest_unfinished() -> Path:
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A gzipped CSV file, the same bytes for the same rows."""
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(columns)
-    table.writerows(rows)
-    write_atomically(path, gzip.compress(text.getvalue().encode(), mtime=0))
+    with (
+        replacing(path) as file,
+        gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed,
+        io.TextIOWrapper(packed, encoding="utf-8", newline="") as text,
+    ):
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(columns)
+        table.writerows(rows)

@@ -79,11 +79,13 @@ class SampleTable:
         run = generator.run
         on_training = {"in_training", "nearest_training", "nn_similarity"} & set(self.columns)
         by_name = asked not in (None, "all")
-        self._trained = bool(on_training) and (by_name or (run is not None and run.has_molecules))
+        # molecules that a run only names take longer to find than samples to draw: they are looked for on demand
+        at_hand = run is not None and not run.elsewhere and run.has_molecules
+        self._trained = bool(on_training) and (by_name or at_hand)
         if self._trained:
             _ = self._training  # a run that carries none is refused before a file is made
         elif on_training:
-            why = run.lacks("train") if run is not None else "no run, no training molecules"
+            why = (run.elsewhere or run.lacks("train")) if run is not None else "no run, no training molecules"
             say(f"the columns on training molecules are empty: {why}")
 
     def rows(self, batch: Sequence[Sample]) -> list[dict[str, str]]:

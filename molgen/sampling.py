@@ -20,6 +20,8 @@ from molgen.tokenizer import BOS, EOS, PAD
 # Steps after which memories are made longer and finished rows left out, by one copy. More often, the copies cost more
 # than they save; looking which rows are done makes a GPU wait.
 _BUCKET = 8
+_COLDEST, _HOTTEST = 1e-30, 1e30  # so that logits of up to 1e8 over it are finite in float32, and its inverse is
+_ROUNDING = 1e-6  # of a sum of probabilities whose logits are float32
 _ROWS = 32  # for each number of rows that it meets, oneDNN makes a kernel and keeps it: a gigabyte if all differ
 
 
@@ -27,18 +29,18 @@ class Filters(NamedTuple):
     """What is done to the logits before the draw. The default draws from the model's own distribution."""
 
     temperature: float = 1.0
-    """Logits are divided by it; 0 takes the most probable token (greedy)."""
+    """Logits are divided by it, 1e-30 to 1e30; 0 takes the most probable token (greedy)."""
     top_k: int | None = None
-    """Only the k most probable tokens."""
+    """Only the k most probable tokens, exactly k: of equally probable ones those that the vocabulary has first."""
     top_p: float | None = None
-    """Only the smallest set of tokens that holds this probability (nucleus sampling, Holtzman et al. 2020)."""
+    """Only the smallest set of tokens that holds this probability (nucleus sampling, Holtzman et al. 2020); 1: all."""
 
     def checked(self, vocabulary: int) -> "Filters":
         """These filters. Raises MolgenError for a value out of range."""
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+        if not (self.temperature == 0 or _COLDEST <= self.temperature <= _HOTTEST):
             raise MolgenError(
                 f"--temperature {self.temperature}: out of range",
-                "0 (greedy) or above; 1 is the model itself",
+                f"0 (greedy), or {_COLDEST:g} to {_HOTTEST:g}, which float32 can divide by; 1 is the model itself",
             )
         if self.top_k is not None and not 1 <= self.top_k <= vocabulary:
             raise MolgenError(f"--top-k {self.top_k}: out of range", f"1 to {vocabulary}, the size of the vocabulary")
@@ -48,17 +50,26 @@ class Filters(NamedTuple):
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """Logits (B, V), all but the k largest of each row at minus infinity."""
-    smallest = logits.topk(k, dim=-1).values[:, -1:]
-    return logits.masked_fill(logits < smallest, -math.inf)
+    """Logits (B, V), all but the k largest of each row at minus infinity; equal ones count in their order."""
+    if k >= logits.shape[-1]:
+        return logits
+    ordered, index = logits.sort(dim=-1, descending=True, stable=True)
+    return torch.full_like(logits, -math.inf).scatter(-1, index[:, :k], ordered[:, :k])
 
 
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """Logits (B, V), all at minus infinity but the smallest set whose probabilities sum to at least p."""
-    ordered, index = logits.sort(dim=-1, descending=True)
-    probabilities = ordered.softmax(dim=-1)
-    before = probabilities.cumsum(dim=-1) - probabilities  # mass of the more probable tokens
-    return torch.full_like(logits, -math.inf).scatter(-1, index, ordered.masked_fill(before >= p, -math.inf))
+    """Logits (B, V), all at minus infinity but the smallest set whose probabilities sum to at least p, never none.
+
+    Equal ones count in their order. A sum reaches p where it is less by no more than rounding.
+    """
+    if p >= 1:
+        return logits
+    ordered, index = logits.sort(dim=-1, descending=True, stable=True)
+    exact = ordered if logits.device.type == "mps" else ordered.double()  # which MPS does not have
+    reached = exact.softmax(dim=-1).cumsum(dim=-1) >= p - _ROUNDING
+    beyond = reached.roll(1, dims=-1)  # the more probable tokens reach p already
+    beyond[:, 0] = False
+    return torch.full_like(logits, -math.inf).scatter(-1, index, ordered.masked_fill(beyond, -math.inf))
 
 
 def draw(logits: Tensor, filters: Filters, generator: Generator) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 from molgen import molecules
 from molgen.checkpoint import save_state
 from molgen.config import Config, validate
-from molgen.corpus_file import MOST_AS_STRINGS, CorpusFile, is_encoded, named_corpus
+from molgen.corpus_file import MOST_AS_STRINGS, CorpusFile, is_encoded
 from molgen.datasets import Dataset, account, build_dataset, read_source
 from molgen.errors import MolgenError
 from molgen.finetuning import describe, initial_model, taken_over, without_known
@@ -27,10 +27,10 @@ def check_directory(out: Path, resume: bool, force: bool) -> None:
         )
 
 
-def encoded_source(config: Config, resume: bool) -> CorpusFile | None:
+def encoded_source(config: Config, out: Path, resume: bool) -> CorpusFile | None:
     """The encoded file that is the source, if it is one; a resumed training insists on the same molecules."""
     if resume:
-        return named_corpus(config.data) if config.data.sha256 else None
+        return Run(out).corpus_file if config.data.sha256 else None
     if is_encoded(config.data.source):
         return CorpusFile(Path(config.data.source))
     if config.data.sha256:
@@ -87,6 +87,12 @@ def prepare_encoded(config: Config, file: CorpusFile, out: Path, resume: bool) -
             f"{file.path}: {lengths.too_long:,} molecules are longer than model.context {config.model.context}",
             f"--set model.context={lengths.longest} takes all",
         )
+    if lengths.random and config.training.randomizes:
+        raise MolgenError(
+            f"{file.path}: {lengths.random:,} of its molecules are random forms already, so training.randomized"
+            " would show them as canonical ones",
+            "--set training.randomized=0 --set training.randomized_end=0, or encode the molecules without random forms",
+        )
     for name in ("train", "validation"):
         if not sizes.get(name):
             raise MolgenError(f"{file.path}: no {name} molecules", "encode molecules of all splits")
@@ -126,7 +132,7 @@ def prepare(config: Config, out: Path, resume: bool, pool: Workers) -> Dataset:
         # the state before the first step: all processes start from it, and no resume needs the other run
         models = {"model": model, **({"average": copy.deepcopy(model)} if config.training.ema else {})}
         optimizer = build_optimizer(model, config.training)
-        save_state(out / STATE, models, optimizer, vars(progress), made_with_now(run, dataset.sha256))
+        save_state(out / STATE, models, optimizer, progress.position, made_with_now(run, dataset.sha256))
     return dataset
 
 

@@ -89,15 +89,17 @@ class SmilesTokenizer:
 
     @classmethod
     def of_corpus(
-        cls, smiles: Iterable[str], pattern: str, randomized: bool = False, rdkit_version: str = ""
+        cls, smiles: Iterable[str] | str, pattern: str, randomized: bool = False, rdkit_version: str = ""
     ) -> "SmilesTokenizer":
-        """The sorted vocabulary of a corpus, with ring labels up to %19 if randomised SMILES will be trained on too.
+        """The sorted vocabulary of a corpus (one string is one molecule).
+
+        With ring labels up to %19 if randomised SMILES will be trained on too.
 
         Raises MolgenError for a string that has no lossless split.
         """
         splitter = TokenPattern(pattern)
         seen = set(RING_LABELS if randomized else ())
-        for one in smiles:
+        for one in [smiles] if isinstance(smiles, str) else smiles:
             tokens = splitter.split(one)
             if tokens is None:
                 raise MolgenError(f"{one!r} is not losslessly tokenisable", "remove it from the corpus")

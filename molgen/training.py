@@ -68,7 +68,7 @@ def train(config: Config, out: str | os.PathLike[str], resume: bool = False, for
         raise MolgenError("--init with --resume: a resumed training goes on from its own state", "leave --init out")
     out = Path(out)
     config = Run(out).config if resume else config
-    file = encoded_source(config, resume)
+    file = encoded_source(config, out, resume)
     config = settled(config, file) if file and not resume else config
     uses_rdkit = not file or config.training.randomizes
     with (
@@ -156,10 +156,11 @@ def _loop(
         nonlocal saved
         progress.seconds, saved = time.monotonic() - began, time.monotonic()
         if team.leads:
-            save_state(run.path / STATE, models, optimizer, vars(progress), made_with)
+            save_state(run.path / STATE, models, optimizer, progress.position, made_with)
 
     def save_amid_epoch(steps: int, nll: float) -> None:
         progress.step_of_epoch, progress.nll_of_epoch = steps, nll
+        _check_finite(nll, "loss", progress)
         norm = sum(float(parameter.detach().double().square().sum()) for parameter in model.parameters())
         _check_finite(norm, "norm of the weights", progress)
         save()
@@ -284,7 +285,9 @@ def train_epoch(
     steps = epoch_steps(corpus, cut, config.batch_size, rng)
     model.train()
     done, seen, read, tokens = progress.step_of_epoch, 0, 0, 0
-    total = torch.tensor(progress.nll_of_epoch / team.size, device=device)
+    # float64, for float32 loses digits over an epoch; MPS has none
+    place = torch.device("cpu") if device.type == "mps" else device
+    total = torch.tensor(progress.nll_of_epoch / team.size, dtype=torch.float64, device=place)
     began = said = shown = time.monotonic()
     noise = np.random.default_rng([config.seed, progress.epoch, 2, team.rank])  # each process has dropout of its own
     with (
@@ -309,7 +312,7 @@ def train_epoch(
             divisor = positions if config.loss == "token" else molecules_here
             work = ((window, rows, seed) for rows, seed in zip(shares, seeds, strict=True))
             for nll, gradients in in_order(partial(gradient, divisor=divisor), work):  # in order, for sums round
-                total += nll
+                total += nll.to(place)
                 for whole, part in zip(sums, gradients, strict=True):
                     whole += part
             team.add_up(sums)

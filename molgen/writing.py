@@ -244,7 +244,7 @@ def write_meta(
         "rejected": {name: tally.rejected[name] for name in FILTERS},
         "versions": {"molgen": __version__, **{name: version(name) for name in ("torch", "rdkit", "numpy")}},
     }
-    write_atomically(meta_beside(output), (json.dumps(account, indent=1) + "\n").encode())
+    write_atomically(meta_beside(output), (json.dumps(account, indent=1, allow_nan=False) + "\n").encode())
 
 
 def _record(row: dict[str, str]) -> str:

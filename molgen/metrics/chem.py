@@ -38,12 +38,15 @@ class Chemistry(NamedTuple):
 
 
 def chem_figures(
-    molecules: Profile, known: Known | None, nearest: npt.NDArray[np.floating[Any]] | None, held_out: Set[str] | None
+    molecules: Profile,
+    known: Known | None,
+    nearest: npt.NDArray[np.floating[Any]] | None,
+    held_out: Known | Set[str] | None,
 ) -> Chemistry:
     """`chem/…` figures of molecules with PARTS.
 
     `known` is the training set, `nearest` each molecule's Tanimoto similarity to its nearest training neighbour,
-    `held_out` the canonical SMILES to be rediscovered; None where there is no such set.
+    `held_out` the molecules to be rediscovered, by their canonical SMILES; None where there is no such set.
     """
     figures = Figures()
     n = len(molecules)
@@ -77,8 +80,12 @@ def chem_figures(
     if held_out is None:
         figures.missing("chem/rediscovered", "no held-out molecules")
     else:
-        found = held_out & set(molecules.strings("canonical"))
-        put("chem/rediscovered", len(found) / max(len(held_out), 1))
+        distinct = set(molecules.strings("canonical"))
+        if isinstance(held_out, Known):
+            new, wanted = held_out.missing("canonical", distinct), len(held_out.keys["canonical"])
+        else:
+            new, wanted = distinct - held_out, len(held_out)
+        put("chem/rediscovered", (len(distinct) - len(new)) / max(wanted, 1))
     shares = {
         "alerts": _shares(alert_cells, n),
         "functional groups": _shares([cell.split() for cell in molecules.strings("functional_groups")], n),

@@ -57,7 +57,8 @@ def guacamol_figures(samples: Profile, training: Baseline | None, known: Known |
     if training is not None and len(valid) >= _FEWEST:
         distance = frechet_distance(gaussian(valid.numbers("activations")), training.gaussian)
         figures.values |= {"guacamol/FCD": distance, "guacamol/FCD_score": float(np.exp(-0.2 * distance))}
-    reason = "fewer than two valid samples" if len(valid) < _FEWEST else "no training set: name it with --train"
+    lacking = "no training set: name it with --train" if known is None else "fewer than two training molecules"
+    reason = "fewer than two valid samples" if len(valid) < _FEWEST else lacking
     for name in ("validity", "uniqueness", "novelty", "KL_score", "FCD", "FCD_score"):
         if f"guacamol/{name}" not in figures.values:
             figures.missing(f"guacamol/{name}", reason)

@@ -27,6 +27,8 @@ class Known:
     """Which molecule of the set each fingerprint is of."""
     n: int
     """Molecules of the set."""
+    parsed: int
+    """Those that RDKit parses: only they count in any figure."""
 
     def missing(self, column: str, strings: Iterable[str]) -> set[str]:
         """Those of `strings` that the set does not have. Two of 10^4 × 10^6 strings share a key once in 10^9 times."""
@@ -41,22 +43,24 @@ class Known:
 
     def to_arrays(self) -> Arrays:
         """For the cache."""
-        keys = {f"keys.{name}": array for name, array in self.keys.items()}
-        return keys | {"fingerprints": self.fingerprints, "rows": self.rows, "n": np.array(self.n)}
+        arrays: dict[str, npt.NDArray[Any]] = {f"keys.{name}": array for name, array in self.keys.items()}
+        arrays |= {"fingerprints": self.fingerprints, "rows": self.rows}
+        return arrays | {"n": np.array(self.n), "parsed": np.array(self.parsed)}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> "Known":
         """What `to_arrays` gave. Raises ValueError or KeyError for anything else."""
         keys = {name.removeprefix("keys."): array for name, array in arrays.items() if name.startswith("keys.")}
-        fingerprints, rows, n = arrays["fingerprints"], arrays["rows"], arrays["n"]
+        fingerprints, rows, n, parsed = arrays["fingerprints"], arrays["rows"], arrays["n"], arrays["parsed"]
         expect(n, np.int64, ())
+        expect(parsed, np.int64, ())
         expect(rows, np.int64, (None,))
         expect(fingerprints, np.uint8, (len(rows), _BYTES))
         for array in keys.values():
             expect(array, np.uint64, (None,))
         if not all((array[1:] > array[:-1]).all() for array in (*keys.values(), rows)) or len(rows) > n:
             raise ValueError("keys out of order, or more fingerprints than molecules")
-        return cls(keys, fingerprints, rows, int(n))
+        return cls(keys, fingerprints, rows, int(n), int(parsed))
 
 
 def known(smiles: list[str], strings: Iterable[str], with_fingerprints: bool, pool: Workers, description: str) -> Known:
@@ -66,11 +70,12 @@ def known(smiles: list[str], strings: Iterable[str], with_fingerprints: bool, po
     found: dict[str, list[Keys]] = {name: [] for name in columns}
     packed: list[bytes] = []
     rows: list[int] = []
-    start = 0
+    start = parsed = 0
     # the strings as they are shipped need no RDKit
     for chunk in pool.stream("describe", smiles if parts else [], description, parts=parts):
         answers = {start + i: a for i, a in enumerate(chunk) if a is not None and "failure" not in a}
         start += len(chunk)
+        parsed += len(answers)
         for name in columns:
             words = {word for answer in answers.values() for word in _words(name, answer[name])}
             found[name].append(keys_of(words))
@@ -81,7 +86,7 @@ def known(smiles: list[str], strings: Iterable[str], with_fingerprints: bool, po
     keys = {name: np.unique(np.concatenate([none, *arrays])) for name, arrays in found.items()}
     keys["shipped"] = np.unique(keys_of(smiles))
     fingerprints = np.frombuffer(b"".join(packed), np.uint8).reshape(-1, _BYTES)
-    return Known(keys, fingerprints, np.array(rows, np.int64), len(smiles))
+    return Known(keys, fingerprints, np.array(rows, np.int64), len(smiles), parsed)
 
 
 def _words(name: str, value: Any) -> list[str]:

@@ -123,6 +123,8 @@ def moses_figures(samples: Profile, references: Mapping[str, Statistics], traini
     for name, reference in references.items():
         if own_gaussian is None:
             figures.missing(f"FCD/{name}", "fewer than two valid samples")
+        elif reference.gaussian.n < 2:
+            figures.missing(f"FCD/{name}", "fewer than two reference molecules")
         else:
             figures.values[f"FCD/{name}"] = frechet_distance(own_gaussian, reference.gaussian)
         if valid:

@@ -1,0 +1,176 @@
+"""A run is compared with the very molecules that it was trained on, wherever they are."""
+
+import csv
+import gzip
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SMALL, Cli
+from rdkit import Chem
+
+from molgen import runs
+from molgen.config import DataConfig, load_config
+from molgen.corpus_file import CorpusFile, corpus_writer
+from molgen.datasets import MOSES_MEMBERS
+from molgen.runs import Run
+from molgen.tokenizer import SmilesTokenizer
+from molgen.training import train
+
+FEW = [*SMALL, "training.batch_size=16", "training.learning_rate=1e-2"]
+
+
+def figures(path: str = "x.json") -> dict[str, Any]:
+    return dict(json.loads(Path(path).read_text()))
+
+
+def listed(run: Path) -> list[dict[str, str]]:
+    with gzip.open(run / "molecules.csv.gz", "rt") as file:
+        return list(csv.DictReader(file))
+
+
+def moses_of(folder: Path, train: list[str], test: list[str]) -> None:
+    """A data directory with a MOSES of a few molecules."""
+    (folder / "moses").mkdir(parents=True)
+    for name in MOSES_MEMBERS.values():
+        (folder / "moses" / name).write_bytes(b"")
+    for name, smiles in (("train", train), ("test", test), ("test_scaffolds", test[:5])):
+        rows = "\n".join(["SMILES,SPLIT", *(f"{one},{name}" for one in smiles)]) + "\n"
+        (folder / "moses" / f"{name}.csv.gz").write_bytes(gzip.compress(rows.encode()))
+
+
+@pytest.fixture
+def part_of_moses(tmp_path: Path, moses_mini: list[str], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run on 40 of 100 training molecules, which names MOSES; its table of molecules lies beside it."""
+    moses_of(tmp_path / "data", moses_mini[:100], moses_mini[100:110])
+    monkeypatch.setenv("MOLGEN_DATA", str(tmp_path / "data"))
+    sizes = ["data.train_size=40", "data.validation_size=10", "training.epochs=1"]
+    run = train(load_config(None, [*FEW, *sizes], {"data.source": "moses"}), tmp_path / "part")
+    (run.path / "molecules.csv.gz").rename(tmp_path / "molecules.csv.gz")
+    return run.path
+
+
+def test_a_run_on_a_part_of_moses_is_compared_with_that_part(
+    part_of_moses: Path, moses_mini: list[str], tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = [row["smiles"] for row in listed(tmp_path) if row["split"] == "train"]
+    assert len(own) == 40
+    for split, held_out in (("test", 10), ("validation", 10)):
+        done = cli("eval", part_of_moses, "-n", 20, "--split", split, "--json", "x.json", "--force")
+        assert done.code == 0, done.err
+        assert figures()["n_held_out"] + figures()["n_unknown_tokens"] == held_out
+        listing = shutil.copytree(part_of_moses, tmp_path / f"listing-{split}")
+        shutil.copy(tmp_path / "molecules.csv.gz", listing)
+        assert cli("eval", listing, "-n", 20, "--split", split, "--json", "y.json", "--force").code == 0
+        for name in ("nll", "nll_train", "nll_gap", "novelty"):
+            assert figures("x.json")[name] == pytest.approx(figures("y.json")[name], rel=1e-5), name
+    assert "is against the molecules that the run was trained on" in done.out
+
+    # of another MOSES no figure is made
+    moses_of(tmp_path / "other", moses_mini[1:101], moses_mini[100:110])
+    monkeypatch.setenv("MOLGEN_DATA", str(tmp_path / "other"))
+    done = cli("eval", part_of_moses, "-n", 20, "--json", "z.json")
+    assert done.code == 0, done.err
+    for name in ("nll_train", "nll_gap", "novelty"):
+        assert figures("z.json")[name] is None
+    assert "does not give the molecules" in figures("z.json")["reasons"]["nll_train"]
+
+    # and where MOSES is not, nothing is fetched
+    monkeypatch.setenv("MOLGEN_DATA", str(tmp_path / "nothing"))
+    monkeypatch.setattr("molgen.datasets._download_moses", lambda _: pytest.fail("fetches MOSES unasked"))
+    assert cli("eval", part_of_moses, "-n", 20, "--json", "w.json").code == 0
+    assert figures("w.json")["novelty"] is None
+
+
+def test_an_older_run_that_names_a_large_file_reads_it_again(
+    small_run: Run, small_file: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOLGEN_DATA", str(tmp_path / "data"))
+    assert cli("eval", small_run.path, "-n", 50, "--json", "listing.json").code == 0
+    large = shutil.copytree(small_run.path, tmp_path / "large")
+    (large / "molecules.csv.gz").unlink()
+    monkeypatch.setattr(runs, "MOST_COPIED", 5)  # such runs were of more than 500,000 molecules
+    own = tmp_path / "own.smi"
+    own.write_text("\n".join(small_file.read_text().splitlines()[1:]) + "\n")
+    config = (large / "config.yaml").read_text()
+    (large / "config.yaml").write_text(config.replace(str(small_file), str(own)))
+    assert cli("eval", large, "-n", 50, "--json", "changed.json").code == 0
+    assert figures("changed.json")["novelty"] is None
+    assert "does not give the molecules" in figures("changed.json")["reasons"]["nll"]
+    shutil.copy(small_file, own)
+    done = cli("eval", large, "-n", 50, "--json", "naming.json")
+    assert done.code == 0, done.err
+    for name in ("nll", "nll_train", "novelty"):
+        assert figures("naming.json")[name] == figures("listing.json")[name]
+    assert "novelty" in cli("sample", large, "-n", 5, "--novel").err
+
+
+def another_way(smiles: str) -> str:
+    mol = Chem.MolFromSmiles(smiles)
+    return Chem.MolToSmiles(mol, rootedAtAtom=mol.GetNumAtoms() - 1)
+
+
+@pytest.fixture
+def random_forms(tmp_path: Path, pattern: str, moses_mini: list[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run on `forms.molgen`, named by a relative path, whose training molecules are random forms alone."""
+    monkeypatch.chdir(tmp_path)
+    write_forms(Path("forms.molgen"), SmilesTokenizer.of_corpus(moses_mini[:300], pattern, True), moses_mini[:80], [])
+    config = load_config(None, [*FEW, "training.epochs=8"], {"data.source": "forms.molgen"})
+    return train(config, tmp_path / "run")
+
+
+def write_forms(path: Path, tokenizer: SmilesTokenizer, random: list[str], canonical: list[str]) -> None:
+    with corpus_writer(path, tokenizer, DataConfig(source="moses-mini")) as writer:
+        for smiles in random:
+            writer.add("train", another_way(smiles), random=True)
+            for one in canonical:
+                writer.add("train", one)
+        for smiles in random[:20]:
+            writer.add("validation", smiles)
+
+
+def test_random_forms_of_an_encoded_file_are_the_molecules_that_they_are(
+    random_forms: Run, cli: Cli, tmp_path: Path
+) -> None:
+    run = random_forms.path
+    samples = cli("sample", run, "-n", 400).out.splitlines()
+    valid = [mol for line in samples if line and (mol := Chem.MolFromSmiles(line)) is not None]
+    known = sorted({Chem.MolToSmiles(mol) for mol in valid})
+    known = [one for one in known if not random_forms.tokenizer.unknown(another_way(one))]
+    assert any(another_way(one) != one for one in known)
+    # only random forms of training: no NLL of canonical ones, and no crash
+    assert cli("eval", run, "-n", 20, "--json", "x.json").code == 0
+    assert figures()["nll_train"] is None and "<bos>" in figures()["reasons"]["nll_train"]
+
+    # the same run, had it been trained on its own samples as random forms, every second row a canonical one
+    write_forms(tmp_path / "forms.molgen", random_forms.tokenizer, known, ["CCO"])
+    config = (run / "config.yaml").read_text()
+    old, new = random_forms.config.data.sha256, CorpusFile(tmp_path / "forms.molgen").summary.sha256
+    (run / "config.yaml").write_text(config.replace(str(old), new))
+    done = cli("sample", run, "-n", 400, "-o", "x.csv", "--columns", "smiles,canonical,valid,in_training")
+    table = csv.DictReader(Path("x.csv").read_text().splitlines())
+    rows = [row for row in table if row["canonical"] in known]
+    assert rows and {row["in_training"] for row in rows} == {"true"}
+    assert "novelty 0.000" in done.err or len(known) < len({Chem.MolToSmiles(mol) for mol in valid})
+    assert cli("eval", run, "-n", 20, "--json", "y.json").code == 0
+    assert figures("y.json")["nll_train"] > 0  # of CCO, though each evenly spaced row may be a random form
+    done = cli("train", "forms.molgen", "--set", "training.randomized=0.5", "--out", "again")
+    assert done.code == 2
+    assert "random forms already" in done.err and "training.randomized=0" in done.err
+
+
+def test_the_file_of_a_run_is_found_from_another_folder(
+    random_forms: Run, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    config = random_forms.path / "config.yaml"
+    assert Path(random_forms.config.data.source).is_absolute()
+    older = config.read_text().replace(random_forms.config.data.source, "forms.molgen")
+    for text in (config.read_text(), older):  # earlier versions kept the path as it was typed
+        config.write_text(text)
+        done = cli("eval", random_forms.path, "-n", 20, "--json", "x.json", "--force")
+        assert done.code == 0, done.err
+        assert figures()["nll"] > 0
