@@ -15,18 +15,20 @@ import numpy.typing as npt
 from molgen.config import NAMED
 from molgen.library import Library, MoleculeSet, named_set, nearest_of, resampled, similarity_to
 from molgen.metrics import chem, chemnet, guacamol, moses
-from molgen.metrics.basic import Figures, basic_figures
+from molgen.metrics.basic import COARSER, Figures, basic_figures, coarser_figures
 from molgen.metrics.chem import Chemistry, chem_figures
 from molgen.metrics.known import Known
 from molgen.metrics.profile import Profile
 from molgen.metrics.similarity import neighbours
 
 Metric = Literal["basic", "chem", "moses", "guacamol"]
+MOST_COARSER = 200_000
+"""Training molecules whose parents and tautomers are looked at unasked: 1.5 ms each, once."""
 SHOWN = 120
 """Samples whose nearest training molecule is looked up, for the report's grid."""
 
 _PARTS: dict[Metric, tuple[str, ...]] = {
-    "basic": ("canonical",),
+    "basic": ("canonical", *COARSER),
     "chem": chem.PARTS,
     "moses": (*moses.PARTS, "activations"),
     "guacamol": (*guacamol.PARTS, "activations"),
@@ -77,7 +79,7 @@ def run_benchmarks(
 ) -> Findings:
     """All figures of samples described with `parts(metrics)`; `more` are further draws, which GuacaMol may use."""
     findings = Findings()
-    _basic(findings, samples, sets, library)
+    _basic(findings, samples, sets, library, "chem" in metrics)
     if "moses" in metrics:
         _moses(findings, samples, sets, library)
     if "guacamol" in metrics:
@@ -93,9 +95,16 @@ def run_benchmarks(
     return findings
 
 
-def _basic(findings: Findings, samples: Profile, sets: Sets, library: Library) -> None:
+def _basic(findings: Findings, samples: Profile, sets: Sets, library: Library, whatever_it_takes: bool) -> None:
     known = None if sets.training is None else _known(findings, sets.training, ("canonical",), library)
     findings.figures.add(basic_figures(samples.canonical(), known))
+    coarser, reason = None, "no training set: name it with --train"
+    if sets.training is not None and known is not None:
+        reason = f"of {known.n:,} training molecules they take minutes, once: ask for --metrics chem"
+        if known.n <= MOST_COARSER or whatever_it_takes:
+            coarser = _known(findings, sets.training, COARSER, library)
+    if "tautomer" in samples.columns:  # samples described for something else may lack them
+        findings.figures.add(coarser_figures(samples, coarser, reason))
 
 
 def _known(

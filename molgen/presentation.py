@@ -41,7 +41,11 @@ SECTIONS: tuple[tuple[str, tuple[Row, ...]], ...] = (
             Row("n_valid", "valid samples", ","),
             Row("validity", "validity", ".3f", 1),
             Row("uniqueness", "uniqueness", ".3f", 1),
+            Row("uniqueness_parent", "  of parents", ".3f"),
+            Row("uniqueness_tautomer", "  of tautomers", ".3f"),
             Row("novelty", "novelty", ".3f"),
+            Row("novelty_parent", "  of parents", ".3f"),
+            Row("novelty_tautomer", "  of tautomers", ".3f"),
         ),
     ),
     (
@@ -174,5 +178,8 @@ def table(evaluations: Sequence[Evaluation]) -> str:
         lines.append(f"* FCD of fewer than {FEWEST_FOR_FCD:,} molecules is biased upwards")
     for evaluation in evaluations:
         lines += [f"{evaluation.name}: {note}" for note in evaluation.notes]
-        lines += [f"{evaluation.name}: no {name}: {reason}" for name, reason in evaluation.figures.reasons.items()]
+        why: dict[str, list[str]] = {}
+        for name, reason in evaluation.figures.reasons.items():
+            why.setdefault(reason, []).append(name)
+        lines += [f"{evaluation.name}: no {', '.join(names)}: {reason}" for reason, names in why.items()]
     return "\n".join(lines)

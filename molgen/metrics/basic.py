@@ -4,6 +4,10 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 from molgen.metrics.known import Known
+from molgen.metrics.profile import Profile
+
+COARSER = ("parent", "tautomer")
+"""What is equal for molecules that a chemist may call the same: the neutral, stereo-free parent, its tautomer hash."""
 
 
 @dataclass
@@ -49,4 +53,25 @@ def basic_figures(canonical: Sequence[str | None], training: Set[str] | Known | 
     else:
         new = training.missing("canonical", distinct) if isinstance(training, Known) else distinct - training
         figures.values["novelty"] = len(new) / len(distinct)
+    return figures
+
+
+def coarser_figures(samples: Profile, training: Known | None, reason: str = "") -> Figures:
+    """uniqueness and novelty as by `basic_figures`, of parents and of tautomers in place of molecules.
+
+    A stereo mark added to a known molecule, or its other tautomer, is neither unique nor new here. `training` has the
+    COARSER columns; without it novelty is null, for the reason given.
+    """
+    figures = Figures()
+    for column in COARSER:
+        distinct = set(samples.strings(column))
+        if not distinct:
+            figures.missing(f"uniqueness_{column}", "no valid samples")
+            figures.missing(f"novelty_{column}", "no valid samples")
+            continue
+        figures.values[f"uniqueness_{column}"] = len(distinct) / len(samples)
+        if training is None:
+            figures.missing(f"novelty_{column}", reason)
+        else:
+            figures.values[f"novelty_{column}"] = len(training.missing(column, distinct)) / len(distinct)
     return figures

@@ -13,7 +13,7 @@ from molgen.keys import Keys, keys_of
 from molgen.workers import Workers
 
 _BYTES = 128  # of a fingerprint of 1,024 bits
-STRINGS = ("canonical", "flat", "parent", "scaffold", "ring_systems")
+STRINGS = ("canonical", "flat", "parent", "tautomer", "scaffold", "ring_systems")
 
 
 @dataclass(frozen=True)
