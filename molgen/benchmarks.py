@@ -23,7 +23,7 @@ from molgen.metrics.similarity import neighbours
 
 Metric = Literal["basic", "chem", "moses", "guacamol"]
 MOST_COARSER = 200_000
-"""Training molecules whose parents and tautomers are looked at unasked: 1.5 ms each, once."""
+"""Training molecules whose parents and tautomers are looked at unasked: about a millisecond each, once."""
 SHOWN = 120
 """Samples whose nearest training molecule is looked up, for the report's grid."""
 
