@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,16 +113,29 @@ def another_way(smiles: str) -> str:
     return Chem.MolToSmiles(mol, rootedAtAtom=mol.GetNumAtoms() - 1)
 
 
-@pytest.fixture
-def random_forms(tmp_path: Path, pattern: str, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A run on `forms.molgen`, named by a relative path, some of whose training molecules are random forms."""
-    monkeypatch.chdir(tmp_path)
-    chains = ["C" * i + hetero + "C" * j for hetero in "NO" for i in range(1, 6) for j in range(i + 1)]
-    chains = sorted({Chem.CanonSmiles(one) for one in chains})  # short, so that most samples are molecules
-    rows = [(form, random) for one in chains for form, random in ((another_way(one), True), (one, False))]
-    write_forms(Path("forms.molgen"), SmilesTokenizer.of_corpus(chains, pattern, True), rows)
+@pytest.fixture(scope="module")
+def chains(tmp_path_factory: pytest.TempPathFactory, pattern: str) -> Iterator[Path]:
+    """A folder with a run on `forms.molgen`, named by a relative path; some of its molecules are random forms."""
+    folder = tmp_path_factory.mktemp("chains")
+    molecules = ["C" * i + hetero + "C" * j for hetero in "NO" for i in range(1, 6) for j in range(i + 1)]
+    molecules = sorted({Chem.CanonSmiles(one) for one in molecules})  # short, so that most samples are molecules
+    rows = [(form, random) for one in molecules for form, random in ((another_way(one), True), (one, False))]
     config = load_config(None, [*FEW, "training.epochs=12"], {"data.source": "forms.molgen"})
-    return train(config, tmp_path / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_forms(Path("forms.molgen"), SmilesTokenizer.of_corpus(molecules, pattern, True), rows)
+        train(config, folder / "run")
+    yield folder
+
+
+@pytest.fixture
+def random_forms(chains: Path, tmp_path: Path) -> Run:
+    """A copy of it, with its file."""
+    shutil.copytree(chains, tmp_path, dirs_exist_ok=True)
+    config = (tmp_path / "run" / "config.yaml").read_text()
+    assert str(chains / "forms.molgen") in config  # though it was named by a relative path
+    (tmp_path / "run" / "config.yaml").write_text(config.replace(str(chains), str(tmp_path)))
+    return Run(tmp_path / "run")
 
 
 def write_forms(path: Path, tokenizer: SmilesTokenizer, rows: list[tuple[str, bool]]) -> str:
@@ -177,3 +191,16 @@ def test_the_file_of_a_run_is_found_from_another_folder(
         done = cli("eval", random_forms.path, "-n", 20, "--split", "validation", "--json", "x.json", "--force")
         assert done.code == 0, done.err
         assert figures()["nll"] > 0
+
+
+def test_draws_and_unfinished_ones_are_counted_up_to_the_last_that_was_kept(random_forms: Run, cli: Cli) -> None:
+    config = random_forms.path / "config.yaml"
+    config.write_text(config.read_text().replace(f"context: {random_forms.config.model.context}", "context: 4"))
+    plain = cli("sample", random_forms.path, "-n", 512, "--batch-size", 512).out.splitlines()
+    first = next(i for i, line in enumerate(plain, 1) if line and Chem.MolFromSmiles(line) is not None)
+    assert plain[first:].count("") > first  # longer ones, which the whole batch has many of
+    done = cli("sample", random_forms.path, "-n", 1, "--valid", "--batch-size", 512, "-o", "x.csv")
+    assert done.code == 0, done.err
+    account = figures("x.meta.json")
+    assert account["draws"] == first
+    assert account["unfinished"] <= plain[:first].count("")
