@@ -369,7 +369,7 @@ def test_without_its_file_such_a_run_still_samples_and_says_what_it_lacks(
     assert (novel.code, "own.molgen: cannot be read" in novel.err) == (2, True)
     done = cli("eval", naming.path, "-n", "50", "--json", "x.json")
     assert done.code == 0, done.err
-    assert json.loads(Path("x.json").read_text())["reasons"]["nll"].startswith("own.molgen: cannot be read")
+    assert "own.molgen: cannot be read" in json.loads(Path("x.json").read_text())["reasons"]["nll"]
     (naming.path / "report.json").unlink()
     gone = cli("train", "--resume", "--out", naming.path)
     assert (gone.code, "own.molgen: cannot be read" in gone.err) == (2, True)

@@ -227,20 +227,6 @@ def test_of_equally_probable_tokens_exactly_as_many_are_kept_as_asked_for(small_
     assert drawn(top_p=1e-9) == set()
 
 
-def test_draws_and_unfinished_ones_are_counted_up_to_the_last_that_was_kept(small_run: Run, cli: Cli) -> None:
-    short = Path(shutil.copytree(small_run.path, "short"))
-    config = (short / "config.yaml").read_text()
-    (short / "config.yaml").write_text(config.replace(f"context: {small_run.config.model.context}", "context: 8"))
-    plain = cli("sample", short, "-n", 512, "--batch-size", 512).out.splitlines()
-    first = next(i for i, line in enumerate(plain) if canonical(line)) + 1
-    done = cli("sample", short, "-n", 1, "--valid", "--batch-size", 512, "-o", "x.csv")
-    assert done.code == 0, done.err
-    account = read("x.meta.json")
-    assert account["draws"] == first
-    assert account["unfinished"] <= plain[:first].count("")
-    assert account["unfinished"] + account["kept"] <= account["draws"]
-
-
 def test_one_string_is_one_molecule(small_run: Run, pattern: str) -> None:
     generator = MoleculeGenerator.load(small_run.path, "cpu")
     assert generator.log_likelihood("CCO").tolist() == generator.log_likelihood(["CCO"]).tolist()

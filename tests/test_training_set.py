@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,23 +113,40 @@ def another_way(smiles: str) -> str:
     return Chem.MolToSmiles(mol, rootedAtAtom=mol.GetNumAtoms() - 1)
 
 
+@pytest.fixture(scope="module")
+def chains(tmp_path_factory: pytest.TempPathFactory, pattern: str) -> Iterator[Path]:
+    """A folder with a run on `forms.molgen`, named by a relative path; some of its molecules are random forms."""
+    folder = tmp_path_factory.mktemp("chains")
+    molecules = ["C" * i + hetero + "C" * j for hetero in "NO" for i in range(1, 6) for j in range(i + 1)]
+    molecules = sorted({Chem.CanonSmiles(one) for one in molecules})  # short, so that most samples are molecules
+    rows = [(form, random) for one in molecules for form, random in ((another_way(one), True), (one, False))]
+    config = load_config(None, [*FEW, "training.epochs=12"], {"data.source": "forms.molgen"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_forms(Path("forms.molgen"), SmilesTokenizer.of_corpus(molecules, pattern, True), rows)
+        train(config, folder / "run")
+    yield folder
+
+
 @pytest.fixture
-def random_forms(tmp_path: Path, pattern: str, moses_mini: list[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A run on `forms.molgen`, named by a relative path, whose training molecules are random forms alone."""
-    monkeypatch.chdir(tmp_path)
-    write_forms(Path("forms.molgen"), SmilesTokenizer.of_corpus(moses_mini[:300], pattern, True), moses_mini[:80], [])
-    config = load_config(None, [*FEW, "training.epochs=8"], {"data.source": "forms.molgen"})
-    return train(config, tmp_path / "run")
+def random_forms(chains: Path, tmp_path: Path) -> Run:
+    """A copy of it, with its file."""
+    shutil.copytree(chains, tmp_path, dirs_exist_ok=True)
+    config = (tmp_path / "run" / "config.yaml").read_text()
+    assert str(chains / "forms.molgen") in config  # though it was named by a relative path
+    (tmp_path / "run" / "config.yaml").write_text(config.replace(str(chains), str(tmp_path)))
+    return Run(tmp_path / "run")
 
 
-def write_forms(path: Path, tokenizer: SmilesTokenizer, random: list[str], canonical: list[str]) -> None:
+def write_forms(path: Path, tokenizer: SmilesTokenizer, rows: list[tuple[str, bool]]) -> str:
+    """An encoded file of some (training molecule, whether it is a random form); gives back its hash."""
     with corpus_writer(path, tokenizer, DataConfig(source="moses-mini")) as writer:
-        for smiles in random:
-            writer.add("train", another_way(smiles), random=True)
-            for one in canonical:
-                writer.add("train", one)
-        for smiles in random[:20]:
+        for smiles, random in rows:
+            writer.add("train", smiles, random=random)
+        for smiles in ("CCO", "CCN", "CCCO"):
             writer.add("validation", smiles)
+            writer.add("validation", smiles[::-1])
+    return CorpusFile(path).summary.sha256
 
 
 def test_random_forms_of_an_encoded_file_are_the_molecules_that_they_are(
@@ -140,22 +158,21 @@ def test_random_forms_of_an_encoded_file_are_the_molecules_that_they_are(
     known = sorted({Chem.MolToSmiles(mol) for mol in valid})
     known = [one for one in known if not random_forms.tokenizer.unknown(another_way(one))]
     assert any(another_way(one) != one for one in known)
-    # only random forms of training: no NLL of canonical ones, and no crash
-    assert cli("eval", run, "-n", 20, "--json", "x.json").code == 0
-    assert figures()["nll_train"] is None and "<bos>" in figures()["reasons"]["nll_train"]
+    config, sha256 = (run / "config.yaml").read_text(), str(random_forms.config.data.sha256)
 
-    # the same run, had it been trained on its own samples as random forms, every second row a canonical one
-    write_forms(tmp_path / "forms.molgen", random_forms.tokenizer, known, ["CCO"])
-    config = (run / "config.yaml").read_text()
-    old, new = random_forms.config.data.sha256, CorpusFile(tmp_path / "forms.molgen").summary.sha256
-    (run / "config.yaml").write_text(config.replace(str(old), new))
+    def trained_on(rows: list[tuple[str, bool]]) -> None:
+        new = write_forms(tmp_path / "forms.molgen", random_forms.tokenizer, rows)
+        (run / "config.yaml").write_text(config.replace(sha256, new))
+
+    # only random forms of training: no NLL of canonical ones, and no crash
+    trained_on([(another_way(one), True) for one in known])
+    assert cli("eval", run, "-n", 20, "--split", "validation", "--json", "x.json").code == 0
+    assert figures()["nll_train"] is None and "<bos>" in figures()["reasons"]["nll_train"]
     done = cli("sample", run, "-n", 400, "-o", "x.csv", "--columns", "smiles,canonical,valid,in_training")
     table = csv.DictReader(Path("x.csv").read_text().splitlines())
     rows = [row for row in table if row["canonical"] in known]
     assert rows and {row["in_training"] for row in rows} == {"true"}
     assert "novelty 0.000" in done.err or len(known) < len({Chem.MolToSmiles(mol) for mol in valid})
-    assert cli("eval", run, "-n", 20, "--json", "y.json").code == 0
-    assert figures("y.json")["nll_train"] > 0  # of CCO, though each evenly spaced row may be a random form
     done = cli("train", "forms.molgen", "--set", "training.randomized=0.5", "--out", "again")
     assert done.code == 2
     assert "random forms already" in done.err and "training.randomized=0" in done.err
@@ -171,6 +188,19 @@ def test_the_file_of_a_run_is_found_from_another_folder(
     older = config.read_text().replace(random_forms.config.data.source, "forms.molgen")
     for text in (config.read_text(), older):  # earlier versions kept the path as it was typed
         config.write_text(text)
-        done = cli("eval", random_forms.path, "-n", 20, "--json", "x.json", "--force")
+        done = cli("eval", random_forms.path, "-n", 20, "--split", "validation", "--json", "x.json", "--force")
         assert done.code == 0, done.err
         assert figures()["nll"] > 0
+
+
+def test_draws_and_unfinished_ones_are_counted_up_to_the_last_that_was_kept(random_forms: Run, cli: Cli) -> None:
+    config = random_forms.path / "config.yaml"
+    config.write_text(config.read_text().replace(f"context: {random_forms.config.model.context}", "context: 4"))
+    plain = cli("sample", random_forms.path, "-n", 512, "--batch-size", 512).out.splitlines()
+    first = next(i for i, line in enumerate(plain, 1) if line and Chem.MolFromSmiles(line) is not None)
+    assert plain[first:].count("") > first  # longer ones, which the whole batch has many of
+    done = cli("sample", random_forms.path, "-n", 1, "--valid", "--batch-size", 512, "-o", "x.csv")
+    assert done.code == 0, done.err
+    account = figures("x.meta.json")
+    assert account["draws"] == first
+    assert account["unfinished"] <= plain[:first].count("")
