@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from rdkit import Chem
 from molgen import runs
 from molgen.config import DataConfig, load_config
 from molgen.corpus_file import CorpusFile, corpus_writer
-from molgen.datasets import MOSES_MEMBERS
+from molgen.download import MOSES_FILES
 from molgen.runs import Run
 from molgen.tokenizer import SmilesTokenizer
 from molgen.training import train
@@ -32,20 +33,22 @@ def listed(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def moses_of(folder: Path, train: list[str], test: list[str]) -> None:
-    """A data directory with a MOSES of a few molecules."""
+def moses_of(folder: Path, train: list[str], test: list[str], patch: pytest.MonkeyPatch) -> None:
+    """A data directory with a MOSES of a few molecules, which passes for the published one."""
     (folder / "moses").mkdir(parents=True)
-    for name in MOSES_MEMBERS.values():
+    for name in MOSES_FILES:
         (folder / "moses" / name).write_bytes(b"")
     for name, smiles in (("train", train), ("test", test), ("test_scaffolds", test[:5])):
         rows = "\n".join(["SMILES,SPLIT", *(f"{one},{name}" for one in smiles)]) + "\n"
         (folder / "moses" / f"{name}.csv.gz").write_bytes(gzip.compress(rows.encode()))
+    for path in (folder / "moses").iterdir():
+        patch.setitem(MOSES_FILES, path.name, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 @pytest.fixture
 def part_of_moses(tmp_path: Path, moses_mini: list[str], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run on 40 of 100 training molecules, which names MOSES; its table of molecules lies beside it."""
-    moses_of(tmp_path / "data", moses_mini[:100], moses_mini[100:110])
+    moses_of(tmp_path / "data", moses_mini[:100], moses_mini[100:110], monkeypatch)
     monkeypatch.setenv("MOLGEN_DATA", str(tmp_path / "data"))
     sizes = ["data.train_size=40", "data.validation_size=10", "training.epochs=1"]
     run = train(load_config(None, [*FEW, *sizes], {"data.source": "moses"}), tmp_path / "part")
@@ -70,7 +73,7 @@ def test_a_run_on_a_part_of_moses_is_compared_with_that_part(
     assert "is against the molecules that the run was trained on" in done.out
 
     # of another MOSES no figure is made
-    moses_of(tmp_path / "other", moses_mini[1:101], moses_mini[100:110])
+    moses_of(tmp_path / "other", moses_mini[1:101], moses_mini[100:110], monkeypatch)
     monkeypatch.setenv("MOLGEN_DATA", str(tmp_path / "other"))
     done = cli("eval", part_of_moses, "-n", 20, "--json", "z.json")
     assert done.code == 0, done.err
@@ -80,7 +83,7 @@ def test_a_run_on_a_part_of_moses_is_compared_with_that_part(
 
     # and where MOSES is not, nothing is fetched
     monkeypatch.setenv("MOLGEN_DATA", str(tmp_path / "nothing"))
-    monkeypatch.setattr("molgen.datasets._download_moses", lambda _: pytest.fail("fetches MOSES unasked"))
+    monkeypatch.setattr("molgen.download._download_moses", lambda _: pytest.fail("fetches MOSES unasked"))
     assert cli("eval", part_of_moses, "-n", 20, "--json", "w.json").code == 0
     assert figures("w.json")["novelty"] is None
 
