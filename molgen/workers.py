@@ -72,6 +72,8 @@ class Worker:
 
     def start(self) -> "subprocess.Popen[str]":
         """The process, which need not be ready yet."""
+        if self._process is not None and self._process.poll() is not None:
+            self.close()  # it was killed while it had nothing to do: no molecule is to blame
         if self._process is None:
             self._ready = False
             # Linux ends a child with the thread that started it (see `serve`), so that one must last.

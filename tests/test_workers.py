@@ -63,6 +63,16 @@ def test_a_worker_that_is_killed_takes_no_results_with_it(moses_mini: list[str])
     assert len(results) == 6_000
 
 
+def test_a_worker_that_is_killed_while_it_waits_costs_no_molecule() -> None:
+    with workers(1) as pool:
+        pool.map("canonical", ["C"])
+        idle = pool._all[0].start()
+        idle.kill()
+        idle.wait()
+        assert pool.map("canonical", ["OCC"]) == ["CCO"]
+        assert not pool.lost
+
+
 def test_closing_ends_every_process() -> None:
     with workers(2) as pool:
         processes = [worker.start() for worker in pool._all]
