@@ -18,7 +18,7 @@ import molgen
 from molgen.generator import MoleculeGenerator
 from molgen.runs import Run
 
-N = 300
+N = 1_000
 
 
 def no_constant(name: str) -> NoReturn:
@@ -52,7 +52,7 @@ def give_molecules(run: Path, **splits: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def drawn(small_run: Run) -> list[str]:
-    """The distinct valid molecules of the samples that `eval -n 300` draws, canonical."""
+    """The distinct valid molecules of the samples that `eval -n 1000` draws, canonical."""
     samples = MoleculeGenerator.load(small_run.path, "cpu").sample(N)["smiles"]
     found = sorted({one for smiles in samples if (one := canonical(smiles)) is not None})
     assert len(found) >= 6

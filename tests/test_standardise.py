@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import json
 from pathlib import Path
 
 import pytest
@@ -148,18 +147,3 @@ def test_stereoisomers_salts_isotopologues_and_tautomers_stay_on_one_side(cli: C
         split = {row["smiles"]: row["split"] for row in csv.DictReader(file)}
     for name, group in FAMILIES.items():
         assert len({split[Chem.CanonSmiles(smiles)] for smiles in group}) == 1, name
-
-
-def test_uniqueness_and_novelty_stand_beside_those_of_parents_and_tautomers(cli: Cli) -> None:
-    # alanine with a stereo mark, the other tautomer of pyridone, ethanol twice, an invalid one
-    Path("s.smi").write_text("C[C@H](N)C(=O)O\nOc1ccccn1\nCCO\nC(C)O\nC(\nC[C@@H](N)C(=O)O\n")
-    Path("t.smi").write_text("CC(N)C(=O)O\nO=c1cccc[nH]1\nCCN\n")
-    done = cli("eval", "s.smi", "--train", "t.smi", "--json", "f.json")
-    assert done.code == 0, done.err
-    figures = json.loads(Path("f.json").read_text())
-    assert figures["uniqueness"] == pytest.approx(4 / 5)
-    assert figures["uniqueness_parent"] == figures["uniqueness_tautomer"] == pytest.approx(3 / 5)
-    assert figures["novelty"] == 1
-    assert figures["novelty_parent"] == pytest.approx(2 / 3)  # pyridone's other tautomer and ethanol
-    assert figures["novelty_tautomer"] == pytest.approx(1 / 3)
-    assert "of tautomers" in done.out
