@@ -134,7 +134,7 @@ def clean(
             return _dropped(alteration)
     molecule = molecules.parse(smiles)
     if molecule is None and unparsable == "drop":
-        return _dropped(f"{UNPARSABLE}: {molecules.failure(smiles)}")
+        return _dropped(NOT_TOKENISABLE if split(smiles) is None else f"{UNPARSABLE}: {molecules.failure(smiles)}")
     chosen = smiles
     changes: tuple[str, ...] = ()
     if molecule is not None:

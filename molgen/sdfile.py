@@ -42,7 +42,8 @@ def sd_rows(lines: Lines, source: str, condition: Condition | None, notes: Notes
         title = record[0].strip() or next(named, "")
         chosen = compared is None or compared.holds(properties, f"record {number}")
         smiles, cause = molecules.from_molblock("\n".join(structure)) if chosen else ("", "")
-        problem = cause if cause.startswith(("query", "empty")) or not cause else f"{UNPARSABLE}: {cause}"
+        cause = "" if cause == "empty" else cause  # as of any other row without a molecule
+        problem = cause if cause.startswith("query") or not cause else f"{UNPARSABLE}: {cause}"
         yield Row(number, smiles, title, "", chosen, properties if cells else None, problem)
     if condition is not None and compared is not None:  # only now every column is known
         condition.check(known, source)

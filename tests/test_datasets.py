@@ -29,8 +29,8 @@ def test_each_drop_is_counted_under_its_reason(pattern: str, pool: Workers, tmp_
     bad = ["C(", "SiC", "С", "CC–C", "C1C1", "C" * 129, "OCC", "CCO"]
     dataset = load(pattern, pool, tmp_path / "a.smi", GOOD + bad)
     assert dataset.dropped_by_reason == {
-        cleaning.NOT_TOKENISABLE: 2,
-        f"{cleaning.UNPARSABLE}: syntax": 3,
+        cleaning.NOT_TOKENISABLE: 3,
+        f"{cleaning.UNPARSABLE}: syntax": 2,
         cleaning.TOO_LONG: 1,
         cleaning.DUPLICATE: 2,
     }

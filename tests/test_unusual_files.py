@@ -133,7 +133,7 @@ def test_what_lies_at_a_name_like_the_temporary_one_stays_as_it_is(cli: Cli, sma
 
 
 @pytest.mark.parametrize(
-    "options", [("-o", "link.smi"), ("-n", 40, "--temperature", 0.6, "--grid", "link.png"), ("-o", "link.csv")]
+    "options", [("-o", "link.smi"), ("-n", 400, "--temperature", 0.6, "--grid", "link.png"), ("-o", "link.csv")]
 )
 def test_a_link_at_the_name_of_an_output_is_replaced_never_written_through(
     cli: Cli, small_run: Run, options: tuple[object, ...]
