@@ -325,7 +325,10 @@ def _more_draws(
 
 def _likelihood_figures(generator: MoleculeGenerator, run: Run, split: Split, evaluation: Evaluation) -> None:
     figures = evaluation.figures
-    smiles = run.split(split)
+    listed = run.split(split)
+    smiles = run.spread(split, len(listed) or 1)  # of an encoded file those that start with <bos>
+    if forms := len(listed) - len(smiles):
+        evaluation.notes.append(f"{split} split: {forms:,} random forms are left out of the NLL")
     scored = _scored(generator, smiles)
     figures.values["n_held_out"] = len(scored.smiles)
     figures.values |= {"n_unknown_tokens": scored.unknown, "n_too_long": scored.too_long}

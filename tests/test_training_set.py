@@ -4,6 +4,7 @@ import csv
 import gzip
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,6 +180,30 @@ def test_random_forms_of_an_encoded_file_are_the_molecules_that_they_are(
     done = cli("train", "forms.molgen", "--set", "training.randomized=0.5", "--out", "again")
     assert done.code == 2
     assert "random forms already" in done.err and "training.randomized=0" in done.err
+
+
+def test_random_forms_among_the_held_out_molecules_are_left_out_of_the_nll_and_counted(
+    random_forms: Run, cli: Cli, tmp_path: Path
+) -> None:
+    figures_of = []
+    for forms in (), ("OCC", "NCC"):
+        with corpus_writer(
+            tmp_path / "forms.molgen", random_forms.tokenizer, DataConfig(source="moses-mini")
+        ) as writer:
+            writer.add("train", "CCO")
+            for smiles in ("CCN", "CCCO"):
+                writer.add("validation", smiles)
+            for smiles in forms:
+                writer.add("validation", smiles, random=True)
+        config = random_forms.path / "config.yaml"
+        sha256 = CorpusFile(tmp_path / "forms.molgen").summary.sha256
+        config.write_text(re.sub("sha256: .*", f"sha256: {sha256}", config.read_text()))
+        done = cli("eval", random_forms.path, "-n", 20, "--split", "validation", "--json", "x.json", "--force")
+        assert done.code == 0, done.err
+        figures_of.append(figures())
+    assert "validation split: 2 random forms are left out of the NLL" in done.out
+    assert [found["n_held_out"] for found in figures_of] == [2, 2]
+    assert figures_of[0]["nll"] == pytest.approx(figures_of[1]["nll"], rel=1e-5)
 
 
 def test_the_file_of_a_run_is_found_from_another_folder(
