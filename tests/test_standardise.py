@@ -19,6 +19,8 @@ DRUGS = {
     "choline": ("O=c1[nH]cnc2[nH]cnc12", "C[N+](C)(C)CCO.[Cl-]"),
     "charged besylate": ("CC(N)Cc1ccccc1", "O=S(=O)([O-])c1ccccc1"),
     "waters": ("Cc1ccncc1", "O.O.O.Cl"),
+    "bistriflimide": ("CCC[n+]1ccn(C)c1C", "O=S(=O)([N-]S(=O)(=O)C(F)(F)F)C(F)(F)F"),
+    "carbonate": ("N=C(N)N", "OC(=O)O"),
     "tetrabutylammonium": ("O=C(O)C1CCNCC1", "CCCC[N+](CCCC)(CCCC)CCCC.[Br-]"),
 }
 
