@@ -1,4 +1,4 @@
-"""Everything RDKit: parsing, canonical and random SMILES, parents, drawings.
+"""Everything RDKit: parsing, canonical and random SMILES, why a string is none, drawings.
 
 Strings in, strings out. No function here changes RDKit's global state: its log is muted around each call.
 """
