@@ -6,22 +6,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from molgen.config import load_config as load_config
     from molgen.errors import MolgenError as MolgenError
-    from molgen.evaluation import evaluate as evaluate
-    from molgen.generator import MoleculeGenerator as MoleculeGenerator
+    from molgen.evaluation.evaluate import evaluate as evaluate
+    from molgen.generation.generator import MoleculeGenerator as MoleculeGenerator
     from molgen.model.build import build_model as build_model
     from molgen.tokenizer import SmilesTokenizer as SmilesTokenizer
-    from molgen.training import train as train
+    from molgen.training.trainer import train as train
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "MolgenError": "molgen.errors",
-    "MoleculeGenerator": "molgen.generator",
+    "MoleculeGenerator": "molgen.generation.generator",
     "SmilesTokenizer": "molgen.tokenizer",
     "build_model": "molgen.model.build",
-    "evaluate": "molgen.evaluation",
+    "evaluate": "molgen.evaluation.evaluate",
     "load_config": "molgen.config",
-    "train": "molgen.training",
+    "train": "molgen.training.trainer",
 }
 __all__ = ["__version__", *_HOMES]
 

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from molgen.errors import MolgenError
-from molgen.files import opened, write_atomically
+from molgen.runtime.files import opened, write_atomically
 
 _DTYPES = {"F32", "BF16", "F16"}
 _MOMENT = re.compile(r"optimizer\.(\d{1,6})\.(\w+)")

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from molgen.errors import MolgenError
-from molgen.files import content_of
+from molgen.runtime.files import content_of
 
 _MOST_BYTES = 2**20  # of a recipe
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -289,7 +289,7 @@ def parse_yaml(text: str, name: str) -> Any:
 
 def recipes() -> dict[str, str]:
     """Shipped recipes: name → YAML text."""
-    folder = resources.files("molgen") / "configs"
+    folder = resources.files("molgen") / "assets" / "configs"
     found = {f.name.removesuffix(".yaml"): f for f in folder.iterdir() if f.name.endswith(".yaml")}
     return {name: found[name].read_text(encoding="utf-8") for name in sorted(found)}
 

@@ -17,20 +17,20 @@ from typing import Any, TextIO, cast
 
 import torch
 
-from molgen import workers
-from molgen.cache import Arrays, cached, from_strings, to_strings
-from molgen.card import model_card
 from molgen.checkpoint import load_weights, save_weights, state_made_with
+from molgen.chem.pool import workers
 from molgen.config import NAMED, Config, parse_yaml, saved, to_yaml, validate
-from molgen.corpus_file import CorpusFile, named_corpus
-from molgen.datasets import SPLITS, Dropped, Molecule, build_dataset, read_source
-from molgen.download import data_directory, has_moses
+from molgen.data.dataset import SPLITS, Dropped, Molecule, build_dataset, read_source
+from molgen.data.download import data_directory, has_moses
+from molgen.data.encoded_file import CorpusFile, named_corpus
 from molgen.errors import MolgenError
-from molgen.files import content_of, opened, replacing, write_atomically
 from molgen.model.build import build_model, count_weights
 from molgen.model.decoder import Decoder
-from molgen.processes import say
+from molgen.runtime.cache import Arrays, cached, from_strings, to_strings
+from molgen.runtime.distributed import say
+from molgen.runtime.files import content_of, opened, replacing, write_atomically
 from molgen.tokenizer import MOST_BYTES, SmilesTokenizer
+from molgen.training.model_card import model_card
 
 try:
     import fcntl
@@ -38,7 +38,7 @@ except ImportError:  # Windows has other locks, and no promise here
     fcntl = None  # type: ignore[assignment]
 
 FOLDER = Path("runs")
-SHIPPED = Path(__file__).parent / "shipped"
+SHIPPED = Path(__file__).parent / "assets" / "shipped"
 """The runs that come with the package, without their molecules."""
 CONFIG, TOKENIZER, WEIGHTS, STATE = "config.yaml", "tokenizer.json", "model.safetensors", "state.safetensors"
 LOG, CURVES, REPORT, CARD = "log.csv", "curves.png", "report.json", "README.md"
@@ -216,7 +216,7 @@ class Run:
                     )
                 data = data.model_copy(update={"source": str(place)})
             say(f"{self.path.name}: its molecules are cleaned and split again, as in its training; this once")
-            with workers.workers() as pool:
+            with workers() as pool:
                 pattern = self.tokenizer.splitter.pattern
                 dataset = build_dataset(read_source(data), data, self.config.model.context, pattern, pool)
             if dataset.sha256 != expected:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from molgen.errors import MolgenError
-from molgen.files import content_of
+from molgen.runtime.files import content_of
 
 PAD, BOS, EOS = 0, 1, 2
 SPECIAL = ("<pad>", "<bos>", "<eos>")

@@ -52,7 +52,7 @@ SOURCE_BATCH = 64  # molecules in a training step of the source text
 
 def prepare_ours(job: Job) -> Figures:
     """Writes what the peers need of our run: its training molecules, encoded and as text, and its sizes."""
-    from molgen.batches import Corpus
+    from molgen.data.batches import Corpus
     from molgen.runs import Run
 
     run = Run(Path(job.run))
@@ -79,14 +79,14 @@ def prepare_ours(job: Job) -> Figures:
 
 def train_ours(job: Job) -> Figures:
     """Epochs of every third molecule by the function that `molgen train` calls, with AdamW as the peers."""
-    from molgen.batches import Corpus
     from molgen.config import load_config
+    from molgen.data.batches import Corpus
     from molgen.model.build import build_model
-    from molgen.optim import build_optimizer
-    from molgen.processes import ALONE
-    from molgen.resuming import Progress
     from molgen.runs import Run
-    from molgen.training import train_epoch
+    from molgen.runtime.distributed import ALONE
+    from molgen.training.optim import build_optimizer
+    from molgen.training.resume import Progress
+    from molgen.training.trainer import train_epoch
 
     run = Run(Path(job.run))
     config = load_config("tomczak") if job.network == "source" else run.config
@@ -116,9 +116,9 @@ def sample_ours(job: Job) -> Figures:
 
     Two batches of each size at a time, as any larger sample has them.
     """
-    from molgen.generator import Keep, MoleculeGenerator, Tally, even_batches
-    from molgen.sampling import Filters
-    from molgen.workers import workers
+    from molgen.chem.pool import workers
+    from molgen.generation.decode import Filters
+    from molgen.generation.generator import Keep, MoleculeGenerator, Tally, even_batches
 
     generator = MoleculeGenerator.load(job.run, "cuda" if job.device == "cuda" else "cpu")
     if job.network == "source":
@@ -355,7 +355,7 @@ def matrix(job: Job) -> Figures:
 
 def facts(job: Job) -> Figures:
     """Versions, the accelerator's name, and whether there are units for bf16."""
-    from molgen.optim import uses_bf16
+    from molgen.training.optim import uses_bf16
 
     def found(package: str) -> str | None:
         try:

@@ -23,14 +23,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molgen.batches import bucketed_batches, epoch_steps, random_batches
 from molgen.config import Config, load_config
-from molgen.corpus_file import CorpusFile
+from molgen.data.batches import bucketed_batches, epoch_steps, random_batches
+from molgen.data.encoded_file import CorpusFile
 from molgen.model.build import build_model
-from molgen.optim import build_optimizer, choose_device, hardware
-from molgen.processes import processes
-from molgen.resuming import Progress
-from molgen.training import train_epoch
+from molgen.runtime.distributed import processes
+from molgen.training.optim import build_optimizer, choose_device, hardware
+from molgen.training.resume import Progress
+from molgen.training.trainer import train_epoch
 
 ALONE = 2_000_000  # molecules whose batches are made without a network: a whole window of a large file
 

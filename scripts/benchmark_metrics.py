@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from rdkit import Chem
 
-from molgen.benchmarks import parts
-from molgen.description import moses_alerts, moses_filters
-from molgen.evaluation import evaluate, open_library
-from molgen.library import MoleculeSet
-from molgen.workers import workers
+from molgen.chem.descriptors import moses_alerts, moses_filters
+from molgen.chem.pool import workers
+from molgen.evaluation.benchmarks import parts
+from molgen.evaluation.evaluate import evaluate, open_library
+from molgen.metrics.references import MoleculeSet
 
 CHEMNET_FLOP = 245e6
 REFERENCES = 352_299

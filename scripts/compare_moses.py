@@ -25,7 +25,7 @@ from math import isnan, nan
 from pathlib import Path
 from statistics import median
 
-from molgen.download import MOSES_PACKAGE, MOSES_SHA256, fetch
+from molgen.data.download import MOSES_PACKAGE, MOSES_SHA256, fetch
 
 # Newer ones need shims (np.NaN, np.row_stack, DataFrame.append) and are no faster; numpy < 1.25 stops matplotlib.
 PINS = ("numpy==1.26.4", "scipy==1.11.4", "pandas==1.5.3", "pytz==2023.3", "fcd_torch==1.0.7")

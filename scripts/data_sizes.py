@@ -23,12 +23,12 @@ from rdkit.Chem import MolFromSmiles
 from rdkit.Chem.rdMolDescriptors import CalcExactMolWt
 from rdkit.rdBase import BlockLogs
 
+from molgen.chem.pool import workers
 from molgen.config import DataConfig
-from molgen.datasets import build_dataset, read_source
-from molgen.finetuning import without_known
+from molgen.data.dataset import build_dataset, read_source
 from molgen.runs import REPORT, find_run
 from molgen.tokenizer import TokenPattern, deepchem_pattern
-from molgen.workers import workers
+from molgen.training.finetune import without_known
 
 # from scratch and from the prior; fewer molecules, more epochs
 EPOCHS = {100: (150, 150), 300: (100, 100), 1_000: (50, 50), 3_000: (40, 20)}

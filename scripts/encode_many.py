@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from molgen.chem.pool import workers
+from molgen.chem.smiles import RDKIT_VERSION
 from molgen.config import load_config
-from molgen.corpus_file import corpus_writer
-from molgen.datasets import SPLITS, build_dataset, read_source
-from molgen.molecules import RDKIT_VERSION
+from molgen.data.dataset import SPLITS, build_dataset, read_source
+from molgen.data.encoded_file import corpus_writer
 from molgen.tokenizer import SmilesTokenizer, deepchem_pattern
-from molgen.workers import workers
 
 PORTION = 200_000
 

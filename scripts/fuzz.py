@@ -21,14 +21,14 @@ import atheris
 
 with atheris.instrument_imports(include=["molgen", "yaml", "csv", "json"]):
     from molgen.checkpoint import load_state, load_weights, save_state, save_weights
-    from molgen.conditions import Condition
+    from molgen.chem.conditions import Condition
     from molgen.config import Config, DataConfig, load_config, parse_yaml, to_yaml, validate
-    from molgen.corpus_file import CorpusFile, corpus_writer
+    from molgen.data.encoded_file import CorpusFile, corpus_writer
+    from molgen.data.readers import read_rows, read_samples
     from molgen.errors import MolgenError
     from molgen.model.build import build_model
-    from molgen.optim import build_optimizer
-    from molgen.tables import read_rows, read_samples
     from molgen.tokenizer import SmilesTokenizer, deepchem_pattern
+    from molgen.training.optim import build_optimizer
 
 SETTINGS = load_config(
     None, [f"model.{s}" for s in ("width=8", "blocks=1", "heads=1", "head_width=8", "feedforward=8", "dropout=0.0")]

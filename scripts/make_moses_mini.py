@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from molgen.datasets import reference_smiles
+from molgen.data.dataset import reference_smiles
 
 SIZES = {"train": 20_000, "test": 1_000, "test_scaffolds": 1_000}
 TARGET = Path(__file__).parent.parent / "data" / "moses-mini.csv.gz"

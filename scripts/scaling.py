@@ -27,14 +27,14 @@ from matplotlib.figure import Figure
 from scipy.optimize import least_squares
 
 from molgen import MoleculeGenerator
+from molgen.chem.pool import workers
+from molgen.chem.smiles import RDKIT_VERSION
 from molgen.config import load_config
-from molgen.corpus_file import CorpusFile, corpus_writer
-from molgen.datasets import build_dataset, read_source
+from molgen.data.dataset import build_dataset, read_source
+from molgen.data.encoded_file import CorpusFile, corpus_writer
 from molgen.metrics.chemnet import activations, frechet_distance, gaussian
-from molgen.molecules import RDKIT_VERSION
 from molgen.runs import REPORT, Run
 from molgen.tokenizer import SmilesTokenizer, deepchem_pattern
-from molgen.workers import workers
 
 # width, blocks, heads, head width
 NETWORKS = {"0.3M": (96, 3, 2, 48), "1M": (128, 5, 2, 64), "3M": (192, 7, 3, 64)}

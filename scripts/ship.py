@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from molgen.files import write_atomically
-from molgen.presentation import SECTIONS
+from molgen.evaluation.text_table import SECTIONS
 from molgen.runs import CARD, CONFIG, LOG, TOKENIZER, WEIGHTS, Run
+from molgen.runtime.files import write_atomically
 
 LARGEST = 5 * 2**20
 

@@ -35,7 +35,8 @@ SMALL = (
     *("model.dropout=0.1", "training.randomized=0.5", "training.batch_size=16", "data.min_token_count=1"),
 )
 EACH_STEP = (
-    "import molgen.training as training; training._SECONDS_BETWEEN_STATES = 0.0; from molgen.cli import main; main()"
+    "import molgen.training.trainer as training; training._SECONDS_BETWEEN_STATES = 0.0; "
+    "from molgen.cli.main import main; main()"
 )
 _SECONDS_BETWEEN_LOOKS = 1.0
 
@@ -160,7 +161,7 @@ def soak_kills(cycles: int, epochs: int, seed: int) -> dict[str, Any]:
 
 
 def _molecules(n: int) -> list[str]:
-    from molgen.datasets import reference_smiles
+    from molgen.data.dataset import reference_smiles
 
     return reference_smiles("moses-mini", "train")[:n]
 

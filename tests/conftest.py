@@ -7,15 +7,15 @@ from typing import NamedTuple
 
 import pytest
 
-from molgen.cli import main
+from molgen.chem.pool import Workers, workers
+from molgen.cli.main import main
 from molgen.config import load_config
-from molgen.datasets import reference_smiles
-from molgen.download import data_directory
-from molgen.library import Library
+from molgen.data.dataset import reference_smiles
+from molgen.data.download import data_directory
+from molgen.metrics.references import Library
 from molgen.runs import Run
 from molgen.tokenizer import deepchem_pattern
-from molgen.training import train
-from molgen.workers import Workers, workers
+from molgen.training.trainer import train
 
 SHARED = Path(__file__).parents[2] / "shared"
 SMALL = [

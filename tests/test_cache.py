@@ -11,8 +11,8 @@ import pytest
 from conftest import Cli
 
 import molgen
-from molgen import cache
-from molgen.evaluation import Evaluation
+from molgen.evaluation.evaluate import Evaluation
+from molgen.runtime import cache
 
 SAMPLES = ["CCO", "CCN", "CCCC", "c1ccccc1", "CCCl", "C("]
 TRAINING = ["OCC", "NCC", "CCCCC", "Cc1ccccc1"]

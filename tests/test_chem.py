@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from molgen.library import Library
+from molgen.chem.pool import Workers
 from molgen.metrics import chem
 from molgen.metrics.chem import chem_figures, largest_differences
 from molgen.metrics.known import known
-from molgen.workers import Workers
+from molgen.metrics.references import Library
 
 SMILES = ["CC[O-].[Na+]", "[CH2]C", "CC(=O)[O-]", "c1ccccc1CC1CC1", "c1ccncc1", "C("]
 

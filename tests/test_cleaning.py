@@ -1,11 +1,11 @@
 import pytest
 
-from molgen import cleaning
-from molgen.cleaning import Clean
+from molgen.chem import clean as cleaning
+from molgen.chem.clean import Clean
+from molgen.chem.smiles import canonical
 from molgen.config import DataConfig, load_config
+from molgen.data.readers import read_rows
 from molgen.errors import MolgenError
-from molgen.molecules import canonical
-from molgen.tables import read_rows
 
 
 def cleaned(pattern: str, smiles: str, **settings: object) -> Clean:

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from conftest import SMALL, Cli, Done
 
+from molgen.chem.smiles import canonical
 from molgen.metrics.basic import basic_figures
-from molgen.molecules import canonical
 from molgen.runs import Run
 
 MOLGEN = [sys.executable, "-m", "molgen"]

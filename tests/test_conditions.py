@@ -1,6 +1,6 @@
 import pytest
 
-from molgen.conditions import Condition, Value
+from molgen.chem.conditions import Condition, Value
 from molgen.errors import MolgenError
 
 ROW: dict[str, Value] = {

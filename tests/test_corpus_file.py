@@ -16,16 +16,19 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 from test_processes import assert_alike, torchrun
 
-from molgen import corpus_file, runs, starting, training
-from molgen.batches import Corpus, bucketed_batches, epoch_steps, random_batches
+from molgen import runs
+from molgen.chem.smiles import random_form
 from molgen.config import Config, DataConfig, load_config
-from molgen.corpus_file import CorpusFile, corpus_writer
-from molgen.datasets import Dataset
+from molgen.data import encoded_file as corpus_file
+from molgen.data.batches import Corpus, bucketed_batches, epoch_steps, random_batches
+from molgen.data.dataset import Dataset
+from molgen.data.encoded_file import CorpusFile, corpus_writer
 from molgen.errors import MolgenError
-from molgen.molecules import random_form
 from molgen.runs import Run
 from molgen.tokenizer import SmilesTokenizer
-from molgen.training import train
+from molgen.training import setup as starting
+from molgen.training import trainer as training
+from molgen.training.trainer import train
 
 RNG = np.random.default_rng
 EPOCHS = ["training.epochs=2", "training.batch_size=16"]
@@ -48,7 +51,7 @@ def weights(run: Run) -> bytes:
 @pytest.fixture(scope="module")
 def encoded(small_file: Path, tmp_path_factory: pytest.TempPathFactory, pool) -> Path:
     """The 200 molecules, encoded with random forms in mind."""
-    from molgen.preparation import write_encoded
+    from molgen.data.prepare import write_encoded
 
     path = tmp_path_factory.mktemp("encoded") / "small.molgen"
     write_encoded(load_config(None, [], {"data.source": str(small_file)}), path, pool)
@@ -142,7 +145,7 @@ def test_a_training_on_the_file_starts_no_rdkit_and_no_deepchem(
     def forbidden(*_: object, **__: object) -> None:
         raise AssertionError
 
-    for name in ("training.workers", "training._encoded"):
+    for name in ("training.trainer.workers", "training.trainer._encoded"):
         monkeypatch.setattr(f"molgen.{name}", forbidden)
     for name in ("deepchem_pattern", "read_source", "build_dataset"):
         monkeypatch.setattr(starting, name, forbidden)

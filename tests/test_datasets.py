@@ -3,14 +3,15 @@ from pathlib import Path
 
 import pytest
 
-from molgen import cleaning, datasets
+from molgen.chem import clean as cleaning
+from molgen.chem.pool import Workers, workers
+from molgen.chem.smiles import canonical
+from molgen.chem.standardize import group_of
 from molgen.config import DataConfig, load_config
-from molgen.datasets import Dataset, build_dataset, read_source, reference_smiles
-from molgen.download import fetch
+from molgen.data import dataset as datasets
+from molgen.data.dataset import Dataset, build_dataset, read_source, reference_smiles
+from molgen.data.download import fetch
 from molgen.errors import MolgenError
-from molgen.molecules import canonical
-from molgen.standardise import group_of
-from molgen.workers import Workers, workers
 
 
 def build(config: DataConfig, longest: int, pattern: str, pool: Workers) -> Dataset:

@@ -14,7 +14,7 @@ import pytest
 from conftest import SMALL, Cli, Done
 from rdkit import Chem
 
-from molgen.molecules import canonical
+from molgen.chem.smiles import canonical
 from molgen.runs import Run
 
 TINY = [part for setting in [*SMALL, "training.epochs=1"] for part in ("--set", setting)]

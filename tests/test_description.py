@@ -8,9 +8,9 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem import QED, FilterCatalog
 
-from molgen.description import describe, moses_filters, qed, ring_systems
-from molgen.molecules import add_carbon, canonical, parse
-from molgen.tables import read_rows
+from molgen.chem.descriptors import describe, moses_filters, qed, ring_systems
+from molgen.chem.smiles import add_carbon, canonical, parse
+from molgen.data.readers import read_rows
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
-    monkeypatch.setattr("molgen.download.TOX21_URL", f"http://127.0.0.1:{server.server_port}/tox21.csv.gz")
+    monkeypatch.setattr("molgen.data.download.TOX21_URL", f"http://127.0.0.1:{server.server_port}/tox21.csv.gz")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
     def set_answer(content: bytes, promised: int) -> None:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 import molgen
-from molgen.benchmarks import Sets, run_benchmarks
-from molgen.benchmarks import parts as parts_of
-from molgen.datasets import reference_smiles
-from molgen.evaluation import Evaluation, evaluate, histogram
-from molgen.library import Library, MoleculeSet, resampled
+from molgen.data.dataset import reference_smiles
+from molgen.evaluation.benchmarks import Sets, run_benchmarks
+from molgen.evaluation.benchmarks import parts as parts_of
+from molgen.evaluation.evaluate import Evaluation, evaluate, histogram
+from molgen.evaluation.text_table import Column, cell, columns, sections, table
 from molgen.metrics.basic import Figures
-from molgen.presentation import Column, cell, columns, sections, table
+from molgen.metrics.references import Library, MoleculeSet, resampled
 from molgen.runs import Run
 from tests.conftest import Cli
 
@@ -47,7 +47,7 @@ def test_every_set_level_figure_has_a_floor_of_equal_n_and_what_to_beat(
     training: list[str], library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # two test sets of a thousand would take half a minute
-    monkeypatch.setattr("molgen.library.reference_smiles", lambda *split: reference_smiles(*split)[:150])
+    monkeypatch.setattr("molgen.metrics.references.reference_smiles", lambda *split: reference_smiles(*split)[:150])
     samples = ["CCOc1ccccc1", *training[100:139]]
     sets = Sets(MoleculeSet.of("training", training), None, "moses-mini")
     findings = run_benchmarks(
@@ -145,6 +145,7 @@ def test_an_unknown_metric_is_refused_with_the_known_ones(cli: Cli) -> None:
 
 
 def test_importing_the_evaluation_does_not_import_scipy_or_pandas() -> None:
-    script = "import molgen.evaluation, sys; print(sorted({'scipy.stats', 'pandas', 'fcd_torch'} & set(sys.modules)))"
+    heavy = "{'scipy.stats', 'pandas', 'fcd_torch'}"
+    script = f"import molgen.evaluation.evaluate, sys; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -27,21 +27,24 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from test_cli import MOLGEN, refused
 
-from molgen import generator, runs, training, workers
+from molgen import runs
 from molgen.checkpoint import load_state, save_state
+from molgen.chem import pool as workers
 from molgen.config import Config, DataConfig, load_config
-from molgen.corpus_file import corpus_writer
+from molgen.data.encoded_file import corpus_writer
+from molgen.data.readers import read_rows
 from molgen.errors import MolgenError
-from molgen.files import write_atomically
-from molgen.generator import MoleculeGenerator, even_batches
+from molgen.generation import generator
+from molgen.generation.decode import Filters
+from molgen.generation.generator import MoleculeGenerator, even_batches
 from molgen.model.build import build_model
-from molgen.optim import build_optimizer
-from molgen.processes import duration
 from molgen.runs import Run, at_work
-from molgen.sampling import Filters
-from molgen.tables import read_rows
+from molgen.runtime.distributed import duration
+from molgen.runtime.files import write_atomically
 from molgen.tokenizer import SmilesTokenizer
-from molgen.training import train
+from molgen.training import trainer as training
+from molgen.training.optim import build_optimizer
+from molgen.training.trainer import train
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[1]
@@ -641,7 +644,7 @@ def test_hostile_molecules_are_counted_as_invalid_and_no_more(cli: Cli) -> None:
 
 def test_a_molecule_that_eats_memory_is_lost_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     script = (
-        "import molgen.workers as w\n"
+        "import molgen.chem.pool as w\n"
         "w._MORE_MEMORY = 2**30\n"
         "w.TASKS['canonical'] = lambda s: len(bytearray(2**32 if s == 'eater' else 1)) and s\n"
         f"w.serve({os.getpid()})"

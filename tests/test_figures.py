@@ -15,7 +15,7 @@ from conftest import Cli
 from rdkit import Chem
 
 import molgen
-from molgen.generator import MoleculeGenerator
+from molgen.generation.generator import MoleculeGenerator
 from molgen.runs import Run
 
 N = 1_000

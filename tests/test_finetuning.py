@@ -10,13 +10,13 @@ from conftest import SMALL, Cli
 
 from molgen.config import Config, ModelConfig, load_config
 from molgen.errors import MolgenError
-from molgen.finetuning import copy_rows, describe, initial_model
-from molgen.generator import MoleculeGenerator
+from molgen.generation.generator import MoleculeGenerator
 from molgen.model.build import build_model
 from molgen.model.decoder import Decoder
 from molgen.runs import Run, create_run
 from molgen.tokenizer import SmilesTokenizer
-from molgen.training import train
+from molgen.training.finetune import copy_rows, describe, initial_model
+from molgen.training.trainer import train
 
 CPU = torch.device("cpu")
 OLD = ["CCO", "c1ccccc1N", "CC(C)=O"]  # tokens ( ) 1 = C N O c
@@ -187,7 +187,7 @@ def test_a_resumed_fine_tuning_needs_the_other_run_no_more_and_equals_one_never_
     config = load_config("finetune", settings, {"data.source": str(charged), "training.init": str(gone)})
     whole = train(config, tmp_path / "whole")
 
-    import molgen.training as module
+    import molgen.training.trainer as module
 
     epoch, stops_in = module.train_epoch, [0, 2]
 

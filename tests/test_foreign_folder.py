@@ -18,7 +18,7 @@ TRAPS = (
 # As the `molgen` script starts, whose own folder is the first on the path. Several commands, one start.
 SCRIPT = """
 import sys
-from molgen.cli import main
+from molgen.cli.main import main
 for command in sys.stdin.read().splitlines():
     try:
         main(command.split("|"))
@@ -84,7 +84,7 @@ def test_an_empty_or_relative_entry_of_the_path_does_not_reach_a_child_process(s
     shutil.copytree(tmp_path / "folder" / "rdkit", tmp_path / "rdkit")
     code = (
         "import os, sys\nos.environ['PYTHONPATH'] = os.pathsep.join(['', 'folder', '.'])\n"
-        "from molgen.cli import main\nmain(sys.argv[1:])"
+        "from molgen.cli.main import main\nmain(sys.argv[1:])"
     )
     command = [sys.executable, "-P", "-c", code, "sample", str(small_run.path), "-n", "3"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -95,7 +95,7 @@ def test_an_empty_or_relative_entry_of_the_path_does_not_reach_a_child_process(s
 def test_moses_is_fetched_without_the_folders_pip(
     hostile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from molgen.download import fetch
+    from molgen.data.download import fetch
     from molgen.errors import MolgenError
 
     monkeypatch.chdir(hostile)

@@ -14,15 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from molgen.checkpoint import load_state, load_weights, save_state, save_weights
-from molgen.conditions import Condition
+from molgen.chem.conditions import Condition
+from molgen.chem.pool import Workers
 from molgen.config import Config, DataConfig, ModelConfig, TrainingConfig, load_config, parse_yaml, to_yaml, validate
-from molgen.corpus_file import CorpusFile, corpus_writer
+from molgen.data.encoded_file import CorpusFile, corpus_writer
+from molgen.data.readers import SUFFIXES, read_rows, read_samples
 from molgen.errors import MolgenError
 from molgen.model.build import build_model
-from molgen.optim import build_optimizer
-from molgen.tables import SUFFIXES, read_rows, read_samples
 from molgen.tokenizer import SPECIAL, SmilesTokenizer, TokenPattern
-from molgen.workers import Workers
+from molgen.training.optim import build_optimizer
 
 TRIES = int(os.environ.get("MOLGEN_FUZZ", "40"))
 # the same examples each time, unless many are asked for

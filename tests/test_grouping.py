@@ -13,10 +13,10 @@ from rdkit import Chem
 from rdkit.Chem import rdMolHash
 
 from molgen import evaluate
+from molgen.chem.pool import Workers
 from molgen.config import load_config
-from molgen.datasets import build_dataset, read_source
-from molgen.library import Library
-from molgen.workers import Workers
+from molgen.data.dataset import build_dataset, read_source
+from molgen.metrics.references import Library
 
 BEFORE = Path(__file__).parent / "data"
 """A run stopped after two of four epochs, its file, and that file encoded: made before the rules had a version."""

@@ -6,11 +6,11 @@ from rdkit import Chem
 from rdkit.Chem import Descriptors
 from scipy.stats import entropy, gaussian_kde
 
-from molgen.library import Library, MoleculeSet
+from molgen.chem.pool import Workers
 from molgen.metrics import guacamol
 from molgen.metrics.guacamol import baseline, continuous_divergence, discrete_divergence, guacamol_figures
 from molgen.metrics.known import known
-from molgen.workers import Workers
+from molgen.metrics.references import Library, MoleculeSet
 
 PARTS = [*guacamol.PARTS, "activations"]
 

@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 
-from molgen.keys import Seen, keys_of
+from molgen.runtime.hashing import Seen, keys_of
 
 
 def test_what_came_before_is_what_a_set_would_say() -> None:

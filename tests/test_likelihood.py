@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from molgen.batches import Corpus, bucketed_batches, random_batches
-from molgen.likelihood import Likelihood, likelihood, paired_difference, token_nll
+from molgen.data.batches import Corpus, bucketed_batches, random_batches
+from molgen.model.likelihood import Likelihood, likelihood, paired_difference, token_nll
 from molgen.tokenizer import BOS, EOS, PAD
 
 CPU = torch.device("cpu")

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from molgen.cache import fingerprint
-from molgen.datasets import reference_smiles
+from molgen.chem.pool import Workers
+from molgen.data.dataset import reference_smiles
 from molgen.errors import MolgenError
-from molgen.library import Library, similarity_to
 from molgen.metrics import moses
 from molgen.metrics.chemnet import SIZE, Gaussian
 from molgen.metrics.known import known
 from molgen.metrics.moses import Statistics, moses_figures, wasserstein_distance
 from molgen.metrics.moses_statistics import from_arrays, read_object, shipped_statistics, to_arrays
 from molgen.metrics.profile import Profile, profile
-from molgen.workers import Workers
+from molgen.metrics.references import Library, similarity_to
+from molgen.runtime.cache import fingerprint
 from tests.conftest import SHARED
 
 PARTS = [*moses.PARTS, "activations"]

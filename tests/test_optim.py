@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from molgen.optim import Muon, WeightAverage, hardware, orthogonalised
+from molgen.training.optim import Muon, WeightAverage, hardware, orthogonalised
 
 
 @pytest.mark.parametrize("pieces", [1, 2])
 def test_muon_steps_as_pytorchs_does_also_in_several_threads(pieces: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("molgen.optim._gains_from_bf16", lambda _: True)  # PyTorch's iterates in bfloat16 anywhere
+    monkeypatch.setattr(
+        "molgen.training.optim._gains_from_bf16", lambda _: True
+    )  # PyTorch's iterates in bfloat16 anywhere
     generator = torch.Generator().manual_seed(0)
     shapes = [(32, 16), (16, 32), (16, 32), (24, 24)]
     ours = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]

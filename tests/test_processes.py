@@ -16,15 +16,15 @@ from conftest import SMALL
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from molgen.chem.pool import Workers
 from molgen.config import load_config
 from molgen.errors import MolgenError
-from molgen.generator import Keep, MoleculeGenerator, Sample, Tally
-from molgen.processes import Team
+from molgen.generation.decode import Filters
+from molgen.generation.generator import Keep, MoleculeGenerator, Sample, Tally
+from molgen.generation.writers import summary, write_samples
 from molgen.runs import Run
-from molgen.sampling import Filters
-from molgen.training import train
-from molgen.workers import Workers
-from molgen.writing import summary, write_samples
+from molgen.runtime.distributed import Team
+from molgen.training.trainer import train
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 SECONDS = 40  # by then all processes of a command must have ended, whatever befell one of them
@@ -162,7 +162,7 @@ def two(small_run: Run, tmp_path: Path) -> Iterator[Start]:
     change_config(run, epochs=100_000)
 
     def start(before: str = "pass") -> list["subprocess.Popen[str]"]:
-        script = f"{before}; from molgen.cli import main; main(['train', '--resume', '--out', 'run'])"
+        script = f"{before}; from molgen.cli.main import main; main(['train', '--resume', '--out', 'run'])"
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         for rank in ("0", "1"):
@@ -200,7 +200,7 @@ def test_when_one_process_is_killed_the_other_ends(two: Start, killed: int) -> N
 
 @pytest.mark.slow
 def test_when_one_process_hangs_the_other_ends_after_the_time_limit(two: Start) -> None:
-    short = "import datetime, molgen.processes as p; p.TIMEOUT = datetime.timedelta(seconds=3)"
+    short = "import datetime, molgen.runtime.distributed as p; p.TIMEOUT = datetime.timedelta(seconds=3)"
     leader, follower = two(short)
     follower.send_signal(signal.SIGSTOP)
     _, err = leader.communicate(timeout=SECONDS)

@@ -16,14 +16,14 @@ import pytest
 from browser import CHROMEDRIVER, CHROMIUM, Browser, browser
 from conftest import SHARED
 
-from molgen.evaluation import Evaluation, evaluate
-from molgen.library import Library
+from molgen.chem.pool import Workers
+from molgen.chem.smiles import canonical
+from molgen.evaluation.evaluate import Evaluation, evaluate
+from molgen.evaluation.report import page, write_report
 from molgen.metrics.basic import Figures
 from molgen.metrics.moses import PUBLISHED
-from molgen.molecules import canonical
-from molgen.report import page, write_report
+from molgen.metrics.references import Library
 from molgen.runs import LOG_COLUMNS, Run
-from molgen.workers import Workers
 
 # Each of these is a failure of another cause; the last one hides a character that cannot be seen.
 BROKEN = ["c1ccccc", "c1cccc1C", "CC(C)(C)(C)C", "", "CC<script>alert(1)</script>", "CCé", "CC\u200bO"]

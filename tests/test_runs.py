@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from molgen.errors import MolgenError
-from molgen.files import write_atomically
-from molgen.generator import MoleculeGenerator
+from molgen.generation.generator import MoleculeGenerator
 from molgen.runs import Run, find_run
+from molgen.runtime.files import write_atomically
 
 
 @pytest.fixture

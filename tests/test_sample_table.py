@@ -12,14 +12,14 @@ from rdkit import Chem, DataStructs
 from rdkit.Chem import QED, Descriptors, rdFingerprintGenerator
 from rdkit.SimDivFilters import rdSimDivPickers
 
+from molgen.chem.pool import Workers
+from molgen.chem.properties import PROPERTIES, Screen, screen, tabulate
 from molgen.errors import MolgenError
-from molgen.generator import Keep, MoleculeGenerator, Sample, Tally
+from molgen.generation.decode import Filters
+from molgen.generation.generator import Keep, MoleculeGenerator, Sample, Tally
+from molgen.generation.sample_table import CHEAP, COLUMNS, SampleTable
 from molgen.metrics.similarity import max_min
-from molgen.properties import PROPERTIES, Screen, screen, tabulate
 from molgen.runs import Run
-from molgen.sample_table import CHEAP, COLUMNS, SampleTable
-from molgen.sampling import Filters
-from molgen.workers import Workers
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
 

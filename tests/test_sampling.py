@@ -6,15 +6,15 @@ from itertools import count
 import pytest
 import torch
 
+from molgen.chem.pool import Workers
 from molgen.config import ModelConfig, Precision
 from molgen.errors import MolgenError
-from molgen.generator import MoleculeGenerator, even_batches
+from molgen.generation.decode import Filters, decode, draw, keep_top_k, keep_top_p
+from molgen.generation.generator import MoleculeGenerator, even_batches
 from molgen.model.build import build_model
 from molgen.model.decoder import Decoder
 from molgen.runs import Run
-from molgen.sampling import Filters, decode, draw, keep_top_k, keep_top_p
 from molgen.tokenizer import BOS, EOS, PAD
-from molgen.workers import Workers
 
 LOGITS = torch.tensor([[0.5, 0.25, 0.15, 0.1]]).log()
 
@@ -244,7 +244,7 @@ def test_whether_training_begins_like_a_prompt_goes_by_tokens(generator: Molecul
 
 
 def test_rejection_keeps_drawing_until_n_satisfy_it(generator: MoleculeGenerator, pool: Workers) -> None:
-    from molgen.generator import Keep, Tally
+    from molgen.generation.generator import Keep, Tally
 
     tally = Tally()
     stream = generator.stream(40, Filters(temperature=0.7), Keep(valid=True, unique=True, novel=True), pool, tally)
@@ -256,7 +256,7 @@ def test_rejection_keeps_drawing_until_n_satisfy_it(generator: MoleculeGenerator
 
 
 def test_rejection_without_hope_stops_with_what_it_has(small_run: Run, pool: Workers) -> None:
-    from molgen.generator import Keep, Tally
+    from molgen.generation.generator import Keep, Tally
 
     generator = MoleculeGenerator.load(small_run.path, "cpu")
     tally = Tally()
@@ -267,7 +267,7 @@ def test_rejection_without_hope_stops_with_what_it_has(small_run: Run, pool: Wor
 
 
 def test_a_model_that_never_ends_is_capped_and_counted(small_run: Run, pool: Workers) -> None:
-    from molgen.generator import Keep, Tally
+    from molgen.generation.generator import Keep, Tally
 
     generator = MoleculeGenerator.load(small_run.path, "cpu")
     with torch.no_grad():

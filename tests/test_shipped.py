@@ -22,7 +22,7 @@ MOSES_ELEMENTS = {"C", "N", "S", "O", "F", "Cl", "Br", "H"}
 def no_moses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A newcomer's machine: MOSES is neither there nor to be had."""
     monkeypatch.setenv("MOLGEN_DATA", str(tmp_path / "nothing-here"))
-    monkeypatch.setattr("molgen.download._download_moses", lambda _: pytest.fail("fetches MOSES unasked"))
+    monkeypatch.setattr("molgen.data.download._download_moses", lambda _: pytest.fail("fetches MOSES unasked"))
 
 
 @pytest.mark.usefixtures("no_moses")
@@ -98,5 +98,5 @@ def test_an_installed_molgen_has_its_recipes_its_bundled_molecules_and_its_shipp
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         names = set(wheel.namelist())
     run = ("config.yaml", "model.safetensors", "tokenizer.json", "report.json")
-    assert {f"molgen/shipped/moses-small/{name}" for name in run} <= names
-    assert {"molgen/configs/tox21.yaml", "molgen/data/moses-mini.csv.gz", "molgen/py.typed"} <= names
+    assert {f"molgen/assets/shipped/moses-small/{name}" for name in run} <= names
+    assert {"molgen/assets/configs/tox21.yaml", "molgen/assets/data/moses-mini.csv.gz", "molgen/py.typed"} <= names

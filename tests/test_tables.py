@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from molgen.data.readers import Row, read_rows, read_samples
 from molgen.errors import MolgenError
-from molgen.tables import Row, read_rows, read_samples
 
 
 def write(path: Path, content: str | bytes) -> str:
@@ -349,9 +349,8 @@ def test_a_parquet_file_without_pyarrow_says_what_to_install(tmp_path: Path, mon
 
 def test_pyarrow_is_loaded_for_a_parquet_file_only(tmp_path: Path) -> None:
     source = write(tmp_path / "a.csv", "smiles\nCCO\n")
-    script = (
-        f"import sys; from molgen.tables import read_rows; list(read_rows({source!r})); print('pyarrow' in sys.modules)"
-    )
+    code = f"from molgen.data.readers import read_rows; list(read_rows({source!r}))"
+    script = f"import sys; {code}; print('pyarrow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

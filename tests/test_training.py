@@ -12,13 +12,13 @@ import pytest
 import torch
 from conftest import SMALL
 
+from molgen.chem.smiles import canonical, parse, random_form
 from molgen.config import Config, load_config
 from molgen.errors import MolgenError
-from molgen.generator import MoleculeGenerator
-from molgen.molecules import canonical, parse, random_form
-from molgen.optim import learning_rate
+from molgen.generation.generator import MoleculeGenerator
 from molgen.runs import Run
-from molgen.training import train
+from molgen.training.optim import learning_rate
+from molgen.training.trainer import train
 
 
 def config_for(path: Path, *more: str) -> Config:
@@ -129,7 +129,7 @@ def test_a_resumed_training_equals_one_never_stopped(
     config = config_for(thirty, "training.epochs=4", *more)
     whole = train(config, tmp_path / "whole")
 
-    import molgen.training as module
+    import molgen.training.trainer as module
 
     epoch = module.train_epoch
 
@@ -161,7 +161,7 @@ def test_a_training_stopped_within_an_epoch_goes_on_at_the_next_step(
     config = config_for(thirty, *more)  # 24 molecules: about 6 steps an epoch
     whole = train(config, tmp_path / "whole")
 
-    import molgen.training as module
+    import molgen.training.trainer as module
 
     take, save, steps = module.take_step, module.save_state, []
     first, second = (int(row["step"]) for row in whole.log()[:2])
@@ -218,7 +218,7 @@ def test_a_loss_that_is_no_longer_finite_stops_and_keeps_the_last_good_weights(t
         thirty, "training.learning_rate=10", "training.clip_norm=null", "training.warmup=0.5", "training.epochs=200",
         "training.schedule=constant", "model.norm=after", "model.final_norm=false", "training.precision=fp32",
     )  # fmt: skip
-    import molgen.training as module
+    import molgen.training.trainer as module
 
     original = module.token_nll
     calls = 0
@@ -254,7 +254,7 @@ def test_random_forms_are_the_same_molecule_written_otherwise(moses_mini: list[s
 def test_randomised_strings_start_with_their_own_token_and_keep_the_molecule(
     pattern, pool, moses_mini: list[str]
 ) -> None:
-    from molgen.augmentation import randomized_corpus
+    from molgen.data.augmentation import randomized_corpus
     from molgen.tokenizer import BOS, SmilesTokenizer
 
     smiles = [str(canonical(s)) for s in moses_mini[:200]]
@@ -279,7 +279,7 @@ def test_the_schedule_warms_up_and_falls_to_a_hundredth() -> None:
 
 def test_weight_decay_acts_on_matrices_only() -> None:
     from molgen.model.build import build_model
-    from molgen.optim import build_optimizer
+    from molgen.training.optim import build_optimizer
 
     config = load_config("tomczak", ["training.weight_decay=0.1"])
     for group in build_optimizer(build_model(config.model, 20), config.training).param_groups:
@@ -293,6 +293,6 @@ def test_molecules_that_rdkit_cannot_read_are_none() -> None:
 def test_a_long_epoch_gives_signs_of_life_where_there_is_no_terminal_for_a_bar(
     thirty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("molgen.training._SECONDS_BETWEEN_SIGNS", 0.0)
+    monkeypatch.setattr("molgen.training.trainer._SECONDS_BETWEEN_SIGNS", 0.0)
     train(config_for(thirty, "training.epochs=1"), tmp_path / "run")
     assert "epoch 1: 100%, " in capsys.readouterr().err

@@ -16,11 +16,11 @@ from rdkit import Chem
 
 from molgen import runs
 from molgen.config import DataConfig, load_config
-from molgen.corpus_file import CorpusFile, corpus_writer
-from molgen.download import MOSES_FILES
+from molgen.data.download import MOSES_FILES
+from molgen.data.encoded_file import CorpusFile, corpus_writer
 from molgen.runs import Run
 from molgen.tokenizer import SmilesTokenizer
-from molgen.training import train
+from molgen.training.trainer import train
 
 FEW = [*SMALL, "training.batch_size=16", "training.learning_rate=1e-2"]
 
@@ -84,7 +84,7 @@ def test_a_run_on_a_part_of_moses_is_compared_with_that_part(
 
     # and where MOSES is not, nothing is fetched
     monkeypatch.setenv("MOLGEN_DATA", str(tmp_path / "nothing"))
-    monkeypatch.setattr("molgen.download._download_moses", lambda _: pytest.fail("fetches MOSES unasked"))
+    monkeypatch.setattr("molgen.data.download._download_moses", lambda _: pytest.fail("fetches MOSES unasked"))
     assert cli("eval", part_of_moses, "-n", 20, "--json", "w.json").code == 0
     assert figures("w.json")["novelty"] is None
 

@@ -13,10 +13,10 @@ import pytest
 from conftest import Cli
 
 import molgen
-import molgen.workers as module
-from molgen.molecules import canonical
+import molgen.chem.pool as module
+from molgen.chem.pool import workers
+from molgen.chem.smiles import canonical
 from molgen.runs import Run
-from molgen.workers import workers
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -85,9 +85,9 @@ def test_workers_that_cannot_start_are_a_fault_with_its_message_and_no_figures(s
     (tmp_path / "broken" / "rdkit").mkdir(parents=True)
     (tmp_path / "broken" / "rdkit" / "__init__.py").write_text("raise ImportError('libboost is missing')\n")
     code = (
-        "import os, sys, molgen.cli, molgen.molecules, molgen.standardise, molgen.properties\n"
+        "import os, sys, molgen.cli.main, molgen.chem.smiles, molgen.chem.standardize, molgen.chem.properties\n"
         f"os.environ['PYTHONPATH'] = {str(tmp_path / 'broken')!r}\n"
-        f"molgen.cli.main(['sample', {str(small_run.path)!r}, '-n', '5'])"
+        f"molgen.cli.main.main(['sample', {str(small_run.path)!r}, '-n', '5'])"
     )
     began = time.monotonic()
     done = python(code, MOLGEN_DATA=str(tmp_path / "data"))
@@ -107,7 +107,7 @@ def test_an_exception_in_a_task_is_a_fault_with_its_text_and_nothing_is_cached(
     monkeypatch.setenv("MOLGEN_DATA", str(tmp_path / "data"))
     with workers() as pool:
         before = [worker.start().pid for worker in pool._all]
-        monkeypatch.setattr("molgen.evaluation.parts", lambda _: ["canonical", "colour"])
+        monkeypatch.setattr("molgen.evaluation.evaluate.parts", lambda _: ["canonical", "colour"])
         began = time.monotonic()
         done = cli("eval", small_run.path, "-n", 600, "--metrics", "chem")
         assert done.code == 1
@@ -125,7 +125,7 @@ def test_lost_answers_are_said_with_their_number_and_never_cached(
 ) -> None:
     monkeypatch.setenv("MOLGEN_DATA", str(tmp_path))
     code = (
-        "import os, sys, molgen.workers as w\n"
+        "import os, sys, molgen.chem.pool as w\n"
         "describe = w.TASKS['describe']\n"
         "w.TASKS['describe'] = lambda s, **k: os._exit(9) if s == 'CCCCC' else describe(s, **k)\n"
         f"w.serve({os.getpid()})"
@@ -161,7 +161,7 @@ def test_a_second_sample_in_one_process_starts_no_worker(small_run: Run) -> None
 def test_after_an_interrupt_and_in_a_forked_child_there_are_workers() -> None:
     code = (
         "import os, signal, threading, time\n"
-        "from molgen.workers import workers\n"
+        "from molgen.chem.pool import workers\n"
         "with workers() as pool:\n"
         "    pool.map('canonical', ['C'])\n"
         "    threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"
@@ -190,7 +190,7 @@ def test_a_worker_in_a_long_call_ends_with_its_parent_that_is_killed() -> None:
     code = (
         "import time\n"
         "from concurrent.futures import ThreadPoolExecutor\n"
-        "from molgen.workers import workers\n"
+        "from molgen.chem.pool import workers\n"
         "def start():\n"  # in a thread that ends: its children must not
         "    with workers() as pool:\n"
         "        pool.map('canonical', ['C'] * 1_000)\n"
@@ -285,7 +285,7 @@ def test_a_sum_over_many_strings_is_of_no_fewer_than_one_over_some(
 def test_where_strings_are_lost_there_is_no_sum_and_the_row_says_why(
     cli: Cli, small_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = f"import os, molgen.workers as w\nw.TASKS['random_forms'] = lambda *_: os._exit(9)\nw.serve({os.getpid()})"
+    code = f"import os, molgen.chem.pool as w\nw.TASKS['random_forms'] = lambda *_: os._exit(9)\nw.serve({os.getpid()})"
     Path("x.smi").write_text("CCO\nC(\n")
     monkeypatch.setattr(module, "_code", lambda: ["-c", code])
     with workers(1) as pool:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from molgen.description import PROPERTIES
+from molgen.chem.descriptors import PROPERTIES
 from molgen.metrics.basic import Figures
 from molgen.metrics.known import Known
 from molgen.metrics.profile import Profile

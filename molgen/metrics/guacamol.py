@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from molgen.description import GUACAMOL_DESCRIPTORS
+from molgen.chem.descriptors import GUACAMOL_DESCRIPTORS
 from molgen.metrics.basic import Figures
 from molgen.metrics.chemnet import Gaussian, frechet_distance, gaussian
 from molgen.metrics.known import Known

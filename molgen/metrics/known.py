@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from molgen.cache import Arrays, expect
-from molgen.keys import Keys, keys_of
-from molgen.workers import Workers
+from molgen.chem.pool import Workers
+from molgen.runtime.cache import Arrays, expect
+from molgen.runtime.hashing import Keys, keys_of
 
 _BYTES = 128  # of a fingerprint of 1,024 bits
 STRINGS = ("canonical", "flat", "parent", "tautomer", "scaffold", "ring_systems")

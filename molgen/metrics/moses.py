@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from molgen.description import PROPERTIES
+from molgen.chem.descriptors import PROPERTIES
 from molgen.metrics.basic import Figures
 from molgen.metrics.chemnet import Gaussian, frechet_distance, gaussian
 from molgen.metrics.known import Known

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from molgen.cache import Arrays, expect, from_strings, to_strings
-from molgen.description import PROPERTIES
+from molgen.chem.descriptors import PROPERTIES
 from molgen.errors import MolgenError
 from molgen.metrics.chemnet import SIZE, Gaussian
 from molgen.metrics.moses import Statistics
+from molgen.runtime.cache import Arrays, expect, from_strings, to_strings
 
 _MARK = object()
 _LARGEST = 2**30

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from molgen.cache import Arrays, expect, from_strings, to_strings
-from molgen.workers import Workers
+from molgen.chem.pool import Workers
+from molgen.runtime.cache import Arrays, expect, from_strings, to_strings
 
 LOST = "RDKit hung or crashed"
 # numbers or bytes in a row of each array

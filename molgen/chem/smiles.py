@@ -1,0 +1,238 @@
+"""Everything RDKit: parsing, canonical and random SMILES, why a string is none, drawings.
+
+Strings in, strings out. No function here changes RDKit's global state: its log is muted around each call.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rdkit
+from rdkit import Chem, rdBase
+from rdkit.Chem import Draw
+from rdkit.Chem.Draw import rdMolDraw2D
+
+from molgen.runtime.files import write_atomically
+
+RDKIT_VERSION: str = rdkit.__version__
+VERSION = "1"
+"""Goes up with a change of what `canonical` or `add_carbon` give: results are cached."""
+
+_draw: Any = Draw  # has no type hints
+
+# RDKit's parser recurses: thousands of nested branches would end the process, not raise an error.
+MOST_CHARACTERS = 10_000
+DRAWINGS = (".png", ".svg")
+_BRACKET_SYMBOL = re.compile(r"\[\d*([A-Za-z][a-z]?)(?=[@H+\-:\]\d])")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Mutes RDKit's log inside the block only."""
+    block = rdBase.BlockLogs()
+    try:
+        yield
+    finally:
+        del block
+
+
+def parse(smiles: str) -> Any | None:
+    """A sanitised RDKit molecule, or None for an empty, unparsable or non-ASCII string.
+
+    RDKit silently strips characters that are not ASCII, so it must not see them; what follows a space it takes for a
+    name, so only a CXSMILES part may.
+    """
+    if not smiles or len(smiles) > MOST_CHARACTERS or not (smiles.isascii() and smiles.isprintable()):
+        return None
+    if (behind := smiles.strip().partition(" ")[2].lstrip()) and not behind.startswith("|"):
+        return None
+    with quiet():
+        molecule = Chem.MolFromSmiles(smiles)
+    return molecule if molecule is not None and molecule.GetNumAtoms() else None
+
+
+def canonical(smiles: str) -> str | None:
+    """RDKit's canonical SMILES, or None where `parse` gives None."""
+    molecule = parse(smiles)
+    return None if molecule is None else str(Chem.MolToSmiles(molecule))
+
+
+def query_of(molecule: Any) -> str:
+    """`bond` or `atom` for what is a pattern (`~`, aromatic-or-double, a list of elements), else an empty string."""
+    if any(bond.HasQuery() for bond in molecule.GetBonds()):
+        return "bond"
+    return "atom" if any(atom.HasQuery() and atom.GetAtomicNum() for atom in molecule.GetAtoms()) else ""
+
+
+def without_stereo_at(smiles: str, atoms: Sequence[int]) -> str | None:
+    """A string's molecule, canonical, with no configuration at some of its atoms, numbered from 0 as they are written.
+
+    None where one of the atoms is not there; a string that does not parse stays as it is.
+    """
+    molecule = parse(smiles)
+    if molecule is None:
+        return smiles
+    with quiet():
+        parameters: Any = Chem.SmilesParserParams()
+        parameters.removeHs = False
+        written = Chem.MolFromSmiles(smiles, parameters)
+        if max(atoms) >= written.GetNumAtoms():
+            return None
+        for number in atoms:
+            atom = written.GetAtomWithIdx(number)
+            atom.SetChiralTag(Chem.ChiralType.CHI_UNSPECIFIED)
+            for bond in atom.GetBonds():  # of an axis or of a double bond that the group names
+                if bond.GetBeginAtomIdx() in atoms and bond.GetEndAtomIdx() in atoms:
+                    bond.SetStereo(Chem.BondStereo.STEREONONE)
+        return canonical(str(Chem.MolToSmiles(written)))
+
+
+def failure(smiles: str) -> str:
+    """Why RDKit makes no molecule of a string.
+
+    empty, not ASCII, syntax, unknown element, kekulisation, valence or other.
+    """
+    if not smiles:
+        return "empty"
+    if not (smiles.isascii() and smiles.isprintable()):
+        return "not ASCII"
+    with quiet():
+        molecule = Chem.MolFromSmiles(smiles[:MOST_CHARACTERS], sanitize=False)
+        if molecule is None or len(smiles) > MOST_CHARACTERS or " " in smiles.strip():
+            return "unknown element" if any(map(_no_element, _BRACKET_SYMBOL.findall(smiles))) else "syntax"
+        return _problem(molecule)
+
+
+def _problem(molecule: Any) -> str:
+    """What keeps a molecule from being sanitised."""
+    problems = [problem.GetType() for problem in Chem.DetectChemistryProblems(molecule)]
+    if any("Valence" in problem for problem in problems):
+        return "valence"
+    return "kekulisation" if problems else "other"
+
+
+def _no_element(symbol: str) -> bool:
+    return symbol.capitalize() not in _elements()
+
+
+@lru_cache(maxsize=1)
+def _elements() -> frozenset[str]:
+    table = Chem.GetPeriodicTable()
+    return frozenset(table.GetElementSymbol(number) for number in range(1, 119)) | {"H", "D", "T"}
+
+
+def random_form(smiles: str, seed: int) -> str | None:
+    """A random SMILES of a canonical one (Arús-Pous et al. 2019, J. Cheminform. 11:71).
+
+    None when the string drawn does not parse back to the same molecule. The same seed gives the same string.
+    """
+    molecule = _parsed(smiles)
+    if molecule is None:
+        return None
+    with quiet():
+        drawn = str(Chem.MolToRandomSmilesVect(molecule, 1, randomSeed=seed)[0])
+    return drawn if canonical(drawn) == smiles else None
+
+
+def random_forms(smiles: str, draws: int, seed: int) -> list[str]:
+    """The distinct ones among so many random SMILES of a valid molecule, other than the string given.
+
+    Each parses back to the same molecule. The same seed gives the same strings.
+    """
+    molecule = parse(smiles)
+    if molecule is None:
+        return []
+    whole = canonical(smiles)
+    with quiet():
+        drawn = Chem.MolToRandomSmilesVect(molecule, draws, randomSeed=seed)
+    return [one for one in dict.fromkeys(map(str, drawn)) if one != smiles and canonical(one) == whole]
+
+
+def add_carbon(smiles: str, seed: int, most: int = 5) -> list[str]:
+    """Canonical SMILES of up to `most` molecules that arise when a `C` is put somewhere into a string.
+
+    The AddCarbon generator of Renz et al. (2019, Drug Discov. Today Technol. 32:55), which shows how little a
+    validity, uniqueness and novelty near 1 say.
+    """
+    places = np.random.default_rng(seed).permutation(len(smiles) + 1).tolist()
+    found: list[str] = []
+    for place in places:
+        changed = canonical(f"{smiles[:place]}C{smiles[place:]}")
+        if changed is not None and changed not in found:
+            found.append(changed)
+            if len(found) == most:
+                break
+    return found
+
+
+def from_molblock(block: str) -> tuple[str, str]:
+    """(canonical SMILES of a connection table, "") or ("", why there is none).
+
+    Why: empty, query bond, query atom, or as `failure` says. Centres that are known only relative to each other (`or`,
+    `and`) follow the SMILES as a CXSMILES part, ` |o1:1|`: a SMILES alone would claim one stereoisomer.
+    """
+    with quiet():
+        try:
+            drawn = Chem.MolFromMolBlock(block, sanitize=False)
+            if drawn is None:
+                return "", _unreadable(block)
+            if not drawn.GetNumAtoms():
+                return "", "empty"
+            if query := query_of(drawn):
+                return "", f"query {query}"
+            molecule = Chem.MolFromMolBlock(block)
+            if molecule is None:
+                return "", _problem(drawn)
+            groups = {group.GetGroupType() for group in molecule.GetStereoGroups()}
+            if groups - {Chem.StereoGroupType.STEREO_ABSOLUTE}:
+                only = Chem.CXSmilesFields.CX_ENHANCEDSTEREO
+                return str(Chem.MolToCXSmiles(molecule, Chem.SmilesWriteParams(), only)), ""
+            return str(Chem.MolToSmiles(molecule)), ""
+        except (ValueError, RuntimeError):
+            return "", _unreadable(block)
+
+
+def _unreadable(block: str) -> str:
+    """Why RDKit cannot even read a connection table (V2000: the symbol is an atom line's fourth field)."""
+    lines = block.split("\n")
+    if len(lines) < 4 or not "".join(lines[3:]).strip():
+        return "empty"
+    count = lines[3][:3].strip()
+    rows = [line.split() for line in lines[4 : 4 + int(count)]] if count.isdigit() else []
+    symbols = [row[3] for row in rows if len(row) > 3 and row[3].isalpha()]
+    return "unknown element" if any(map(_no_element, symbols)) else "syntax"
+
+
+def draw_grid(smiles: Sequence[str], path: Path, columns: int = 6) -> int:
+    """Draws the valid molecules among `smiles` into a .png or .svg file; gives back how many.
+
+    Raises RuntimeError when no molecule is valid.
+    """
+    molecules = [m for m in map(parse, smiles) if m is not None]
+    if not molecules:
+        raise RuntimeError(f"{path}: no valid molecule to draw; sample more, or train longer")
+    svg = path.suffix == ".svg"
+    options: Any = rdMolDraw2D.MolDrawOptions()
+    options.padding = 0.08
+    options.drawMolsSameScale = False  # one long chain would make all the others tiny
+    with quiet():
+        picture: Any = _draw.MolsToGridImage(
+            molecules,
+            molsPerRow=min(columns, len(molecules)),
+            subImgSize=(260, 200),
+            useSVG=svg,
+            drawOptions=options,
+            returnPNG=not svg,
+        )
+    content = picture if isinstance(picture, str | bytes) else picture.data
+    write_atomically(path, content.encode() if isinstance(content, str) else content)
+    return len(molecules)
+
+
+@lru_cache(maxsize=10_000)  # of some 30 KB each, in each worker; of more molecules few would be seen again in time
+def _parsed(smiles: str) -> Any | None:
+    return parse(smiles)

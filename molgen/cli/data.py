@@ -1,0 +1,119 @@
+"""The command line's `molgen data`: list, get, describe, clean, encode."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from molgen.cli.options import (
+    DATA_HELP,
+    Column,
+    Force,
+    Recipe,
+    Settings,
+    Where,
+    check_apart,
+    check_target,
+    configuration,
+)
+from molgen.runtime.distributed import say
+
+data_app = typer.Typer(
+    help="Datasets: list and fetch the named ones; describe, clean or encode any; clear what was computed of them.",
+    no_args_is_help=True,
+)
+
+
+@data_app.command(name="list")
+def data_list() -> None:
+    """The named datasets and where they are."""
+    from molgen.config import NAMED
+    from molgen.data.download import data_directory
+
+    for name, description in NAMED.items():
+        print(f"{name:<12}{description}")
+    say(f"data directory: {data_directory()}")
+
+
+@data_app.command(name="get")
+def data_get(name: Annotated[str, typer.Argument(help="tox21, moses or moses-mini.")]) -> None:
+    """Fetch a named dataset and print where its files are."""
+    from molgen.data.download import fetch
+
+    for path in fetch(name):
+        print(path)
+
+
+@data_app.command(name="describe")
+def data_describe(
+    data: Annotated[str, typer.Argument(help=DATA_HELP)],
+    config: Recipe = None,
+    settings: Settings = None,
+    smiles_column: Column = None,
+    where: Where = None,
+) -> None:
+    """What a training would see: sizes, drops and changes, lengths, vocabulary, elements, charges, stereo twins."""
+    from molgen.chem.pool import workers
+    from molgen.data.prepare import describe_data
+
+    _, resolved = configuration(data, config, settings, smiles_column, where, {})
+    with workers() as pool:
+        print("\n".join(describe_data(resolved, pool)))
+
+
+@data_app.command(name="clean")
+def data_clean(
+    data: Annotated[str, typer.Argument(help=DATA_HELP)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="A .smi or .csv file (also .gz).")],
+    config: Recipe = None,
+    settings: Settings = None,
+    smiles_column: Column = None,
+    where: Where = None,
+    force: Force = False,
+) -> None:
+    """Standardise and clean without training; what is dropped or altered is listed in a .dropped.csv.gz beside it."""
+    from molgen.chem.pool import workers
+    from molgen.data.prepare import dropped_beside, write_clean
+
+    beside = dropped_beside(output)
+    for path in (output, beside):
+        check_target(path, force)
+    check_apart({"-o": output, "the list beside it": beside}, [data, config])
+    _, resolved = configuration(data, config, settings, smiles_column, where, {})
+    with workers() as pool:
+        for line in write_clean(resolved, output, pool):
+            say(line)
+
+
+@data_app.command(name="encode")
+def data_encode(
+    data: Annotated[str, typer.Argument(help=DATA_HELP)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="A .molgen file.")],
+    config: Recipe = None,
+    settings: Settings = None,
+    smiles_column: Column = None,
+    where: Where = None,
+    force: Force = False,
+) -> None:
+    """Clean, split and encode without training; `molgen train` takes the file as it is, whatever its size."""
+    from molgen.chem.pool import workers
+    from molgen.data.prepare import check_encoded_name, write_encoded
+
+    check_encoded_name(output)
+    check_target(output, force)
+    check_apart({"-o": output}, [data, config])
+    _, resolved = configuration(data, config, settings, smiles_column, where, {})
+    with workers() as pool:
+        for line in write_encoded(resolved, output, pool):
+            say(line)
+
+
+@data_app.command(name="clear-cache")
+def data_clear_cache() -> None:
+    """Delete what was computed of datasets and kept for the next time; what was fetched stays."""
+    from molgen.data.download import data_directory
+    from molgen.runtime.cache import clear
+
+    folder = data_directory() / "cache"
+    n, size = clear(folder)
+    say(f"{n:,} entries deleted, {size / 2**20:,.1f} MiB, from {folder}")

@@ -1,0 +1,384 @@
+"""The command line: parse, one library call, print. Results go to stdout, everything else to stderr.
+
+Nothing heavy is imported at the top: `molgen --help` answers without torch, rdkit or deepchem.
+"""
+
+import codecs
+import io
+import os
+import shlex
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from molgen import __version__
+from molgen.cli.data import data_app
+from molgen.cli.options import (
+    DATA_HELP,
+    Column,
+    Device,
+    DeviceOption,
+    Force,
+    Recipe,
+    RunArgument,
+    Settings,
+    Where,
+    check_apart,
+    check_target,
+    check_unchanged,
+    configuration,
+)
+from molgen.errors import MolgenError
+from molgen.runtime.distributed import check_environment, check_memory, complain, processes, say
+from molgen.runtime.signals import TerminatedError, terminate
+
+if TYPE_CHECKING:
+    from molgen.evaluation.evaluate import Evaluation
+
+_BYTES_REMEMBERED = 200  # of a string and its number in a dictionary
+
+app = typer.Typer(
+    help="Learn molecules as a language: train on SMILES, sample new ones, say honestly how good they are.",
+    epilog="First steps: molgen train moses-mini; molgen sample -n 2000; molgen eval",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(data_app, name="data")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"molgen {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Learn molecules as a language: train on SMILES, sample new ones, say honestly how good they are."""
+
+
+class Split(StrEnum):
+    test, validation = "test", "validation"
+
+
+class Metric(StrEnum):
+    basic, chem, moses, guacamol = "basic", "chem", "moses", "guacamol"
+
+
+@app.command()
+def train(
+    data: Annotated[
+        str | None, typer.Argument(help=f"{DATA_HELP} Or a .molgen file of `data encode`.", show_default=False)
+    ] = None,
+    config: Recipe = None,
+    settings: Settings = None,
+    init: Annotated[str | None, typer.Option(metavar="RUN", help="Fine-tune: start from this run's weights.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run directory.", show_default="runs/<recipe>-<time>")] = None,
+    seed: Annotated[int | None, typer.Option(help="Initial weights, order, dropout, random SMILES.")] = None,
+    device: Annotated[Device | None, typer.Option(help="Where to train.", show_default="auto")] = None,
+    smiles_column: Column = None,
+    where: Where = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with --out, else with the newest unfinished run.")
+    ] = False,
+    force: Force = False,
+) -> None:
+    """Train on a dataset or a file (default: Tox21) into a run directory."""
+    options = {"seed": seed, "device": device.value if device else None, "init": init}
+    training = {f"training.{name}": value for name, value in options.items()}
+    recipe, resolved = configuration(data, config, settings, smiles_column, where, training)
+    from molgen import runs
+    from molgen.training.trainer import train as run_training
+
+    if resume:
+        out = out or runs.newest_unfinished()
+        training.pop("training.init")  # the library says what is wrong with it
+        named = {"data.source": data, "data.smiles_column": smiles_column, "data.where": where, **training}
+        check_unchanged(out, config, settings, named)
+    elif out is None:
+        name = Path(recipe or resolved.data.source).name.split(".")[0]
+        name = "stdin" if name in ("", "-") else name
+        out = runs.FOLDER / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if not resume:
+        check_apart({f"{name} of": out / name for name in runs.FILES}, [data, config])
+    try:
+        run_training(resolved, out, resume=resume, force=force)
+    except (KeyboardInterrupt, TerminatedError):
+        if (out / runs.STATE).exists():
+            say(f"stopped; `molgen train --resume --out {out}` goes on from there")
+        raise
+    say(f"done: {out}; curves in {out / runs.CURVES}. Next: molgen sample -n 2000; molgen eval")
+
+
+@app.command()
+def sample(
+    run: RunArgument = None,
+    n: Annotated[int, typer.Option("-n", "--number", help="Molecules to write.")] = 100,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="A .smi, .csv or .sdf file instead of stdout.")
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="Of a table: a comma-separated list, or all (see the guide).", show_default="the cheap ones"),
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option(help="Below 1: safer and more alike; 0: always the most probable token.")
+    ] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Only the k most probable tokens.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Nucleus sampling: only the tokens that hold this probability.")
+    ] = None,
+    prompt: Annotated[
+        str, typer.Option(help="Start of the SMILES, such as 'c1ccc2[nH]': a prefix of tokens, not a substructure.")
+    ] = "",
+    seed: Annotated[int, typer.Option(help="Other seeds give other molecules.")] = 0,
+    valid: Annotated[bool, typer.Option("--valid", help="Draw until n are valid.")] = False,
+    unique: Annotated[bool, typer.Option("--unique", help="Draw until n are distinct.")] = False,
+    novel: Annotated[bool, typer.Option("--novel", help="Draw until n are valid and not in the training set.")] = False,
+    where: Annotated[
+        str, typer.Option(metavar="CONDITION", help='Draw until n fulfil it, such as "mw < 500 and qed > 0.5".')
+    ] = "",
+    smarts: Annotated[
+        list[str] | None, typer.Option(help="Draw until n have this substructure; may be repeated.")
+    ] = None,
+    not_smarts: Annotated[
+        list[str] | None, typer.Option(help="Draw until n lack this substructure; may be repeated.")
+    ] = None,
+    no_alerts: Annotated[
+        bool, typer.Option("--no-alerts", help="Draw until n have no PAINS, Brenk or NIH alert.")
+    ] = False,
+    diverse: Annotated[
+        int | None, typer.Option(metavar="K", help="Of the n molecules write K that differ most (MaxMin).")
+    ] = None,
+    grid: Annotated[Path | None, typer.Option(help="Draw the first 30 valid ones into a .png or .svg file.")] = None,
+    device: DeviceOption = Device.auto,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Most molecules drawn at a time.", show_default="2048; 8192 on a GPU")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Sample molecules: one SMILES a line on stdout, an invalid one as it is, an unfinished one as an empty line."""
+    for path in (output, grid):
+        check_target(path, force)
+    check_apart({"-o": output, "--grid": grid}, [])
+    from molgen.chem.pool import workers
+
+    with processes() as team, workers() as pool:  # they start while the rest is imported
+        from molgen.chem.properties import Screen
+        from molgen.generation import writers as writing
+        from molgen.generation.decode import Filters
+        from molgen.generation.generator import Keep, MoleculeGenerator, Tally
+        from molgen.generation.sample_table import SampleTable
+        from molgen.runs import find_run
+
+        writing.check_targets(output, grid, columns is not None)
+        has_table = output is not None and output.suffix in writing.TABLES
+        if output is not None and has_table:
+            check_target(writing.meta_beside(output), force)
+        found = find_run(run).path
+        beside = writing.meta_beside(output) if output is not None and has_table else None
+        check_apart({"-o": output, "--grid": grid, "the account beside it": beside}, [found])
+        generator = MoleculeGenerator.load(team.meet(str(found)), device.value)
+        if team.leads and generator.run is not None:
+            generator.run.check_molecules()
+        screen = Screen(where, tuple(smarts or ()), tuple(not_smarts or ()), no_alerts)
+        filters, keep, tally = Filters(temperature, top_k, top_p), Keep(valid, unique, novel, screen), Tally()
+        stream = generator.stream(
+            n, filters, keep, pool, tally, prompt=prompt, seed=seed, batch_size=batch_size, team=team
+        )
+        if diverse is not None:
+            stream = writing.pick_diverse(stream, n, diverse, pool, team)
+        table = SampleTable(columns, generator, pool, output.suffix == ".sdf", team) if output and has_table else None
+        if table is not None and "duplicate_of" in table.columns:
+            check_memory(f"-n {n:,}: the column duplicate_of", _BYTES_REMEMBERED * n)
+        written = writing.write_samples(stream, n, tally, output, grid, team, table)
+        if team.leads and prompt and generator.starts_like_training(prompt) is False:
+            say(f"no training molecule begins with {prompt}: the model has not seen what it was asked to go on with")
+        if team.leads:
+            say(writing.summary(written, tally, generator, pool))
+        if output is not None and has_table and team.leads:
+            settings = {"n": n, "seed": seed, **filters._asdict(), "prompt": prompt, "batch_size": batch_size}
+            settings |= {"filters": {"valid": valid, "unique": unique, "novel": novel, **screen._asdict()}}
+            settings |= {"diverse": diverse, "columns": table.columns if table else None}
+            writing.write_meta(output, _command(), settings, written, tally, generator)
+        writing.check_complete(tally, n)
+
+
+@app.command(name="eval")
+def evaluate(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(help="Runs, files of samples, or - for stdin; left out, the newest run.", show_default=False),
+    ] = None,
+    n: Annotated[int, typer.Option("-n", "--number", help="Samples to draw from a run.")] = 10_000,
+    split: Annotated[Split, typer.Option(help="The held-out molecules that NLL and top-1 are of.")] = Split.test,
+    reference: Annotated[str | None, typer.Option(help="A dataset or file to compare with.")] = None,
+    train: Annotated[str | None, typer.Option(help="The dataset or file that novelty is against.")] = None,
+    metrics: Annotated[
+        list[Metric] | None, typer.Option(help="What to compute besides the basic figures; may be repeated.")
+    ] = None,
+    smiles_column: Column = None,
+    json: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Also write a page with pictures, FILE.html; adds the chem metrics.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="For the samples of a run.")] = 0,
+    device: DeviceOption = Device.auto,
+    force: Force = False,
+) -> None:
+    """Evaluate runs, or files whose lines are samples: NLL, top-1, validity, uniqueness, novelty, benchmarks."""
+    from json import dumps
+
+    check_target(json, force)
+    check_target(report, force)
+    check_apart({"--json": json, "--report": report}, [*(targets or []), reference, train])
+    from molgen.chem.pool import workers
+
+    chosen: list[Any] = [metric.value for metric in [*(metrics or [Metric.basic]), *([Metric.chem] if report else [])]]
+    with workers() as pool:  # they start while the rest is imported
+        from molgen.evaluation.evaluate import evaluate_targets
+        from molgen.evaluation.text_table import table
+        from molgen.generation.generator import BYTES_A_SAMPLE
+        from molgen.runs import find_run, run_directory
+        from molgen.runtime.files import write_atomically
+
+        named: list[str | None] = list(targets) if targets else [None]
+        runs = [find_run(target) for target in named if target is None or run_directory(target)]
+        check_apart({"--json": json, "--report": report}, [run.path for run in runs])
+        for run in runs if report else []:
+            run.check_log()  # which the page shows, once all else has been computed
+
+        check_memory(f"-n {n:,}", BYTES_A_SAMPLE * n)
+        evaluations: list[Evaluation] = evaluate_targets(
+            pool, named, n, split.value, seed, device.value, chosen, train, reference, smiles_column
+        )
+    try:  # what takes longest to get again first; what cannot be written is shown all the same
+        if json is not None:
+            values = [evaluation.to_json() for evaluation in evaluations]
+            write_atomically(
+                json, (dumps(values[0] if len(values) == 1 else values, indent=1, allow_nan=False) + "\n").encode()
+            )
+        if report is not None:
+            from molgen.evaluation.report import write_report
+
+            write_report(evaluations, report)
+    finally:
+        print(table(evaluations), flush=True)
+
+
+app.command(name="evaluate", hidden=True)(evaluate)
+
+
+@app.command()
+def score(
+    file: Annotated[str, typer.Argument(help="A file of molecules, or - for stdin.")],
+    run: RunArgument = None,
+    as_written: Annotated[
+        bool, typer.Option("--as-written", help="Score the strings as they are given, not standardised.")
+    ] = False,
+    strings: Annotated[
+        int | None,
+        typer.Option(metavar="K", help="Also sum over K distinct strings a molecule: a lower bound for the molecule."),
+    ] = None,
+    smiles_column: Column = None,
+    device: DeviceOption = Device.auto,
+) -> None:
+    """Score molecules: a CSV of log-likelihoods (nats) on stdout, one line for each of the file's molecules."""
+    import csv
+
+    from molgen.chem.pool import workers
+    from molgen.generation.generator import MoleculeGenerator
+    from molgen.generation.score import Score, score_file
+
+    with workers() as pool:
+        rows = score_file(file, MoleculeGenerator.load(run, device.value), pool, smiles_column, as_written, strings)
+    columns = len(Score._fields) - (0 if strings else 2)
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    table.writerow(Score._fields[:columns])
+    for row in rows:
+        table.writerow(f"{cell:.4f}" if isinstance(cell, float) else cell for cell in row[:columns])
+    if missing := [row.note for row in rows if row.log_likelihood is None]:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in Counter(missing).most_common())
+        say(f"{len(missing)} of {len(rows)} not scored: {reasons}")
+
+
+def _command() -> str:
+    return shlex.join(["molgen", *sys.argv[1:]])
+
+
+def main(arguments: Iterable[str] | None = None) -> None:
+    """Runs a command and exits: 0 done, 2 wrong input, 1 a fault, 130 / 143 interrupted / terminated."""
+    signal.signal(signal.SIGTERM, terminate)
+    given = list(arguments) if arguments is not None else sys.argv[1:]
+    try:
+        replaced = _shown_by_any_terminal()
+        if not {"--help", "--version"} & set(given):
+            check_environment()
+        code = app(given, standalone_mode=False) or 0
+    except typer.Exit as leaving:
+        code = leaving.exit_code
+    except SystemExit as leaving:  # typer's own way out when `| head` has read enough: that is no fault
+        code = 0 if isinstance(leaving.__context__, BrokenPipeError) else leaving.code
+    except MolgenError as error:
+        complain(str(error))
+        code = 2
+    except typer.Abort:
+        code = 130
+    except (KeyboardInterrupt, TerminatedError) as signalled:
+        code = 130 if isinstance(signalled, KeyboardInterrupt) else 143
+    except MemoryError as fault:
+        complain(f"out of memory: {fault or 'Python'} (fewer molecules, a smaller --batch-size, or a larger machine)")
+        code = 1
+    except (OSError, RuntimeError, ArithmeticError) as fault:
+        complain(" ".join(str(fault).split()))
+        code = 1
+    except Exception as error:
+        show = getattr(error, "show", None)  # a usage error of the command line itself
+        if show is None:
+            raise
+        show()
+        code = 2
+    if code == 0:
+        _close_stdout()
+        if replaced:
+            say(
+                f"{len(replaced):,} characters that {sys.stdout.encoding} has not are shown as \\x, \\u or \\U and a "
+                "number: PYTHONIOENCODING=utf-8 writes them as they are"
+            )
+    sys.exit(code)
+
+
+def _shown_by_any_terminal() -> list[str]:
+    """Lets stdout show as escapes what its encoding has not, as stderr does; gives back where they are collected."""
+    replaced: list[str] = []
+
+    def shown(error: UnicodeError) -> tuple[str | bytes, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        replaced.extend(error.object[error.start : error.end])
+        return codecs.backslashreplace_errors(error)
+
+    codecs.register_error("molgen", shown)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="molgen")
+    return replaced
+
+
+def _close_stdout() -> None:
+    """What is left in a pipe that no one reads must not be complained about when the interpreter ends."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

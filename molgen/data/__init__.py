@@ -1,0 +1,1 @@
+"""Many molecules: read, cleaned, split, encoded, in batches."""

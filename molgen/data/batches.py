@@ -1,0 +1,142 @@
+"""An encoded corpus in one flat array, and batches of it whose molecules have similar lengths."""
+
+import mmap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import repeat
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from molgen.runtime.distributed import Team
+from molgen.tokenizer import BOS, EOS, PAD
+
+Rows = npt.NDArray[np.int64]
+Cut = Callable[[Rows, int, np.random.Generator], list[list[Rows]]]
+
+# An epoch is cut window by window, so that no array grows with the corpus; MOSES is one window. A window is made of
+# so many blocks of neighbours, each read in one go.
+_WINDOW, _BLOCKS = 2_000_000, 1_000
+
+
+class Batch(NamedTuple):
+    """What one step sees: B molecules, padded to the T of the longest."""
+
+    inputs: Tensor
+    """(B, T) int64: `<bos>`, the tokens, padding."""
+    targets: Tensor
+    """(B, T) int64: the tokens, `<eos>`, padding. Padding is never predicted."""
+
+
+class Corpus:
+    """Encoded molecules, each as `<bos> tokens <eos>`, in one array of small integers.
+
+    The arrays may be those of a memory-mapped file, which is then named too; the first offset need not be 0.
+    """
+
+    def __init__(self, ids: npt.NDArray[np.uint8 | np.uint16], offsets: Rows, mapped: mmap.mmap | None = None) -> None:
+        self.ids, self.offsets, self._mapped = ids, offsets, mapped
+
+    @classmethod
+    def of(cls, encoded: Sequence[Sequence[int]], vocabulary: int, starts: Iterable[int] | None = None) -> "Corpus":
+        """From lists of token ids without `<bos>` and `<eos>`; `starts` gives each an id to start with instead."""
+        dtype = np.uint8 if vocabulary <= 2**8 else np.uint16
+        starts = repeat(BOS, len(encoded)) if starts is None else starts
+        rows = [np.array([start, *ids, EOS], dtype=dtype) for start, ids in zip(starts, encoded, strict=True)]
+        offsets = np.concatenate(([0], np.cumsum([len(row) for row in rows], dtype=np.int64)))
+        return cls(np.concatenate(rows) if rows else np.empty(0, dtype), offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @cached_property
+    def positions(self) -> Rows:
+        """(N,) predicted positions of each molecule: its tokens and `<eos>`."""
+        return np.diff(self.offsets) - 1
+
+    @property
+    def all_positions(self) -> int:
+        """The sum of `positions`."""
+        return int(self.offsets[-1] - self.offsets[0]) - len(self)
+
+    def shared(self, team: Team) -> "Corpus":
+        """The leader's corpus, in every process."""
+        arrays = team.broadcast({"ids": self.ids, "offsets": self.offsets})
+        return Corpus(arrays["ids"], arrays["offsets"])
+
+    def blocks(self, numbers: Rows, size: int) -> "Corpus":
+        """A copy, in memory, of some blocks of `size` molecules; the last block of a corpus may be smaller."""
+        ids, lengths = [], []
+        for number in numbers.tolist():
+            offsets = self.offsets[number * size : (number + 1) * size + 1]
+            lengths.append(np.diff(offsets))
+            ids.append(self.ids[offsets[0] : offsets[-1]].copy())
+            self.forget()  # the system maps far more around each block than is asked for
+        return Corpus(np.concatenate(ids), np.concatenate(([0], np.cumsum(np.concatenate(lengths)))))
+
+    def forget(self) -> None:
+        """Lets go of what has been read of a mapped file: the system may keep it, this process need not."""
+        if self._mapped is not None and hasattr(self._mapped, "madvise"):  # not on Windows
+            self._mapped.madvise(mmap.MADV_DONTNEED)
+
+    def padded(self, rows: Rows) -> npt.NDArray[np.int64]:
+        """(B, longest) ids of these rows, `<pad>` after their ends."""
+        lengths = self.offsets[rows + 1] - self.offsets[rows]
+        columns = np.arange(lengths.max())
+        real = columns < lengths[:, None]  # (B, T + 1)
+        padded = np.full(real.shape, PAD, dtype=np.int64)
+        padded[real] = self.ids[(self.offsets[rows][:, None] + columns)[real]]
+        return padded
+
+    def batch(self, rows: Rows, device: torch.device) -> Batch:
+        """The molecules of these rows, padded."""
+        ids = torch.from_numpy(self.padded(rows))
+        if device.type == "cuda":  # out of other memory the copy would wait for all that the GPU has still to do
+            ids = ids.pin_memory()
+        ids = ids.to(device, non_blocking=True)
+        return Batch(ids[:, :-1], ids[:, 1:])
+
+
+def random_batches(positions: Rows, batch_size: int, rng: np.random.Generator) -> list[list[Rows]]:
+    """Steps of `batch_size` random molecules (the last may be smaller), each in parts of similar length.
+
+    The gradients of a step's parts add up, so the parts change nothing but the padding, which would be two thirds.
+    """
+    order = rng.permutation(len(positions))
+    steps = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    return [np.array_split(rows[np.argsort(positions[rows])], min(4, len(rows))) for rows in steps]
+
+
+def bucketed_batches(positions: Rows, batch_size: int, rng: np.random.Generator) -> list[list[Rows]]:
+    """Steps of molecules of similar length and about equal token count, each in one part, in random order.
+
+    A step holds as many tokens as `batch_size` average molecules do, so that each step weighs each token alike.
+    Lengths are blurred by up to four tokens: enough for fresh company in each epoch, little enough to waste few pads.
+    """
+    order = np.argsort(positions + rng.uniform(0, 4, len(positions)), kind="stable")
+    budget = batch_size * positions.mean()
+    before = np.cumsum(positions[order]) - positions[order]  # tokens before each molecule
+    number = (before // budget).astype(np.int64)
+    batches = np.split(order, np.flatnonzero(np.diff(number)) + 1)
+    return [[batches[i]] for i in rng.permutation(len(batches))]
+
+
+def epoch_steps(
+    corpus: Corpus, cut: Cut, batch_size: int, rng: np.random.Generator, window: int = _WINDOW
+) -> Iterator[tuple[float, Corpus, list[Rows]]]:
+    """(share of the epoch that lies behind, a corpus, the step's parts as rows of that one) of each step of an epoch.
+
+    A corpus larger than a window is cut window by window, each of random blocks of it, about equal in number.
+    """
+    size = max(1, window // _BLOCKS)
+    count = max(1, -(-len(corpus) // window))
+    blocks = -(-len(corpus) // size)
+    windows = np.array_split(rng.permutation(blocks), count) if count > 1 else [None]
+    for w, numbers in enumerate(windows):
+        part = corpus if numbers is None else corpus.blocks(np.sort(numbers), size)
+        steps = cut(part.positions, batch_size, rng)
+        for i, rows in enumerate(steps):
+            yield (w + i / len(steps)) / count, part, rows

@@ -1,0 +1,379 @@
+"""A name or a file → clean molecules → splits."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from molgen.chem import clean
+from molgen.chem.pool import Workers
+from molgen.chem.smiles import RDKIT_VERSION
+from molgen.config import NAMED, DataConfig, Section
+from molgen.data.download import data_directory, fetch
+from molgen.data.readers import Row, read_rows
+from molgen.errors import MolgenError
+from molgen.runtime import cache
+from molgen.tokenizer import TokenPattern
+
+LARGE = 50_000
+"""From so many molecules on, what is computed once is kept for the next time."""
+SPLITS = ("train", "validation", "test", "test_scaffolds")
+_SPLIT_NAMES = {"train": "train", "training": "train", "valid": "validation", "val": "validation"} | {
+    name: name for name in SPLITS
+}
+
+
+class Molecule(NamedTuple):
+    """A molecule as training and evaluation use it."""
+
+    smiles: str
+    name: str
+    row: int
+    split: str
+
+
+class Dropped(NamedTuple):
+    """A row that was dropped or altered, and why."""
+
+    row: int
+    name: str
+    smiles: str
+    reason: str
+
+
+_Counts = dict[Annotated[str, Field(pattern="^[ -~]{1,80}$")], Annotated[int, Field(ge=0)]]
+
+
+class Summary(Section):
+    """What a report says of a dataset."""
+
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    """Of a line `SMILES split` for each molecule."""
+    rows: Annotated[int, Field(ge=0)]
+    sizes: _Counts
+    """Molecules a split."""
+    dropped: _Counts
+    """Dropped rows by reason."""
+    altered: _Counts
+    """Changes to rows that stayed, by reason."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Clean molecules in their splits, and an account of every row that is not among them as it was."""
+
+    name: str
+    molecules: tuple[Molecule, ...]
+    dropped: tuple[Dropped, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows of the source: a dropped one is not among the molecules, an altered one is."""
+        return len(self.molecules) + sum(d.reason not in clean.ALTERED for d in self.dropped)
+
+    def split(self, name: str) -> list[str]:
+        """The SMILES of one split, in the order of the file."""
+        return [m.smiles for m in self.molecules if m.split == name]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Molecules a split; only splits that have some."""
+        counts = Counter(m.split for m in self.molecules)
+        return {name: counts[name] for name in SPLITS if counts[name]}
+
+    @property
+    def dropped_by_reason(self) -> dict[str, int]:
+        """Dropped rows, the most frequent reason first."""
+        return _by_reason(d for d in self.dropped if d.reason not in clean.ALTERED)
+
+    @property
+    def altered_by_reason(self) -> dict[str, int]:
+        """Changes to rows that stayed, the most frequent first; a row with two of them counts in both."""
+        return _by_reason(d for d in self.dropped if d.reason in clean.ALTERED)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Changes with any molecule, its order or its split."""
+        return hashlib.sha256("\n".join(f"{m.smiles} {m.split}" for m in self.molecules).encode()).hexdigest()
+
+    @property
+    def summary(self) -> Summary:
+        """What a report says of it."""
+        return Summary(
+            sha256=self.sha256,
+            rows=self.rows,
+            sizes=self.sizes,
+            dropped=self.dropped_by_reason,
+            altered=self.altered_by_reason,
+        )
+
+
+def read_source(config: DataConfig, cells: bool = False) -> list[Row]:
+    """The rows of what `config` names, as they are; with `cells` each with its other columns.
+
+    Raises MolgenError for a source that cannot be read or is empty.
+    """
+    rows = list(_rows(config, cells))
+    if not rows:
+        raise MolgenError(
+            f"{config.source}: no molecules in it", "give a file with one molecule a line below its header"
+        )
+    if not any(row.chosen for row in rows):
+        raise MolgenError(
+            f"{config.source}: the condition {config.where} chose none of {len(rows)} rows",
+            "a missing value, and text beside a number, satisfies no comparison; see --where",
+        )
+    return rows
+
+
+def build_dataset(
+    rows: Sequence[Row],
+    config: DataConfig,
+    longest: int,
+    pattern: str,
+    pool: Workers,
+    familiar: Set[str] = frozenset(),
+) -> Dataset:
+    """Cleans and splits rows; `longest` is the context, in tokens; `familiar` tokens are never too rare.
+
+    Raises MolgenError for rows that `clean_rows` refuses and for those that cannot be split.
+    """
+    kept, dropped = clean_rows(rows, config, longest, pattern, pool, familiar)
+    molecules, beyond = _split(kept, config)
+    gone = {row.row for row in beyond}
+    told = (row for row in dropped if row.reason not in clean.ALTERED or row.row not in gone)
+    return Dataset(config.source, tuple(molecules), (*told, *beyond))
+
+
+def clean_rows(
+    rows: Sequence[Row],
+    config: DataConfig,
+    longest: int,
+    pattern: str,
+    pool: Workers,
+    familiar: Set[str] = frozenset(),
+) -> tuple[list[tuple[Row, str]], list[Dropped]]:
+    """((row with the string to train on, its group) of what stays, the account of the rest).
+
+    Raises MolgenError for rows of which nothing stays or of which more than half is dropped; those that data.where did
+    not choose do not count.
+    """
+    others = [Dropped(row.number, row.name, row.smiles, clean.NOT_CHOSEN) for row in rows if not row.chosen]
+    rows = [row for row in rows if row.chosen] if others else rows
+    kept, dropped = _clean(rows, config, longest, pattern, pool, familiar)
+    lost = Counter(d.reason for d in dropped if d.reason not in (*clean.ALTERED, clean.DUPLICATE))
+    account = ", ".join(f"{count} {reason}" for reason, count in lost.most_common())
+    few = lost[clean.RARE_TOKEN] > lost.total() / 2
+    hint = (
+        "so few molecules have few tokens in common: --set data.min_token_count=1 keeps them"
+        if few
+        else "is it the right column (--smiles-column)? see data.elements, model.context and the other settings"
+    )
+    if not kept:
+        raise MolgenError(f"{config.source}: no molecule of {len(rows)} is left: {account}", hint)
+    if 2 * lost.total() > len(rows) and config.source not in NAMED:
+        raise MolgenError(f"{config.source}: more than half of {len(rows)} rows would be dropped: {account}", hint)
+    return kept, [*dropped, *others]
+
+
+def reference_smiles(source: str, split: str) -> list[str]:
+    """What a comparison with MOSES data or with a file takes: a named split as it is, uncleaned, or a whole file."""
+    if source in ("moses", "moses-mini"):
+        return [row.smiles for row in _rows(DataConfig(source=source)) if row.split == split]
+    return [clean.undefined(row.smiles)[0] for row in read_rows(source)]
+
+
+def account(dropped: Sequence[Dropped]) -> list[str]:
+    """What became of the rows that did not stay as they were: a line of drops and a line of alterations."""
+    lines = []
+    for name, altered in (("dropped", False), ("altered", True)):
+        counts = _by_reason(d for d in dropped if (d.reason in clean.ALTERED) == altered)
+        if counts:
+            lines.append(f"{name}: " + ", ".join(f"{count:,} {reason}" for reason, count in counts.items()))
+    return lines
+
+
+def _by_reason(dropped: Iterable[Dropped]) -> dict[str, int]:
+    return dict(Counter(d.reason for d in dropped).most_common())
+
+
+def _rows(config: DataConfig, cells: bool = False) -> Iterator[Row]:
+    source = config.source
+    if source not in NAMED and "." not in source and source != "-" and not Path(source).exists():
+        raise MolgenError(
+            f"no dataset or file called {source!r}", f"named datasets: {', '.join(NAMED)}; or give a file"
+        )
+    if source not in NAMED:
+        yield from read_rows(source, config.smiles_column, config.where, cells)
+    elif source == "moses":
+        for path in fetch(source):
+            split = path.name.removesuffix(".csv.gz")
+            yield from (row._replace(split=split) for row in read_rows(str(path), where=config.where, cells=cells))
+    else:
+        yield from chain.from_iterable(read_rows(str(path), where=config.where, cells=cells) for path in fetch(source))
+
+
+def _clean(
+    rows: Sequence[Row], config: DataConfig, longest: int, pattern: str, pool: Workers, familiar: Set[str]
+) -> tuple[list[tuple[Row, str]], list[Dropped]]:
+    texts = [row.smiles for row in rows]
+    settings = clean.settings(config, longest, pattern)
+
+    def columns() -> cache.Arrays:
+        lost = ("", "", clean.LOST, ())
+        results = [result or lost for result in pool.map("clean", texts, "cleaning", **settings)]
+        rows = ((smiles, group, reason, ";".join(changes)) for smiles, group, reason, changes in results)
+        return {str(i): cache.from_strings(column) for i, column in enumerate(zip(*rows, strict=True))}
+
+    def read(arrays: cache.Arrays) -> list[list[str]]:
+        found = [cache.to_strings(arrays[str(i)]) for i in range(4)]
+        if any(len(column) != len(texts) for column in found):
+            raise ValueError("of other rows")
+        return found
+
+    if len(rows) < LARGE:
+        found = read(columns())
+    else:  # minutes for MOSES
+        key = [str(clean.VERSION), RDKIT_VERSION, json.dumps(settings), *texts]
+        before = len(pool.lost)
+        folder = data_directory() / "cache"
+        found = cache.cached(folder, "clean", key, columns, read, lambda: len(pool.lost) == before)
+    smiles, groups, reasons, changes = found
+    if config.duplicates == "drop":
+        seen: set[str] = set()
+        for i, one in enumerate(smiles):
+            if not reasons[i]:  # a string may stand in two splits of a file; it stays in the first
+                reasons[i] = clean.DUPLICATE if one in seen else ""
+                seen.add(one)
+    for i, row in enumerate(rows):
+        if row.problem and reasons[i] == clean.EMPTY:
+            reasons[i] = row.problem
+    for i in _with_rare_tokens(smiles, reasons, config.min_token_count, pattern, familiar):
+        reasons[i] = clean.RARE_TOKEN
+    kept: list[tuple[Row, str]] = []
+    dropped: list[Dropped] = []
+    for i, row in enumerate(rows):
+        told = [reasons[i]] if reasons[i] else changes[i].split(";")
+        dropped += [Dropped(row.number, row.name, row.smiles, one) for one in told if one]
+        if not reasons[i]:
+            kept.append((row._replace(smiles=smiles[i]), groups[i]))
+    return kept, dropped
+
+
+def _with_rare_tokens(
+    smiles: Sequence[str], reasons: Sequence[str], fewest: int, pattern: str, familiar: Set[str]
+) -> list[int]:
+    """Which of the molecules that have no reason yet must go, so that each token left is in so many, or is familiar.
+
+    A molecule that goes takes its other tokens with it, which may make them rare in turn.
+    """
+    if fewest == 1:
+        return []
+    split = TokenPattern(pattern).split
+    tokens = {i: set(split(one) or ()) - familiar for i, one in enumerate(smiles) if not reasons[i]}
+    counts = Counter(token for own in tokens.values() for token in own)
+    gone: list[int] = []
+    while rare := {token for token, count in counts.items() if 0 < count < fewest}:
+        going = [i for i, own in tokens.items() if own & rare]
+        for i in going:
+            counts.subtract(tokens.pop(i))
+        gone += going
+    return gone
+
+
+def _split(kept: Sequence[tuple[Row, str]], config: DataConfig) -> tuple[list[Molecule], list[Dropped]]:
+    """Puts each molecule into a split, the file's own where it has them; (those in one, those beyond the sizes set)."""
+    splits = _own_splits(kept, config) if any(row.split for row, _ in kept) else _drawn_splits(kept, config)
+    rows = [(row, split) for (row, _), split in zip(kept, splits, strict=True)]
+    beyond = [Dropped(row.number, row.name, row.smiles, clean.BEYOND_SIZE) for row, split in rows if not split]
+    return [Molecule(row.smiles, row.name, row.number, split) for row, split in rows if split], beyond
+
+
+def _own_splits(kept: Sequence[tuple[Row, str]], config: DataConfig) -> list[str]:
+    """Each molecule's split by the file; "" for those that a size leaves out."""
+    own = [_SPLIT_NAMES.get(row.split, "") for row, _ in kept]
+    wrong = next((row for (row, _), name in zip(kept, own, strict=True) if not name), None)
+    if wrong is not None:
+        raise MolgenError(
+            f"{config.source}, line {wrong.number}: split {wrong.split!r}",
+            f"the split column takes {', '.join(SPLITS)}",
+        )
+    if "train" not in own:
+        raise MolgenError(f"{config.source}: its split column names no training molecules", "write train in it")
+    if "validation" not in own:  # taken from the training split, never from a test split
+        size = config.validation_size or max(1, min(own.count("train") // 20, 10_000))
+        for i in _drawn_of("train", own, size, kept, config):
+            own[i] = "validation"
+    for name, wanted in (("train", config.train_size), ("validation", config.validation_size)):
+        there = [i for i, its in enumerate(own) if its == name]
+        if wanted is not None and wanted > len(there):
+            raise MolgenError(
+                f"{config.source}: data.{name}_size = {wanted:,}, but it has {len(there):,} molecules for it",
+                "make it smaller, or leave it out",
+            )
+        if wanted is not None and wanted < len(there):
+            for i in set(there).difference(_drawn_of(name, own, wanted, kept, config)):
+                own[i] = ""
+    return own
+
+
+def _drawn_splits(kept: Sequence[tuple[Row, str]], config: DataConfig) -> list[str]:
+    """Each molecule's split, drawn by group with `split_seed`."""
+    n = len(kept)
+    if n < 3:
+        raise MolgenError(f"{config.source}: {n} molecules cannot be split into three", "give more molecules")
+    train = config.train_size or max(1, round(n * (0.8 if n < 5_000 else 0.9)))
+    train = min(train, n - 2) if config.train_size is None else train
+    validation = config.validation_size or max(1, (n - train) // 2)
+    if train + validation > n:
+        raise MolgenError(
+            f"{config.source}: {n} molecules, but data.train_size + data.validation_size = {train + validation}",
+            "make them smaller, or leave them out",
+        )
+    splits = ["test"] * n
+    drawn = _draw([group or str(i) for i, (_, group) in enumerate(kept)], [train, validation], config)
+    for name, members in zip(("train", "validation"), drawn, strict=True):
+        for i in members:
+            splits[i] = name
+    return splits
+
+
+def _drawn_of(
+    split: str, own: Sequence[str], size: int, kept: Sequence[tuple[Row, str]], config: DataConfig
+) -> list[int]:
+    """So many of the molecules of one split, drawn by group."""
+    pool = [i for i, name in enumerate(own) if name == split]
+    return [pool[i] for i in _draw([kept[i][1] or str(i) for i in pool], [size], config)[0]]
+
+
+def _draw(groups: Sequence[str], sizes: Sequence[int], config: DataConfig) -> list[list[int]]:
+    """Index lists of the sizes asked for, whole groups each, filled in a random order of the groups.
+
+    A group that no longer fits goes to the next list, and at last to none; single molecules fill what is left open.
+    """
+    members: dict[str, list[int]] = {}
+    for i, group in enumerate(groups):
+        members.setdefault(group, []).append(i)
+    order = np.random.default_rng(config.split_seed).permutation(len(members))
+    names = sorted(members)
+    lists: list[list[int]] = [[] for _ in sizes]
+    for k in order:
+        group_members = members[names[k]]
+        for chosen, size in zip(lists, sizes, strict=True):
+            if len(chosen) + len(group_members) <= size:
+                chosen += group_members
+                break
+    if not all(lists):
+        raise MolgenError(
+            f"{config.source}: too few groups of related molecules to split by group",
+            "try --set data.split=random",
+        )
+    return lists

@@ -1,0 +1,197 @@
+"""Named datasets: where their files are, how they are fetched, whether they are what was published."""
+
+import gzip
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.request
+import zipfile
+import zlib
+from functools import lru_cache
+from http.client import HTTPException
+from pathlib import Path
+
+from tqdm import tqdm
+
+from molgen.config import NAMED
+from molgen.errors import MolgenError
+from molgen.runtime.distributed import isolated_python, say
+from molgen.runtime.files import opened, replacing, write_atomically
+
+# The URL that deepchem.molnet.load_tox21 names.
+TOX21_URL = "https://deepchemdata.s3-us-west-1.amazonaws.com/datasets/tox21.csv.gz"
+# Of the table itself, as it lies in DeepChem's repository (the .gz file there: 48b34e4e59a2bae6f95734cd206c1869...);
+# compressed anew it has other bytes.
+_TOX21_SHA256 = "1689278aa402ef8da840be1126c547253338d390cc8526714910a3b2a39fa1c9"
+# MOSES' authors publish their data inside their package; it is unpacked, never imported.
+MOSES_PACKAGE = "molsets==0.3.1"
+MOSES_SHA256 = "7f4450e3ebecebe79c3a2a55950c93daddee071120daf64a163d03481e811d34"
+_MOSES_MEMBERS = {
+    "moses/dataset/data/train.csv.gz": "786f0313aa6b9ba5514df685f885742a70ea8d86f1a4fa48115f7f80a634265c",
+    "moses/dataset/data/test.csv.gz": "f896fbf3764f88d94670b9959e5872c600c12152a18233823e820761b7a791b2",
+    "moses/dataset/data/test_scaffolds.csv.gz": "adffb2192c1bfe31ab0e13154d4af19a37dc18bdbf3cd7b4491e04405128adde",
+    "moses/dataset/data/test_stats.npz": "ded25073225a895d4ed17bf1d4223d27560e87ff4cb85786346ca1cc8efa03d3",
+    "moses/dataset/data/test_scaffolds_stats.npz": "7b7aba6c1474634a019bebf16f389d554cb9dd1021dfc8c1d1e54430a9f0e7f8",
+    "moses/metrics/mcf.csv": "f4a2bfacb4cb8877295eb2a4b4e61ec9770a26388f1331e5dc9c193d22dd5f89",
+    "moses/metrics/wehi_pains.csv": "d762e5420ec70f06d7e41d336cae6f67e2feb0eddf05c6171192a332726d296f",
+}
+MOSES_FILES = {Path(member).name: sha256 for member, sha256 in _MOSES_MEMBERS.items()}
+"""What is taken out of the package, with its sha256."""
+_LARGEST = 2**30  # bytes of an unpacked table
+_BUNDLED = Path(__file__).parents[1] / "assets" / "data"
+
+
+def data_directory() -> Path:
+    """$MOLGEN_DATA, else data/ of a checkout, else the user's cache directory."""
+    if chosen := os.environ.get("MOLGEN_DATA"):
+        return Path(chosen)
+    bundled = _BUNDLED
+    if bundled.is_symlink():  # in a checkout the package's data folder points to the top-level one
+        return bundled.resolve()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "molgen"
+
+
+def has_moses() -> bool:
+    """Whether MOSES has been fetched."""
+    return all(_moses_path(name).exists() for name in MOSES_FILES)
+
+
+def moses_file(name: str) -> Path:
+    """A file out of MOSES' package, which has been fetched. Raises MolgenError for one that is not as published."""
+    path = _moses_path(name)
+    try:
+        found = path.stat()
+        digest = _sha256(path, found.st_size, found.st_mtime_ns)
+    except OSError as error:
+        raise MolgenError(f"{path}: {error.strerror or error}", "fetch it: `molgen data get moses`") from None
+    if digest != MOSES_FILES[name]:
+        raise MolgenError(
+            f"{path}: not the file that MOSES publishes (sha256 {digest}), or cut short",
+            "delete it, and `molgen data get moses` fetches it again",
+        )
+    return path
+
+
+def fetch(name: str) -> list[Path]:
+    """The files of a named dataset, fetched first if they are not there.
+
+    Raises MolgenError without a network, and for files that are cut short or, of MOSES, not as published.
+    """
+    if name == "moses-mini":
+        return [_BUNDLED / "moses-mini.csv.gz"]
+    folder = data_directory()
+    if name == "tox21":
+        path = folder / "tox21.csv.gz"
+        plain = folder / "tox21.csv"
+        if not path.exists() and plain.exists():
+            path = plain
+        elif not path.exists():
+            _download_tox21(path)
+        found = path.stat()
+        _check_tox21(path, found.st_size, found.st_mtime_ns)
+        return [path]
+    if name == "moses":
+        if not has_moses():
+            _download_moses(folder / "moses")
+        return [moses_file(target) for target in MOSES_FILES][:3]
+    raise MolgenError(f"no dataset called {name!r}", f"named datasets: {', '.join(NAMED)}; or give a file")
+
+
+def _moses_path(name: str) -> Path:
+    return data_directory() / "moses" / name
+
+
+@lru_cache
+def _sha256(path: Path, *_: int) -> str:
+    """Once a process, unless the file changes meanwhile."""
+    with opened(path, follow=True) as file:
+        return hashlib.sha256(file.read(_LARGEST)).hexdigest()
+
+
+@lru_cache
+def _check_tox21(path: Path, *_: int) -> None:
+    """Raises MolgenError for a file that is cut short; another table than DeepChem's may be meant, and is said."""
+    try:
+        with opened(path, follow=True) as file:
+            content = _unpacked(file.read(_LARGEST)) if path.suffix == ".gz" else file.read(_LARGEST)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise MolgenError(
+            f"{path}: damaged or cut short: {error}", "delete it, and `molgen data get tox21` fetches it again"
+        ) from None
+    if hashlib.sha256(content).hexdigest() != _TOX21_SHA256:
+        say(f"tox21: {path} is another table than DeepChem's, which the published figures are of")
+
+
+def _unpacked(content: bytes) -> bytes:
+    """Raises EOFError, OSError, ValueError or zlib.error for what is no gzip file, whole to its checksum."""
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+        unpacked = file.read(_LARGEST)
+        if file.read(1):
+            raise ValueError("it unpacks to more than 1 GiB")
+        if not unpacked:
+            raise ValueError("it is empty")
+        return unpacked
+
+
+def _download_tox21(path: Path) -> None:
+    try:
+        content = _downloaded(TOX21_URL)
+        _unpacked(content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    except (OSError, EOFError, ValueError, zlib.error, HTTPException) as error:
+        raise MolgenError(
+            f"tox21 cannot be fetched from {TOX21_URL}: {error}",
+            f"put DeepChem's tox21.csv.gz at {path}; `molgen train moses-mini` needs no network",
+        ) from None
+
+
+def _downloaded(url: str) -> bytes:
+    """What is there, as long as its server says. Raises OSError or ValueError for less, or for very much more."""
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        total = int(answer.headers.get("Content-Length") or 0) or None
+        content = bytearray()
+        with tqdm(total=total, desc=url.rpartition("/")[2], unit="B", unit_scale=True, delay=1, disable=None) as bar:
+            while block := answer.read(2**16):
+                content += block
+                bar.update(len(block))
+                if len(content) > _LARGEST:
+                    raise ValueError("it is larger than 1 GiB")
+    if total is not None and len(content) != total:
+        raise ValueError(f"{len(content):,} of {total:,} bytes came")
+    return bytes(content)
+
+
+def _download_moses(folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        python, environment = isolated_python()
+        # a wheel only: to look into another kind of package pip would run what is in it
+        options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--dest", temporary]
+        print(f"moses: fetching {MOSES_PACKAGE} (50 MB)", file=sys.stderr)
+        done = subprocess.run(
+            [*python, "-m", "pip", "download", *options, MOSES_PACKAGE],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+        )
+        wheels = list(Path(temporary).glob("molsets-*.whl"))
+        if done.returncode or not wheels:
+            last = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
+            raise MolgenError(
+                f"moses cannot be fetched: {last}",
+                f"run `pip download --no-deps {MOSES_PACKAGE}` where there is a network and unzip its "
+                f"moses/dataset/data and moses/metrics/*.csv files into {folder}; `molgen train moses-mini` needs none",
+            )
+        digest = hashlib.sha256(wheels[0].read_bytes()).hexdigest()
+        if digest != MOSES_SHA256:
+            raise MolgenError(f"moses: {wheels[0].name} has sha256 {digest}", f"expected {MOSES_SHA256}; do not use it")
+        folder.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(wheels[0]) as archive:  # which checks each member to its end
+            for member in _MOSES_MEMBERS:
+                with archive.open(member) as source, replacing(folder / Path(member).name) as target:
+                    shutil.copyfileobj(source, target)

@@ -1,0 +1,215 @@
+"""Molecules as a training would see them: written by `molgen data clean` and `encode`, summed up by `describe`."""
+
+import csv
+import gzip
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from molgen.chem import clean
+from molgen.chem.pool import Workers
+from molgen.config import Config
+from molgen.data.columns import unique
+from molgen.data.dataset import SPLITS, Dataset, Dropped, account, build_dataset, clean_rows, read_source
+from molgen.data.encoded_file import SUFFIX, corpus_writer
+from molgen.data.rows import Row
+from molgen.errors import MolgenError
+from molgen.runs import write_table
+from molgen.runtime.files import write_atomically
+from molgen.tokenizer import TokenPattern, deepchem_pattern
+from molgen.training.setup import build_tokenizer
+
+_FORMATS = (".smi", ".smi.gz", ".csv", ".csv.gz")
+_ENOUGH = 0.999
+_LONGEST_LOOKED_AT = 65_536
+
+
+def dropped_beside(output: Path) -> Path:
+    """Where the list of dropped and altered rows goes. Raises MolgenError for an output of an unknown format."""
+    suffix = next((s for s in reversed(_FORMATS) if output.name.lower().endswith(s)), None)
+    if suffix is None:
+        raise MolgenError(f"{output}: unknown kind of file", f"use {', '.join(_FORMATS)}")
+    return output.with_name(f"{output.name[: -len(suffix)]}.dropped.csv.gz")
+
+
+def write_clean(config: Config, output: Path, pool: Workers) -> list[str]:
+    """Standardises and cleans without a training; gives back what to tell: sizes and counts by reason.
+
+    A .smi line is the SMILES and the name; a .csv file has smiles, name, row of the source, split if the source has
+    one, and the source's other columns. No molecule is dropped for a rare token: that is a matter of training.
+    """
+    beside = dropped_beside(output)
+    tabular = ".csv" in output.suffixes
+    rows = read_source(config.data, cells=tabular)
+    # no split is drawn, so no groups are needed
+    settings = config.data.model_copy(update={"split": "random", "min_token_count": 1})
+    kept, dropped = clean_rows(rows, settings, config.model.context, deepchem_pattern(), pool)
+    text = io.StringIO(newline="")
+    if tabular:
+        csv.writer(text, lineterminator="\n").writerows(_table([row for row, _ in kept]))
+    else:
+        text.writelines(f"{row.smiles} {' '.join(row.name.split())}".rstrip() + "\n" for row, _ in kept)
+    content = text.getvalue().encode()
+    write_atomically(output, gzip.compress(content, mtime=0) if output.suffix == ".gz" else content)
+    write_table(beside, Dropped._fields, dropped)
+    return [f"{len(rows):,} rows, {len(kept):,} molecules into {output}", *account(dropped), f"listed in {beside}"]
+
+
+def _table(rows: Sequence[Row]) -> Iterator[list[object]]:
+    """The heading and the lines of a table of clean molecules; a column of the source never hides one of ours."""
+    ours = ["smiles", "name", "row", *(["split"] if any(row.split for row in rows) else [])]
+    others = dict.fromkeys(chain.from_iterable(row.cells or {} for row in rows))
+    said = {name for name in others if _repeats(name, ours, rows)}
+    others = dict.fromkeys(name for name in others if name not in said)
+    yield [*ours, *unique(others, ours)]
+    for row in rows:
+        cells = row.cells or {}
+        own = [row.smiles, row.name, row.number, row.split][: len(ours)]
+        yield [*own, *(cells.get(name, "") for name in others)]
+
+
+def _repeats(name: str, ours: Sequence[str], rows: Sequence[Row]) -> bool:
+    """Whether a column of the source says under the same name what one of ours says."""
+    if name.lower() == "name":
+        return all((row.cells or {}).get(name, "") == row.name for row in rows)
+    return name.lower() == "split" and "split" in ours
+
+
+def check_encoded_name(output: Path) -> None:
+    """Raises MolgenError for an output that would not be taken for an encoded file."""
+    if output.suffix != SUFFIX:
+        raise MolgenError(f"{output}: not the name of an encoded file", f"let it end in {SUFFIX}")
+
+
+def write_encoded(config: Config, output: Path, pool: Workers) -> list[str]:
+    """Cleans, splits and encodes as a training would, into one file; gives back what to tell.
+
+    The vocabulary is that of a training: with `<random>` and ring labels where it would show random forms.
+    """
+    check_encoded_name(output)
+    pattern = deepchem_pattern()
+    dataset = build_dataset(read_source(config.data), config.data, config.model.context, pattern, pool)
+    summary, tokenizer = dataset.summary, build_tokenizer(config, dataset, pattern)
+    with corpus_writer(output, tokenizer, config.data) as writer:
+        writer.rows = summary.rows
+        writer.dropped.update(summary.dropped)
+        writer.altered.update(summary.altered)
+        for split in SPLITS:
+            for smiles in dataset.split(split):
+                writer.add(split, smiles)
+    left_out = writer.dropped[clean.UNKNOWN_TOKEN]
+    lines = [f"{summary.rows:,} rows into {output}: " + ", ".join(f"{s} {n:,}" for s, n in writer.sizes.items())]
+    lines += account(dataset.dropped)
+    lines += [f"held-out molecules with a {clean.UNKNOWN_TOKEN}: {left_out:,} left out"] if left_out else []
+    return [*lines, f"{len(tokenizer)} tokens"]
+
+
+def describe_data(config: Config, pool: Workers) -> list[str]:
+    """What a training with this configuration would see, as lines of text.
+
+    Where it would be refused for too long molecules, why, and their lengths.
+    """
+    pattern = deepchem_pattern()
+    rows = read_source(config.data)
+    try:
+        dataset = build_dataset(rows, config.data, config.model.context, pattern, pool)
+    except MolgenError as refusal:
+        long = _too_long([row.smiles for row in rows if row.chosen], config, pattern, pool)
+        if not long:
+            raise
+        return [f"a training would refuse it: {refusal.message}", *_lengths(long, config)]
+    smiles = [molecule.smiles for molecule in dataset.molecules]
+    sizes = ", ".join(f"{name} {size:,}" for name, size in dataset.sizes.items())
+    told = pool.map("describe", smiles, "describing", parts=("flat", "flaws", "elements", "charged_atoms"))
+    known = [answer for answer in told if answer is not None and "failure" not in answer]
+    lines = [
+        f"{dataset.name}: {dataset.rows:,} rows, {len(smiles):,} molecules: {sizes}",
+        *account(dataset.dropped),
+        *_lengths(_token_counts(dataset, config, pattern, pool), config),
+        *_vocabulary(dataset, config, pattern),
+    ]
+    if not known:
+        return lines
+    elements = Counter(element for answer in known for element in answer["elements"])
+    lines.append("elements: " + _listed({name: _percent(count, known) for name, count in elements.most_common()}))
+    radicals, fragments, charges = np.array([answer["flaws"] for answer in known]).T
+    shares = {
+        "with charged atoms": sum(answer["charged_atoms"] > 0 for answer in known),
+        "with a net charge": int((charges != 0).sum()),
+        "of several fragments": int((fragments > 1).sum()),
+        "radicals": int((radicals > 0).sum()),
+        "with stereo": sum("@" in one or "/" in one or "\\" in one for one in smiles),
+        "with isotopes": sum(_has_isotope(one, pattern) for one in smiles),
+    }
+    lines += [f"{name}: {count:,} ({_percent(count, smiles)})" for name, count in shares.items()]
+    twins = [count for count in Counter(answer["flat"] for answer in known).values() if count > 1]
+    lines.append(f"stereo twins: {sum(twins):,} molecules in {len(twins):,} groups that differ in stereo or isotopes")
+    return lines
+
+
+def _token_counts(dataset: Dataset, config: Config, pattern: str, pool: Workers) -> list[int]:
+    """Tokens of each molecule, those of too long ones too."""
+    split = TokenPattern(pattern).split
+    dropped = [d.smiles for d in dataset.dropped if d.reason == clean.TOO_LONG]
+    return [len(split(m.smiles) or ()) for m in dataset.molecules] + _unlimited(dropped, config, pattern, pool)
+
+
+def _too_long(smiles: Sequence[str], config: Config, pattern: str, pool: Workers) -> list[int]:
+    """Tokens of each of the molecules, if some have more than a training would take; else nothing."""
+    counts = _unlimited(smiles, config, pattern, pool)
+    return counts if counts and max(counts) > _limit(config) else []
+
+
+def _unlimited(smiles: Sequence[str], config: Config, pattern: str, pool: Workers) -> list[int]:
+    """Tokens of each molecule that is dropped for nothing but its length."""
+    split = TokenPattern(pattern).split
+    unlimited = config.data.model_copy(update={"max_tokens": None, "split": "random"})
+    settings = clean.settings(unlimited, _LONGEST_LOOKED_AT, pattern)
+    results = pool.map("clean", smiles, **settings)
+    return [len(split(result[0]) or ()) for result in results if result and result[0]]
+
+
+def _limit(config: Config) -> int:
+    return min(config.model.context, config.data.max_tokens or config.model.context)
+
+
+def _lengths(counts: Sequence[int], config: Config) -> Iterator[str]:
+    lengths = np.sort(counts)
+    five, half, most = (int(np.quantile(lengths, q, method="inverted_cdf")) for q in (0.05, 0.5, 0.95))
+    enough, longest = int(np.quantile(lengths, _ENOUGH, method="inverted_cdf")), int(lengths[-1])
+    yield f"tokens a molecule: 5 % {five}, median {half}, 95 % {most}, longest {longest}"
+    context = config.model.context
+    yield f"context: {enough} tokens keep {100 * _ENOUGH:.1f} % of the molecules; model.context is {context}"
+    if over := int((lengths > _limit(config)).sum()):
+        settings = [f"--set model.context={longest}"] if longest > context else []
+        if config.data.max_tokens is not None and longest > config.data.max_tokens:
+            settings.append(f"--set data.max_tokens={longest}")
+        yield f"too long: {over:,} of {len(lengths):,} molecules; {' '.join(settings)} keeps them"
+
+
+def _vocabulary(dataset: Dataset, config: Config, pattern: str) -> Iterator[str]:
+    tokenizer = build_tokenizer(config, dataset, pattern)
+    split = tokenizer.splitter.split
+    counts = Counter(token for smiles in dataset.split("train") for token in set(split(smiles) or ()))
+    rarest = {token: f"{count:,}" for token, count in sorted(counts.items(), key=lambda item: (item[1], item[0]))[:8]}
+    yield f"vocabulary: {len(tokenizer.tokens)} tokens; in fewest of the training molecules: {_listed(rarest)}"
+    unseen = sum(bool(tokenizer.unknown(m.smiles)) for m in dataset.molecules if m.split != "train")
+    if unseen:
+        yield f"{unseen:,} held-out molecules have a token that training lacks"
+
+
+def _listed(items: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in items.items())
+
+
+def _percent(count: int, whole: Sequence[object]) -> str:
+    share = 100 * count / len(whole)
+    return f"{share:.1f} %" if share >= 0.1 or not count else "< 0.1 %"
+
+
+def _has_isotope(smiles: str, pattern: str) -> bool:
+    return any(token[0] == "[" and token[1].isdigit() for token in TokenPattern(pattern).split(smiles) or ())

@@ -1,0 +1,1 @@
+"""Runs and files of samples, measured and shown."""

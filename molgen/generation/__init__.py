@@ -1,0 +1,1 @@
+"""Molecules out of a trained decoder: drawn, kept or rejected, written, scored."""

@@ -1,0 +1,153 @@
+"""A file of molecules → their log-likelihoods under a run."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from molgen.chem import clean
+from molgen.chem.pool import Workers
+from molgen.data.readers import Row, read_rows
+from molgen.errors import MolgenError
+from molgen.generation.generator import MoleculeGenerator
+
+_AT_A_TIME = 20_000  # strings whose likelihoods are computed together
+_SEED = 1  # a molecule's random strings are the same each time
+_DRAWS = 500  # random strings that a worker draws and parses in one go: within its time limit also of large molecules
+_TRIES = 5  # times as many strings are drawn as are asked for, at most
+
+
+class Score(NamedTuple):
+    """A row of the table that `molgen score` writes; log-likelihoods in nats, None where there is none."""
+
+    smiles: str
+    """As given, without an extension."""
+    name: str
+    canonical: str
+    """The string that is scored: standardised and in the run's form, or as given."""
+    log_likelihood: float | None
+    """ln p of that string and its `<eos>`."""
+    tokens: int
+    log_likelihood_per_token: float | None
+    """`<eos>` counts as a token."""
+    unseen_token: str
+    """Tokens that the vocabulary lacks."""
+    note: str
+    """What standardising changed, or why there is no score."""
+    strings: int | None = None
+    """Distinct strings of the molecule that the sum is over."""
+    log_likelihood_strings: float | None = None
+    """ln of the sum of their probabilities: a lower bound for the molecule's."""
+
+
+def score_file(
+    file: str,
+    generator: MoleculeGenerator,
+    pool: Workers,
+    smiles_column: str | None = None,
+    as_written: bool = False,
+    strings: int | None = None,
+) -> list[Score]:
+    """A row for each of the file's molecules, in order.
+
+    The string scored is the molecule as the run's own would have been standardised and written, or `as_written` the
+    string as given. There is no score where the run would have dropped the molecule, where RDKit does not parse it,
+    where the vocabulary lacks a token (named) or where it exceeds the context; only lengths that the run left out of
+    its training do not matter. With `strings` so many distinct strings of each molecule are summed over.
+    """
+    if strings is not None and strings < 1:
+        raise MolgenError(f"--strings {strings}: out of range", "sum over at least one string")
+    rows = list(read_rows(file, smiles_column))
+    if not rows:
+        raise MolgenError(f"{file}: no molecules in it", "give a file with one molecule a line")
+    cleaned = _as_written(rows, pool) if as_written else _standardised(rows, generator, pool)
+    values = generator.log_likelihood([smiles for smiles, _ in cleaned])
+    scores = []
+    for row, (scored, note), value in zip(rows, cleaned, values, strict=True):
+        smiles, _ = clean.cut_extension(row.smiles)
+        tokens = generator.tokenizer.splitter.split(scored) or []
+        shown = scored or smiles  # the token is named also where the run would have dropped the molecule
+        unseen = " ".join(generator.tokenizer.unknown(shown)) if generator.tokenizer.splitter.split(shown) else ""
+        known = None if np.isnan(value) else float(value)
+        if known is None:
+            note = note or ("a token that training lacks" if unseen else clean.TOO_LONG)
+        per_token = None if known is None else known / (len(tokens) + 1)
+        scores.append(Score(smiles, row.name, scored, known, len(tokens), per_token, unseen, note))
+    return scores if strings is None else list(_summed(scores, strings, generator, pool))
+
+
+def _standardised(rows: Sequence[Row], generator: MoleculeGenerator, pool: Workers) -> list[tuple[str, str]]:
+    """(the string that the run would train on, what was changed), or ("", why there is none)."""
+    if generator.run is None:
+        raise MolgenError("this generator has no run to standardise as", "score the strings as written")
+    anything = {"min_tokens": 1, "max_tokens": None, "unparsable": "drop", "split": "random"}
+    config = generator.run.config.data.model_copy(update=anything)
+    settings = clean.settings(config, generator.model.context, generator.tokenizer.splitter.pattern)
+    results = pool.map("clean", [row.smiles for row in rows], "standardising", **settings)
+    strings = []
+    for row, result in zip(rows, results, strict=True):
+        smiles, _, reason, changes = result or ("", "", clean.LOST, ())
+        strings.append((smiles, row.problem or reason or "; ".join(changes)))
+    return strings
+
+
+def _as_written(rows: Sequence[Row], pool: Workers) -> list[tuple[str, str]]:
+    given = [clean.cut_extension(row.smiles) for row in rows]
+    parsed = pool.map("describe", [smiles for smiles, _ in given], "parsing", parts=("canonical",))
+    strings = []
+    for row, (smiles, extension), answer in zip(rows, given, parsed, strict=True):
+        cause = clean.LOST if answer is None else answer.get("failure", "")
+        reason = row.problem or (cause if cause in ("", clean.LOST, "empty") else f"{clean.UNPARSABLE}: {cause}")
+        strings.append(("", reason) if reason else (smiles, extension))
+    return strings
+
+
+def _summed(scores: Sequence[Score], k: int, generator: MoleculeGenerator, pool: Workers) -> Iterator[Score]:
+    """The scores with the sum over up to `k` distinct strings, the one that was scored among them.
+
+    Where RDKit hung or crashed on some of a molecule's strings there is no sum, for it would be of fewer.
+    """
+    at_a_time = max(1, _AT_A_TIME // k)
+    for start in range(0, len(scores), at_a_time):
+        block = scores[start : start + at_a_time]
+        others = _random_forms([score.canonical for score in block if score.log_likelihood is not None], k - 1, pool)
+        lost = {smiles for smiles, found in others.items() if found is None}
+        forms = [[score.canonical, *(others.get(score.canonical) or [])] for score in block]
+        values = generator.log_likelihood([form for own in forms for form in own])
+        parts = np.split(values, np.cumsum([len(own) for own in forms])[:-1])
+        for score, part in zip(block, parts, strict=True):
+            known = part[~np.isnan(part)]
+            if score.log_likelihood is None or not len(known):
+                yield score
+            elif score.canonical in lost:
+                yield score._replace(note="; ".join(filter(None, [score.note, f"no sum: {clean.LOST}"])))
+            else:
+                yield score._replace(strings=len(known), log_likelihood_strings=_log_sum(known))
+
+
+def _random_forms(canonical: Sequence[str], most: int, pool: Workers) -> dict[str, list[str] | None]:
+    """Up to `most` distinct random SMILES of each molecule, fewer of a small one; None where RDKit hung or crashed.
+
+    All that a molecule still lacks is drawn again, some hundred at a time, each with a seed of its own.
+    """
+    found: dict[str, dict[str, None]] = {smiles: {} for smiles in canonical}
+    lost: set[str] = set()
+    for attempt in range(_TRIES):
+        lacking = [smiles for smiles, forms in found.items() if smiles not in lost and len(forms) < most]
+        wanted = [
+            [smiles, min(_DRAWS, most - first), _SEED + attempt + _TRIES * number]
+            for smiles in lacking
+            for number, first in enumerate(range(0, most, _DRAWS))
+        ]
+        drawn = pool.map("random_forms", wanted, "random SMILES", at_a_time=max(1, _DRAWS // max(1, most)))
+        for item, forms in zip(wanted, drawn, strict=True):
+            if forms is None:
+                lost.add(str(item[0]))
+            else:
+                found[str(item[0])].update(dict.fromkeys(forms))
+    return {smiles: None if smiles in lost else list(forms)[:most] for smiles, forms in found.items()}
+
+
+def _log_sum(values: npt.NDArray[np.float64]) -> float:
+    return float(np.logaddexp.reduce(values))

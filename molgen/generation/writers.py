@@ -1,0 +1,331 @@
+"""Samples → stdout, a .smi, .csv or .sdf file, a picture, and what sums them up: one line, one .meta.json file."""
+
+import csv
+import io
+import json
+import secrets
+import shutil
+import sys
+import time
+from base64 import b64decode
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from itertools import chain
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+import numpy as np
+from tqdm import tqdm
+
+from molgen import __version__
+from molgen.chem.pool import Workers
+from molgen.chem.smiles import DRAWINGS, draw_grid
+from molgen.errors import MolgenError
+from molgen.generation.generator import BYTES_A_SAMPLE, FILTERS, MoleculeGenerator, Sample, Tally
+from molgen.generation.sample_table import SampleTable
+from molgen.metrics.similarity import max_min
+from molgen.runtime.distributed import ALONE, Team, check_memory, duration, say, silent
+from molgen.runtime.files import beside, created, opened, replacing, write_atomically
+from molgen.runtime.hashing import Keys, keys_of
+from molgen.runtime.signals import TerminatedError, signals_held
+
+_DRAWN = 30
+_SECONDS_BEFORE_FORECAST = 10.0
+_WORTH_SAYING = 2**30
+_MOST_KEYS = 10_000_000
+_BYTES = 128  # of a fingerprint of 1,024 bits
+_FORMATS = (".smi", ".csv", ".sdf")
+TABLES = (".csv", ".sdf")
+_REJECTED = {
+    "valid": "invalid",
+    "where": "by --where",
+    "smarts": "by --smarts",
+    "not_smarts": "by --not-smarts",
+    "no_alerts": "by --no-alerts",
+    "novel": "known from training",
+    "unique": "drawn before",
+}
+
+
+@dataclass
+class Written:
+    """What a summary needs of samples that are no longer held, in at most 80 MB."""
+
+    rows: int = 0
+    valid: int = 0
+    keys: list[Keys] = field(default_factory=list)
+    """A number for the canonical SMILES of each valid sample, batch by batch, of the first ten million."""
+    drawable: list[str] = field(default_factory=list)
+    """The first valid ones."""
+    _compared: int = 0
+
+    def add(self, batch: list[Sample]) -> None:
+        """Takes note of samples."""
+        valid = [sample for sample in batch if sample.canonical]
+        self.rows += len(batch)
+        self.valid += len(valid)
+        room = _MOST_KEYS - self._compared
+        self.keys.append(keys_of(sample.canonical or "" for sample in valid[:room]))
+        self._compared += len(self.keys[-1])
+        self.drawable += [sample.smiles for sample in valid[: _DRAWN - len(self.drawable)]]
+
+    def gathered(self, team: Team) -> "Written":
+        """The same of all processes together."""
+        keys = team.gather(np.concatenate([np.empty(0, np.uint64), *self.keys]).view(np.int64)).view(np.uint64)
+        drawable = _gathered_text("".join(f"{smiles}\n" for smiles in self.drawable), team).split()
+        rows, valid = team.sum(np.array([self.rows, self.valid])).tolist()
+        return Written(rows, valid, [keys], drawable[:_DRAWN])
+
+
+def check_targets(output: Path | None, grid: Path | None, table: bool) -> None:
+    """Raises MolgenError for a file name whose suffix says no format that can be written.
+
+    `table`: columns were asked for, which only a table has.
+    """
+    if output is not None and output.suffix not in _FORMATS:
+        raise MolgenError(f"{output}: unknown kind of file", f"use {', '.join(_FORMATS)}")
+    if table and (output is None or output.suffix not in TABLES):
+        raise MolgenError("--columns: only a table has columns", f"name one with -o: {' or '.join(TABLES)}")
+    if grid is not None and grid.suffix not in DRAWINGS:
+        raise MolgenError(f"{grid}: cannot draw into this format", f"use {' or '.join(DRAWINGS)}")
+
+
+def pick_diverse(
+    stream: Iterator[list[Sample]], n: int, k: int, pool: Workers, team: Team = ALONE
+) -> Iterator[list[Sample]]:
+    """Holds all `n` samples, gives back `k` distinct valid ones, by MaxMin, in the order in which they are picked."""
+    if team.size > 1:
+        raise MolgenError("--diverse: one process does not know what the others draw", "sample in one process")
+    if k < 1:
+        raise MolgenError(f"--diverse {k}: out of range", "pick at least one molecule")
+    check_memory(f"--diverse: {n:,} molecules", BYTES_A_SAMPLE * n)
+    drawn: list[Sample] = []
+    with tqdm(total=n, desc="sampling", unit="mol", delay=1, leave=False, disable=silent()) as bar:
+        for batch in stream:
+            drawn += batch
+            bar.update(len(batch))
+    distinct = list({sample.canonical: sample for sample in reversed(drawn) if sample.canonical}.values())[::-1]
+    told = pool.map("tabulate", [sample.smiles for sample in distinct], "fingerprints", columns=["fingerprint"])
+    known = [(sample, answer["fingerprint"]) for sample, answer in zip(distinct, told, strict=True) if answer]
+    packed = np.frombuffer(b"".join(b64decode(bits) for _, bits in known), np.uint8).reshape(-1, _BYTES)
+    picks, closest = max_min(packed, k)
+    say(
+        f"--diverse: {len(picks):,} of {len(known):,} distinct valid molecules, of {len(drawn):,} kept; "
+        f"the two most similar picks have a Tanimoto similarity of {closest:.2f}"
+    )
+    yield [known[i][0] for i in picks]
+
+
+def write_samples(
+    stream: Iterator[list[Sample]],
+    n: int,
+    tally: Tally,
+    output: Path | None,
+    grid: Path | None,
+    team: Team = ALONE,
+    table: SampleTable | None = None,
+) -> Written:
+    """Writes batch by batch, whole rows only, and sums up what it wrote; the first valid ones become a picture.
+
+    Without `table` one SMILES a line; with it a .csv file of its columns, or a .sdf file of the valid molecules with
+    2D coordinates and the columns as fields. Without `output` it goes to stdout.
+    Until all rows are in it, or a signal ends the writing, a file is called `.x.smi.########.part`, by eight random
+    digits. In a team each process writes a part of its own; when all are done the leader puts them together.
+    Raises MolgenError where the disk has no room for n molecules like the first ones.
+    """
+    first = next(stream, [])  # an option that the generator refuses is said before a file is made
+    written, began, forecast = Written(), time.monotonic(), False
+    as_records = output is not None and output.suffix == ".sdf"
+    heading = ",".join(table.columns) + "\n" if table is not None and not as_records and team.leads else ""
+    text = _text(first, table, as_records)
+    _check_room(output, n, len(first), len(text), team)
+    stopped: BaseException | None = None
+    with ExitStack() as stack:
+        parts = [] if output is None or team.size == 1 else _parts(output, team)
+        file = stack.enter_context(_destination(output, parts, team))
+        bar = stack.enter_context(
+            tqdm(total=team.part(n), desc="sampling", unit="mol", delay=1, leave=False, disable=silent())
+        )
+        file.write(heading)
+        try:
+            for batch in chain([first], stream):
+                text = text if batch is first else _text(batch, table, as_records)
+                with signals_held():  # rows are written whole
+                    file.write(text)
+                    file.flush()
+                    written.add(batch)
+                bar.update(len(batch))
+                seconds = time.monotonic() - began
+                if written.rows > len(first) and not forecast and seconds > _SECONDS_BEFORE_FORECAST:
+                    forecast, rate = True, (written.rows - len(first)) / seconds
+                    say(f"about {duration(team.part(n) / rate)} for {n:,} molecules at this speed")
+        except (KeyboardInterrupt, TerminatedError) as signalled:
+            if output is None:
+                raise
+            stopped = signalled  # what is there becomes the file
+    if stopped is not None:
+        place = output if team.size == 1 else f"{parts[team.rank]} and its like"
+        say(f"stopped; {written.rows:,} of {n:,} molecules are in {place}")
+        raise stopped
+    if team.size > 1:
+        written = written.gathered(team)
+        tally.gather(team)
+        _put_together(output, parts, file, team)
+    if grid is not None and team.leads:
+        drawn = draw_grid(written.drawable, grid)
+        say(f"{drawn} molecules drawn into {grid}")
+    if as_records and team.leads and written.valid < written.rows:
+        say(f"{written.rows - written.valid:,} invalid ones have no record in {output}")
+    return written
+
+
+def check_complete(tally: Tally, n: int) -> None:
+    """Raises RuntimeError where rejection gave up; what was kept has been written by then."""
+    if tally.gave_up:
+        raise RuntimeError(
+            f"fewer than 1 in 1,000 of the last 10,000 draws was kept: {tally.kept} of {n}{_rejections(tally)}"
+        )
+
+
+def summary(written: Written, tally: Tally, generator: MoleculeGenerator, pool: Workers) -> str:
+    """One line about samples just written: draws, what each filter cost, validity, uniqueness, novelty."""
+    compared = sum(map(len, written.keys))
+    distinct = np.unique(np.concatenate(written.keys))
+    figures = {"validity": written.valid / written.rows} if written.rows else {}
+    run = generator.run
+    unknown = (
+        (run.elsewhere or run.lacks("train")) if run else ""
+    )  # to read a million and a half takes longer than to draw
+    if len(distinct):
+        figures["uniqueness"] = len(distinct) / compared
+        if run and not unknown:
+            figures["novelty"] = float(np.isin(distinct, keys_of(generator.training_set(pool)), invert=True).mean())
+    shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+    draws = f" of {tally.draws:,} draws" if tally.draws != written.rows else ""
+    unfinished = f", {tally.unfinished} unfinished" if tally.unfinished else ""
+    without = f"; no novelty: {unknown}" if unknown else ""
+    few = f" (uniqueness and novelty of the first {compared:,} valid ones)" if compared < written.valid else ""
+    return f"{written.rows:,} molecules{draws}: {shown}{few}{unfinished}{_rejections(tally)}{without}"
+
+
+def _rejections(tally: Tally) -> str:
+    counted = [f"{tally.rejected[name]:,} {_REJECTED[name]}" for name in FILTERS if tally.rejected[name]]
+    return f"; rejected: {', '.join(counted)}" if counted else ""
+
+
+def meta_beside(output: Path) -> Path:
+    """Where the account of a table goes."""
+    return output.with_suffix(".meta.json")
+
+
+def write_meta(
+    output: Path,
+    command: str,
+    settings: Mapping[str, Any],
+    written: Written,
+    tally: Tally,
+    generator: MoleculeGenerator,
+) -> None:
+    """What it takes to draw a table again, and what each filter cost: `x.meta.json` beside `x.csv` or `x.sdf`."""
+    run = generator.run
+    account = {
+        "command": command,
+        "run": str(run.path) if run else None,
+        "weights_sha256": run.weights_sha256 if run else None,
+        **settings,
+        "device": str(generator.device),
+        "rows": written.rows,
+        "valid": written.valid,
+        "draws": tally.draws,
+        "kept": tally.kept,
+        "unfinished": tally.unfinished,
+        "rejected": {name: tally.rejected[name] for name in FILTERS},
+        "versions": {"molgen": __version__, **{name: version(name) for name in ("torch", "rdkit", "numpy")}},
+    }
+    write_atomically(meta_beside(output), (json.dumps(account, indent=1, allow_nan=False) + "\n").encode())
+
+
+def _record(row: dict[str, str]) -> str:
+    """A row as a record of an SD file; a title would be the place of a name, which a new molecule has none of."""
+    fields = "".join(f">  <{name}>\n{value}\n\n" for name, value in row.items() if name != "molblock" and value)
+    return f"{row['molblock']}{fields}$$$$\n"
+
+
+def _text(batch: list[Sample], table: SampleTable | None, as_records: bool) -> str:
+    """Samples as a file has them."""
+    if table is None:
+        return "".join(f"{sample.smiles}\n" for sample in batch)
+    rows = table.rows(batch)
+    if as_records:
+        return "".join(_record(row) for row in rows if row["molblock"])
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(row.values() for row in rows)
+    return text.getvalue()
+
+
+def _check_room(output: Path | None, n: int, rows: int, size: int, team: Team) -> None:
+    """Says how large much output gets, and raises MolgenError where the disk cannot take it; `rows` have this size."""
+    need = n * size // rows if rows else 0
+    if output is not None and need > (free := shutil.disk_usage(output.parent).free):
+        raise MolgenError(
+            f"{output}: {n:,} molecules take about {_size(need)}, {_size(free)} are free",
+            "ask for fewer with -n, or write to another disk",
+        )
+    if output is None and team.size > 1:
+        check_memory(f"{n:,} molecules of several processes on stdout", 2 * need)
+    if need > _WORTH_SAYING:
+        say(f"{n:,} molecules: about {_size(need)} in all")
+
+
+def _size(length: int) -> str:
+    """A number of bytes as a person says it."""
+    unit, name = next(((2**k, name) for k, name in ((40, "TiB"), (30, "GiB")) if length >= 2**k), (2**20, "MiB"))
+    return f"{length / unit:,.1f} {name}"
+
+
+def _parts(output: Path, team: Team) -> list[Path]:
+    """New names beside a file, one for each process, which all of them know."""
+    token = team.meet(secrets.token_hex(4))
+    return [beside(output, f"{token}.{rank}.part") for rank in range(team.size)]
+
+
+@contextmanager
+def _destination(output: Path | None, parts: Sequence[Path], team: Team) -> Iterator[TextIO]:
+    """Where this process writes: stdout, the file, or in a team its part of it, which after a fault is removed."""
+    if output is None:
+        yield sys.stdout if team.size == 1 else io.StringIO()
+        return
+    with ExitStack() as stack:
+        binary = stack.enter_context(replacing(output) if team.size == 1 else created(parts[team.rank]))
+        text = io.TextIOWrapper(binary, encoding="utf-8", newline="")
+        try:
+            yield text
+            text.flush()
+        except BaseException:
+            if parts:
+                parts[team.rank].unlink(missing_ok=True)
+            raise
+        finally:
+            with suppress(OSError):
+                text.detach()
+
+
+def _put_together(output: Path | None, parts: Sequence[Path], file: TextIO, team: Team) -> None:
+    """What all processes have written, in their order."""
+    if output is None:
+        text = _gathered_text(cast(io.StringIO, file).getvalue(), team)
+        if team.leads:
+            sys.stdout.write(text)
+    elif team.leads:
+        with replacing(output) as whole:
+            for part in parts:
+                with opened(part) as source:
+                    shutil.copyfileobj(source, whole)
+        for part in parts:
+            part.unlink()
+
+
+def _gathered_text(text: str, team: Team) -> str:
+    return team.gather(np.frombuffer(text.encode(), np.uint8)).tobytes().decode()

@@ -1,0 +1,1 @@
+"""What computing needs whatever is computed: processes, threads, signals, files, caches."""

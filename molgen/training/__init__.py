@@ -1,0 +1,1 @@
+"""A training: its start, its loop, its optimisers, what it leaves."""

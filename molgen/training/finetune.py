@@ -1,0 +1,147 @@
+"""Another run as the start of a training: its network, its vocabulary with what is new, its weights."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from molgen.chem.clean import KNOWN_TO_INIT
+from molgen.chem.pool import Workers
+from molgen.chem.smiles import RDKIT_VERSION
+from molgen.chem.smiles import VERSION as MOLECULES_VERSION
+from molgen.config import Config, recipes, validate
+from molgen.data.dataset import LARGE, Dataset, Dropped
+from molgen.data.download import data_directory
+from molgen.errors import MolgenError
+from molgen.model.build import build_model
+from molgen.model.decoder import Decoder
+from molgen.runs import Run, find_run, run_directory
+from molgen.runtime.cache import Arrays, cached, from_strings, to_strings
+from molgen.runtime.distributed import say
+from molgen.tokenizer import SmilesTokenizer
+
+# The parameters with one row a token; a tied head has none of its own.
+_ROWS = {"embedding.weight", "head.weight", "head.bias"}
+_MOST_NAMED = 5
+
+
+def taken_over(config: Config, out: Path) -> tuple[Run, Config]:
+    """The run that `training.init` names, and the configuration with its path and its model section.
+
+    Dropout is the new training's own. The context may differ unless positions are learned: left out, it grows to
+    `data.max_tokens`.
+    Raises MolgenError for a run without weights, for one that `out` would overwrite, and for a model setting that
+    differs from the run's.
+    """
+    origin = _named_run(Path(config.training.init or ""))
+    if out.exists() and origin.path.samefile(out):
+        raise MolgenError(f"{out}: is the run to start from", "choose another --out")
+    free = dropout = {"dropout", "embedding_dropout"}  # what no weight depends on
+    if origin.config.model.positions != "learned":
+        free = free | {"context"}
+    for key in sorted(config.model.model_fields_set - free):
+        here, there = getattr(config.model, key), getattr(origin.config.model, key)
+        if here != there:
+            raise MolgenError(
+                f"model.{key}: {here} in the configuration, {there} in {origin.path}", "leave model.* out with --init"
+            )
+    origin.model(torch.device("cpu"))  # damaged weights are refused before anything is written
+    values = config.model_dump()
+    values["model"] = origin.config.model.model_dump() | config.model.model_dump(
+        include=dropout | (free & config.model.model_fields_set)
+    )
+    if "context" in free - config.model.model_fields_set:
+        values["model"]["context"] = max(origin.config.model.context, config.data.max_tokens or 0)
+    values["training"]["init"] = str(origin.path)
+    return origin, validate(values, str(origin.path))
+
+
+def _named_run(path: Path) -> Run:
+    if run_directory(str(path)) is None and path.name in recipes():  # as a recipe names the run that it starts from
+        raise MolgenError(f"{path}: no such run yet", f"make it: molgen train --config {path.name} --out {path}")
+    return find_run(str(path))
+
+
+def without_known(dataset: Dataset, origin: Run, pool: Workers) -> Dataset:
+    """Leaves out held-out molecules that the other run trained on: they would flatter the new one. They are counted.
+
+    What a run before the other one trained on is not known here; a run that carries no molecules leaves all in.
+    """
+    if not origin.has_molecules:
+        say(f"{origin.path} carries no molecules: held-out ones that it trained on cannot be left out")
+        return dataset
+    held_out = [molecule.smiles for molecule in dataset.molecules if molecule.split != "train"]
+    trained_on = set(_canonical(origin.split("train"), pool))
+    known = {
+        smiles for smiles, one in zip(held_out, _canonical(held_out, pool), strict=True) if one and one in trained_on
+    }
+    gone = [m for m in dataset.molecules if m.split != "train" and m.smiles in known]
+    stays = [m for m in dataset.molecules if m.split == "train" or m.smiles not in known]
+    if not any(m.split == "validation" for m in stays):
+        raise MolgenError(
+            f"{dataset.name}: {origin.path} trained on every validation molecule",
+            "hold out others, or leave --init out",
+        )
+    left_out = [Dropped(m.row, m.name, m.smiles, KNOWN_TO_INIT) for m in gone]
+    return replace(dataset, molecules=tuple(stays), dropped=(*dataset.dropped, *left_out))
+
+
+def _canonical(smiles: Sequence[str], pool: Workers) -> list[str]:
+    """Canonical SMILES, empty where there is none; of many molecules kept for the next time."""
+
+    def build() -> Arrays:
+        forms = pool.map("canonical", smiles, "what the other run knows")
+        return {"canonical": from_strings(form or "" for form in forms)}
+
+    def read(arrays: Arrays) -> list[str]:
+        forms = to_strings(arrays["canonical"])
+        if len(forms) != len(smiles):
+            raise ValueError("of other molecules")
+        return forms
+
+    if len(smiles) < LARGE:
+        return read(build())
+    lost = len(pool.lost)
+    key = [MOLECULES_VERSION, RDKIT_VERSION, *smiles]
+    return cached(data_directory() / "cache", "canonical", key, build, read, lambda: len(pool.lost) == lost)
+
+
+def initial_model(config: Config, tokenizer: SmilesTokenizer, origin: Run) -> Decoder:
+    """The decoder before its first step: another run's weights, and fresh rows for the tokens that it lacks."""
+    model = build_model(config.model, len(tokenizer), config.training.seed)
+    ids = {token: i for i, token in enumerate((*tokenizer.special, *tokenizer.tokens))}
+    rows = torch.tensor([ids[token] for token in (*origin.tokenizer.special, *origin.tokenizer.tokens)])
+    weights = dict(origin.model(torch.device("cpu")).named_parameters())
+    for name, parameter in model.named_parameters():
+        copy_rows(weights[name].data, parameter.data, rows if name in _ROWS else torch.arange(len(parameter)))
+    return model
+
+
+def copy_rows(source: Tensor, target: Tensor, rows: Tensor) -> None:
+    """Row i of `source` becomes row `rows[i]` of `target`. Raises ValueError where their shapes do not fit."""
+    if source.shape != (len(rows), *target.shape[1:]):
+        raise ValueError(f"{len(rows)} rows of {tuple(target.shape)} cannot be {tuple(source.shape)}")
+    target[rows] = source
+
+
+def describe(origin: Run, tokenizer: SmilesTokenizer, training: Sequence[str]) -> str:
+    """One line: how many of the run's tokens the training molecules use, which ones are new and how frequent."""
+    known, counts, with_new = set(origin.tokenizer.tokens), Counter[str](), 0
+    for smiles in training:
+        tokens = set(tokenizer.splitter.split(smiles) or [])
+        counts.update(tokens)
+        with_new += not tokens <= known
+    new = sorted(counts.keys() - known, key=lambda token: (-counts[token], token))
+    named = ", ".join(new[:_MOST_NAMED]) + (", …" if len(new) > _MOST_NAMED else "")
+    line = f"from {origin.path}: {len(counts.keys() & known)} of its {len(known)} tokens are used, "
+    if new:
+        line += f"{len(new)} new token{'s' if len(new) > 1 else ''} ({named}), in {with_new:,} of {len(training):,} "
+        line += f"training molecules ({with_new / len(training):.1%})"
+    else:
+        line += "none is new"
+    if others := len(tokenizer.tokens) - len(known) - len(new):
+        line += f"; {others} more for random forms or other splits"
+    return line

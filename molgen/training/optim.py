@@ -1,0 +1,224 @@
+"""Optimisers, the learning-rate schedule, devices and precision."""
+
+import contextlib
+import copy
+import math
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, assert_never
+
+import torch
+from torch import Tensor, nn
+
+from molgen.config import Device, Precision, TrainingConfig
+from molgen.errors import MolgenError
+from molgen.runtime.distributed import say
+
+T = TypeVar("T")
+Group = dict[str, Any]
+Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose step is the nearest orthogonal matrix, for the matrices of hidden layers (Jordan et al. 2024).
+
+    Steps have the size of AdamW's (Liu et al. 2025), so that one learning rate suits both. The same as PyTorch's Muon,
+    but matrices of one shape go through the iteration together: half the time where they are small.
+    """
+
+    def __init__(self, groups: list[Group], lr: float, momentum: float = 0.95) -> None:
+        super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": 0.0})
+
+    def step(self, in_order: Map = map, pieces: int = 1) -> None:  # type: ignore[override]
+        """One step of all matrices that have a gradient, those of one shape in so many pieces of work."""
+        for group in self.param_groups:
+            alike: dict[tuple[int, int], list[Tensor]] = {}  # by (short side, long side)
+            for matrix in group["params"]:
+                if matrix.grad is not None:
+                    self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(matrix))
+                    alike.setdefault((min(matrix.shape), max(matrix.shape)), []).append(matrix)
+            parts = [matrices[i::pieces] for matrices in alike.values() for i in range(min(pieces, len(matrices)))]
+            for _ in in_order(partial(self._step, group), parts):
+                pass
+
+    @torch.no_grad()
+    def _step(self, group: Group, matrices: Sequence[Tensor]) -> None:
+        """The step of some matrices of one shape."""
+        steps = orthogonalised(torch.stack([self._momentum(m, group["momentum"]) for m in matrices]))
+        # an orthogonal matrix has a root mean square of 1 / sqrt(long side), AdamW's steps one of about 0.2
+        rate = group["lr"] * 0.2 * math.sqrt(steps.shape[2])
+        for matrix, step in zip(matrices, steps, strict=True):
+            matrix.mul_(1 - group["lr"] * group["weight_decay"])
+            matrix.sub_(step if matrix.shape == step.shape else step.mT, alpha=rate)
+
+    def _momentum(self, matrix: Tensor, momentum: float) -> Tensor:
+        """Nesterov's momentum of a gradient, its short side first."""
+        assert matrix.grad is not None
+        buffer = self.state[matrix]["momentum_buffer"]
+        buffer.lerp_(matrix.grad, 1 - momentum)
+        ahead = matrix.grad.lerp(buffer, momentum)
+        return ahead if matrix.shape[0] <= matrix.shape[1] else ahead.mT
+
+
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """For matrices (n, short, long) the nearest with orthonormal rows, roughly: singular values end in 0.7 to 1.2.
+
+    Five Newton-Schulz iterations of Jordan's quintic (Jordan et al. 2024, "Muon"), which bfloat16 is exact enough for.
+    """
+    x = matrices.bfloat16() if _gains_from_bf16(matrices.device) else matrices.float()
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    for _ in range(5):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return x.to(matrices.dtype)
+
+
+class MuonAndAdamW(torch.optim.Optimizer):
+    """Muon for some matrices, AdamW for the other groups, as one optimiser with one state."""
+
+    def __init__(self, hidden: Group, others: list[Group], lr: float, betas: tuple[float, float]) -> None:
+        self.muon, self.adamw = Muon([hidden], lr), torch.optim.AdamW(others, lr=lr, betas=betas, fused=True)
+        self.parts: list[torch.optim.Optimizer] = [self.muon, self.adamw]
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
+        self._share()
+
+    def step(self, in_order: Map = map, pieces: int = 1) -> None:  # type: ignore[override]
+        """One step of each; Muon's in so many pieces of work."""
+        self.muon.step(in_order, pieces)
+        self.adamw.step()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over a state of both."""
+        super().load_state_dict(state_dict)
+        self._share()
+
+    def _share(self) -> None:
+        for part, groups in zip(self.parts, (self.param_groups[:1], self.param_groups[1:]), strict=True):
+            part.param_groups, part.state = groups, self.state
+
+
+class WeightAverage:
+    """An exponential moving average of a model's weights (Polyak and Juditsky 1992), as a model of its own."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model, self.decay = copy.deepcopy(model), decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """After a step, counted from 1. The first steps weigh more, so that the initial weights are soon forgotten."""
+        decay = min(self.decay, step / (step + 10))
+        for average, weights in zip(self.model.parameters(), model.parameters(), strict=True):
+            average.lerp_(weights, 1 - decay)
+
+
+def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """AdamW, Adamax or Muon over all weights; weight decay on the matrices only."""
+    matrices = {name: p for name, p in model.named_parameters() if p.ndim >= 2}
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    groups: list[Group] = [{"params": list(matrices.values()), "weight_decay": config.weight_decay}]
+    if vectors:
+        groups.append({"params": vectors, "weight_decay": 0.0})
+    match config.optimizer:
+        case "adamw":
+            return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, config.beta2), fused=True)
+        case "muon":  # embedding and head are looked up and compared with, not multiplied through: AdamW's
+            hidden = {name: p for name, p in matrices.items() if name.startswith("blocks.")}
+            groups[0]["params"] = [p for name, p in matrices.items() if name not in hidden]
+            first: Group = {"params": list(hidden.values()), "weight_decay": config.weight_decay}
+            return MuonAndAdamW(first, groups, config.learning_rate, (0.9, config.beta2))
+        case "adamax":
+            return torch.optim.Adamax(groups, lr=config.learning_rate, betas=(0.9, config.beta2))
+        case _:
+            assert_never(config.optimizer)
+
+
+def take_step(optimizer: torch.optim.Optimizer, in_order: Map, pieces: int) -> None:
+    """One step, by several threads at once where the optimiser has the work for them."""
+    if isinstance(optimizer, MuonAndAdamW):
+        optimizer.step(in_order, pieces)
+    else:
+        optimizer.step()
+
+
+def learning_rate(progress: float, config: TrainingConfig) -> float:
+    """At a share of the training in [0, 1): linear warm-up, then cosine to a hundredth, or constant."""
+    if progress < config.warmup:
+        return config.learning_rate * max(progress / config.warmup, 1e-3)
+    match config.schedule:
+        case "constant":
+            return config.learning_rate
+        case "cosine":
+            rest = (progress - config.warmup) / max(1e-9, 1 - config.warmup)
+            return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * rest)))
+        case _:
+            assert_never(config.schedule)
+
+
+def choose_device(wanted: Device) -> torch.device:
+    """cuda, else mps, else cpu for `auto`. Raises MolgenError for a device that is not there."""
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if wanted == "auto":
+        return torch.device(next(name for name, there in available.items() if there))
+    if not available[wanted]:
+        there = ", ".join(name for name, is_there in available.items() if is_there)
+        raise MolgenError(f"--device {wanted}: not available here", f"available: {there}; or leave --device out")
+    return torch.device(wanted)
+
+
+def uses_bf16(precision: Precision, device: torch.device) -> bool:
+    """What a precision means on a device: `auto` is bf16 where there are units for it."""
+    return precision == "bf16" or (precision == "auto" and _gains_from_bf16(device))
+
+
+def autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    """For a forward pass: bf16 in the matrix products where the precision says so."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(precision, device))
+
+
+def _gains_from_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return False  # mps gains nothing at these sizes
+
+
+def in_memory(halved: bool, whole: Callable[[], T], halves: Callable[[], T]) -> tuple[bool, T]:
+    """A piece of work, in two halves if it has come to that before or if a GPU's memory is too small for the whole.
+
+    Gives back which it was, and the result. What is too small for a half raises torch's own error.
+    """
+    if not halved:
+        try:
+            return False, whole()
+        except torch.OutOfMemoryError:
+            pass  # out of this block, so that the error holds nothing in memory any more
+        torch.cuda.empty_cache()
+        say("out of GPU memory: batches are worked on in halves from here on")
+    return True, halves()
+
+
+def hardware(device: torch.device) -> dict[str, str | int]:
+    """What a figure of speed must be read with."""
+    return {
+        "device": device.type,
+        "name": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+        "threads": torch.get_num_threads(),
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def cpu_name() -> str:
+    """The processor as it calls itself where Linux tells, else its architecture."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
