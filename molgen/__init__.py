@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from molgen._version import __version__
+
 if TYPE_CHECKING:
     from molgen.config import load_config as load_config
     from molgen.errors import MolgenError as MolgenError
@@ -12,7 +14,6 @@ if TYPE_CHECKING:
     from molgen.tokenizer import SmilesTokenizer as SmilesTokenizer
     from molgen.training.trainer import train as train
 
-__version__ = "0.1.0"
 
 _HOMES = {
     "MolgenError": "molgen.errors",

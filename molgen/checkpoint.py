@@ -66,17 +66,17 @@ def save_state(
     models: Mapping[str, nn.Module],
     optimizer: torch.optim.Optimizer,
     position: Mapping[str, object],
-    made_with: Mapping[str, str],
+    fingerprint: Mapping[str, str],
 ) -> None:
     """What an exact resume needs: weights, optimiser state, and in the header the loop's position and what made it."""
     tensors = {f"{key}.{name}": tensor for key, model in models.items() for name, tensor in _parameters(model).items()}
     for index, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():
             tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value).contiguous()
-    write_atomically(path, save(tensors, {**made_with, "position": json.dumps(position, allow_nan=False)}))
+    write_atomically(path, save(tensors, {**fingerprint, "position": json.dumps(position, allow_nan=False)}))
 
 
-def state_made_with(path: Path) -> dict[str, str]:
+def saved_fingerprint(path: Path) -> dict[str, str]:
     """What `save_state` was told that a state was made with. Raises MolgenError for a damaged file."""
     try:
         with _tensors_of(path) as file:

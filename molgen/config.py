@@ -15,12 +15,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from molgen.errors import MolgenError
+from molgen.runtime.device import Device, Precision
 from molgen.runtime.files import content_of
 
 _MOST_BYTES = 2**20  # of a recipe
 Share = Annotated[float, Field(ge=0, le=1)]
-Precision = Literal["auto", "fp32", "bf16"]
-Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 class Section(BaseModel):

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ from typing import Any, TextIO, cast
 
 import torch
 
-from molgen.checkpoint import load_weights, save_weights, state_made_with
+from molgen.checkpoint import load_weights, save_weights, saved_fingerprint
 from molgen.chem.pool import workers
 from molgen.config import NAMED, Config, parse_yaml, saved, to_yaml, validate
 from molgen.data.dataset import SPLITS, Dropped, Molecule, build_dataset, read_source
@@ -27,15 +28,15 @@ from molgen.errors import MolgenError
 from molgen.model.build import build_model, count_weights
 from molgen.model.decoder import Decoder
 from molgen.runtime.cache import Arrays, cached, from_strings, to_strings
-from molgen.runtime.distributed import say
-from molgen.runtime.files import content_of, opened, replacing, write_atomically
+from molgen.runtime.files import content_of, opened, write_atomically, write_table
 from molgen.tokenizer import MOST_BYTES, SmilesTokenizer
-from molgen.training.model_card import model_card
 
 try:
     import fcntl
 except ImportError:  # Windows has other locks, and no promise here
     fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
 
 FOLDER = Path("runs")
 SHIPPED = Path(__file__).parent / "assets" / "shipped"
@@ -201,7 +202,7 @@ class Run:
         """
         expected = self.report.get("sha256")
         if expected is None and (self.path / STATE).exists():
-            expected = state_made_with(self.path / STATE).get("molecules")
+            expected = saved_fingerprint(self.path / STATE).get("molecules")
         if expected is None:
             raise MolgenError(f"{self.path}: nothing says which molecules it was trained on", "name some with --train")
 
@@ -215,7 +216,7 @@ class Run:
                         "restore the file, or name a training set with --train",
                     )
                 data = data.model_copy(update={"source": str(place)})
-            say(f"{self.path.name}: its molecules are cleaned and split again, as in its training; this once")
+            logger.info(f"{self.path.name}: its molecules are cleaned and split again, as in its training; this once")
             with workers() as pool:
                 pattern = self.tokenizer.splitter.pattern
                 dataset = build_dataset(read_source(data), data, self.config.model.context, pattern, pool)
@@ -342,11 +343,9 @@ class Run:
         table.writerows({key: f"{value:.6g}" for key, value in row.items()} for row in rows)
         write_atomically(self.path / LOG, text.getvalue().encode())
 
-    def write_report(self, report: dict[str, Any]) -> None:
+    def write_report(self, report: dict[str, Any], card: str) -> None:
         """Writes the model card, then report.json, which says that the training has finished."""
-        write_atomically(
-            self.path / CARD, model_card(self.path.name, self.config, report).encode("utf-8", "backslashreplace")
-        )
+        write_atomically(self.path / CARD, card.encode("utf-8", "backslashreplace"))
         write_atomically(self.path / REPORT, (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
 
 
@@ -381,7 +380,7 @@ def at_work(path: Path) -> Iterator[None]:
                     f"{path}: another training is at work in it", "wait for its end, or choose another --out"
                 ) from None
             except OSError as error:  # some network file systems
-                say(f"{path}: cannot be locked ({error.strerror}): start no second training in it")
+                logger.info(f"{path}: cannot be locked ({error.strerror}): start no second training in it")
         for name in FILES:
             for part in path.iterdir():
                 if part.name.startswith(f".{name}") and _LEFT_BY_A_KILL.fullmatch(part.name[1 + len(name) :]):
@@ -453,15 +452,3 @@ def newest_unfinished() -> Path:
     if not found:
         raise MolgenError(f"no unfinished run under {FOLDER}/", "name one with --out, or train without --resume")
     return max(found, key=lambda p: p.lstat().st_mtime).parent
-
-
-def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A gzipped CSV file, the same bytes for the same rows."""
-    with (
-        replacing(path) as file,
-        gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed,
-        io.TextIOWrapper(packed, encoding="utf-8", newline="") as text,
-    ):
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(columns)
-        table.writerows(rows)

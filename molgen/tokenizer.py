@@ -126,7 +126,7 @@ class SmilesTokenizer:
         return self.special.index(RANDOM)
 
     @property
-    def never_drawn(self) -> list[int]:
+    def suppressed_ids(self) -> list[int]:
         """Ids that never follow another: all special ones but `<eos>`."""
         return [i for i in range(len(self.special)) if i != EOS]
 

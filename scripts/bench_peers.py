@@ -83,9 +83,9 @@ def train_ours(job: Job) -> Figures:
     from molgen.data.batches import Corpus
     from molgen.model.build import build_model
     from molgen.runs import Run
-    from molgen.runtime.distributed import ALONE
+    from molgen.runtime.distributed import SINGLE_PROCESS
     from molgen.training.optim import build_optimizer
-    from molgen.training.resume import Progress
+    from molgen.training.resume import TrainerState
     from molgen.training.trainer import train_epoch
 
     run = Run(Path(job.run))
@@ -100,11 +100,11 @@ def train_ours(job: Job) -> Figures:
     model = build_model(config.model, len(run.tokenizer)).to(device)
     optimizer = build_optimizer(model, training)
     few = Corpus(corpus.ids, corpus.offsets[: WARMUP * training.batch_size + 1])
-    train_epoch(model, optimizer, few, training, Progress(), device, ALONE, lambda _: None)
-    tokens, seconds, progress = 0, 0.0, Progress()
+    train_epoch(model, optimizer, few, training, TrainerState(), device, SINGLE_PROCESS, lambda _: None)
+    tokens, seconds, progress = 0, 0.0, TrainerState()
     while seconds < job.seconds:
         start = synchronized(job.device)
-        train_epoch(model, optimizer, corpus, training, progress, device, ALONE, lambda _: None)
+        train_epoch(model, optimizer, corpus, training, progress, device, SINGLE_PROCESS, lambda _: None)
         seconds += synchronized(job.device) - start
         tokens += int(corpus.positions.sum())
         progress.epoch += 1
@@ -117,8 +117,8 @@ def sample_ours(job: Job) -> Figures:
     Two batches of each size at a time, as any larger sample has them.
     """
     from molgen.chem.pool import workers
-    from molgen.generation.decode import Filters
-    from molgen.generation.generator import Keep, MoleculeGenerator, Tally, even_batches
+    from molgen.generation.decode import SamplingParams
+    from molgen.generation.generator import MoleculeGenerator, RejectionRules, SamplingStats, even_batches
 
     generator = MoleculeGenerator.load(job.run, "cuda" if job.device == "cuda" else "cpu")
     if job.network == "source":
@@ -128,10 +128,12 @@ def sample_ours(job: Job) -> Figures:
 
     def raw(rows: int) -> list[str | None]:
         batches = [(number, size) for number, size in zip(numbers, even_batches(2 * rows, rows), strict=False)]
-        return [text for texts in generator.strings(batches, Filters(), seed=job.seed) for text in texts]
+        return [text for texts in generator.strings(batches, SamplingParams(), seed=job.seed) for text in texts]
 
     def canonical(rows: int) -> list[str | None]:
-        stream = generator.stream(2 * rows, Filters(), Keep(), pool, Tally(), seed=next(seeds), batch_size=rows)
+        stream = generator.stream(
+            2 * rows, SamplingParams(), RejectionRules(), pool, SamplingStats(), seed=next(seeds), batch_size=rows
+        )
         return [sample.smiles for batch in stream for sample in batch]
 
     if not job.canonical:
@@ -355,7 +357,7 @@ def matrix(job: Job) -> Figures:
 
 def facts(job: Job) -> Figures:
     """Versions, the accelerator's name, and whether there are units for bf16."""
-    from molgen.training.optim import uses_bf16
+    from molgen.runtime.device import uses_bf16
 
     def found(package: str) -> str | None:
         try:

@@ -27,12 +27,13 @@ from molgen.config import Config, load_config
 from molgen.data.batches import bucketed_batches, epoch_steps, random_batches
 from molgen.data.encoded_file import CorpusFile
 from molgen.model.build import build_model
-from molgen.runtime.distributed import processes
-from molgen.training.optim import build_optimizer, choose_device, hardware
-from molgen.training.resume import Progress
+from molgen.runtime.device import choose_device, hardware
+from molgen.runtime.distributed import process_group
+from molgen.training.optim import build_optimizer
+from molgen.training.resume import TrainerState
 from molgen.training.trainer import train_epoch
 
-ALONE = 2_000_000  # molecules whose batches are made without a network: a whole window of a large file
+SINGLE_PROCESS = 2_000_000  # molecules whose batches are made without a network: a whole window of a large file
 
 
 def main() -> None:
@@ -90,7 +91,7 @@ def data_alone(file: Path, config: Config) -> tuple[int, float]:
         for rows in parts:
             window.batch(rows, cpu)
             molecules += len(rows)
-        if molecules >= ALONE:
+        if molecules >= SINGLE_PROCESS:
             break
     return molecules, time.monotonic() - began
 
@@ -126,8 +127,8 @@ def train_in_turns(
 
     mine.acquire()
     optimizer = build_optimizer(model, training)
-    with processes() as team:
-        train_epoch(model, optimizer, corpus, training, Progress(), device, team, after_step)
+    with process_group() as team:
+        train_epoch(model, optimizer, corpus, training, TrainerState(), device, team, after_step)
 
 
 if __name__ == "__main__":

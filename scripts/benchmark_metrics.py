@@ -21,7 +21,7 @@ from molgen.chem.descriptors import moses_alerts, moses_filters
 from molgen.chem.pool import workers
 from molgen.evaluation.benchmarks import parts
 from molgen.evaluation.evaluate import evaluate, open_library
-from molgen.metrics.references import MoleculeSet
+from molgen.metrics.references import ReferenceSet
 
 CHEMNET_FLOP = 245e6
 REFERENCES = 352_299
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=30_000)
     parser.add_argument("--rounds", type=int, default=1)
     arguments = parser.parse_args()
-    training = MoleculeSet.moses("train")
+    training = ReferenceSet.moses("train")
     order = np.random.default_rng(7).permutation(len(training.smiles))[: arguments.n]
     smiles = [training.smiles[i] for i in order.tolist()]
     with workers() as pool:

@@ -19,6 +19,7 @@ from safetensors.torch import save
 from molgen.evaluation.text_table import SECTIONS
 from molgen.runs import CARD, CONFIG, LOG, TOKENIZER, WEIGHTS, Run
 from molgen.runtime.files import write_atomically
+from molgen.training.model_card import model_card
 
 LARGEST = 5 * 2**20
 
@@ -38,7 +39,7 @@ def main() -> None:
     for name in (CONFIG, TOKENIZER, LOG):
         shutil.copyfile(run.path / name, target / name)
     write_atomically(target / WEIGHTS, save(weights, {"vocabulary": run.tokenizer.fingerprint}))
-    Run(target).write_report(run.report)
+    Run(target).write_report(run.report, model_card(target.name, run.config, run.report))
     if options.figures:
         card = (target / CARD).read_text()
         figures = "\n".join(["## Figures of this file", "", *rows(json.loads(options.figures.read_text()))])

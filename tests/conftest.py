@@ -12,8 +12,9 @@ from molgen.cli.main import main
 from molgen.config import load_config
 from molgen.data.dataset import reference_smiles
 from molgen.data.download import data_directory
-from molgen.metrics.references import Library
+from molgen.metrics.references import ReferenceCache
 from molgen.runs import Run
+from molgen.runtime.log import log_to_stderr
 from molgen.tokenizer import deepchem_pattern
 from molgen.training.trainer import train
 
@@ -60,6 +61,13 @@ def cli(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.M
         return Done(int(leaving.value.code or 0), *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def _messages() -> Iterator[None]:
+    """What a command would show on stderr, a call from Python shows too."""
+    with log_to_stderr():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -116,6 +124,6 @@ def moses_files() -> Path:
 
 
 @pytest.fixture
-def library(pool: Workers, tmp_path: Path) -> Library:
+def library(pool: Workers, tmp_path: Path) -> ReferenceCache:
     """Reference sets with a cache of their own."""
-    return Library(pool, tmp_path / "cache")
+    return ReferenceCache(pool, tmp_path / "cache")

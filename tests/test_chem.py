@@ -7,13 +7,13 @@ from molgen.chem.pool import Workers
 from molgen.metrics import chem
 from molgen.metrics.chem import chem_figures, largest_differences
 from molgen.metrics.known import known
-from molgen.metrics.references import Library
+from molgen.metrics.references import ReferenceCache
 
 SMILES = ["CC[O-].[Na+]", "[CH2]C", "CC(=O)[O-]", "c1ccccc1CC1CC1", "c1ccncc1", "C("]
 
 
 @pytest.fixture
-def values(library: Library, pool: Workers) -> dict:
+def values(library: ReferenceCache, pool: Workers) -> dict:
     table = library.describe(SMILES, chem.PARTS, "samples")
     strings = ("canonical", "parent", "scaffold", "ring_systems")
     training = known(["c1ccccc1", "CC(=O)O", "CCO"], strings, True, pool, "")
@@ -48,7 +48,7 @@ def test_neighbours_and_rediscovered_molecules_are_counted(values: dict) -> None
     assert values["chem/rediscovered"] == 1 / 2
 
 
-def test_alerts_are_counted_by_set_and_by_name(library: Library) -> None:
+def test_alerts_are_counted_by_set_and_by_name(library: ReferenceCache) -> None:
     table = library.describe(["O=C1C=CC(=O)C=C1", "CCO"], chem.PARTS, "samples")
     chemistry = chem_figures(table, None, None, None)
     assert [chemistry.figures.values[f"chem/{name}"] for name in chem.ALERT_SETS] == [0.5, 0.5, 0.5]
@@ -58,13 +58,13 @@ def test_alerts_are_counted_by_set_and_by_name(library: Library) -> None:
     assert "--train" in chemistry.figures.reasons["chem/new_ring_systems"]
 
 
-def test_quantiles_are_of_the_property(library: Library) -> None:
+def test_quantiles_are_of_the_property(library: ReferenceCache) -> None:
     table = library.describe(["C", "CC", "CCC"], chem.PARTS, "samples")
     qed = np.sort(table.numbers("properties")[:, 2])
     assert chem_figures(table, None, None, None).figures.values["chem/QED_q50"] == qed[1]
 
 
-def test_without_a_valid_molecule_there_is_a_reason_and_no_crash(library: Library) -> None:
+def test_without_a_valid_molecule_there_is_a_reason_and_no_crash(library: ReferenceCache) -> None:
     figures = chem_figures(library.describe(["C("], chem.PARTS, "samples"), None, None, None).figures
     assert figures.reasons
 

@@ -51,7 +51,7 @@ def weights(run: Run) -> bytes:
 @pytest.fixture(scope="module")
 def encoded(small_file: Path, tmp_path_factory: pytest.TempPathFactory, pool) -> Path:
     """The 200 molecules, encoded with random forms in mind."""
-    from molgen.data.prepare import write_encoded
+    from molgen.data.prepare_dataset import write_encoded
 
     path = tmp_path_factory.mktemp("encoded") / "small.molgen"
     write_encoded(load_config(None, [], {"data.source": str(small_file)}), path, pool)

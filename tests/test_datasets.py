@@ -73,9 +73,9 @@ def test_every_token_left_is_in_five_molecules_or_is_familiar(pattern: str, pool
     dataset = build_dataset(rows, config, 128, pattern, pool)
     assert sorted(m.smiles for m in dataset.molecules) == sorted("C" * n for n in range(2, 12))
     assert dataset.dropped_by_reason == {cleaning.RARE_TOKEN: 7}
-    with_familiar = build_dataset(rows, config, 128, pattern, pool, familiar={"I", "F"})
+    with_familiar = build_dataset(rows, config, 128, pattern, pool, pretrained_tokens={"I", "F"})
     assert with_familiar.dropped_by_reason == {}
-    only_f = build_dataset(rows, config, 128, pattern, pool, familiar={"F"})
+    only_f = build_dataset(rows, config, 128, pattern, pool, pretrained_tokens={"F"})
     assert {d.smiles for d in only_f.dropped} == {*("C" * n + "S" for n in range(2, 6)), "ICCCS"}
 
 

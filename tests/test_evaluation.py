@@ -10,12 +10,12 @@ import pytest
 
 import molgen
 from molgen.data.dataset import reference_smiles
-from molgen.evaluation.benchmarks import Sets, run_benchmarks
+from molgen.evaluation.benchmarks import ComparisonSets, run_benchmarks
 from molgen.evaluation.benchmarks import parts as parts_of
 from molgen.evaluation.evaluate import Evaluation, evaluate, histogram
 from molgen.evaluation.text_table import Column, cell, columns, sections, table
-from molgen.metrics.basic import Figures
-from molgen.metrics.references import Library, MoleculeSet, resampled
+from molgen.metrics.basic import MetricValues
+from molgen.metrics.references import ReferenceCache, ReferenceSet, resampled
 from molgen.runs import Run
 from tests.conftest import Cli
 
@@ -25,7 +25,9 @@ def training(moses_mini: list[str]) -> list[str]:
     return moses_mini[:300]
 
 
-def test_a_list_is_evaluated_from_python_and_comes_out_as_a_data_frame(training: list[str], library: Library) -> None:
+def test_a_list_is_evaluated_from_python_and_comes_out_as_a_data_frame(
+    training: list[str], library: ReferenceCache
+) -> None:
     samples = [*training[:10], *training[:2], "C(", "CCOCCOCC"]
     evaluation = evaluate(samples, metrics=["chem"], training=training, held_out=["CCOCCOCC"], library=library)
     values = evaluation.figures.values
@@ -44,12 +46,12 @@ def test_public_evaluate_opens_its_own_workers(training: list[str], monkeypatch,
 
 
 def test_every_set_level_figure_has_a_floor_of_equal_n_and_what_to_beat(
-    training: list[str], library: Library, monkeypatch: pytest.MonkeyPatch
+    training: list[str], library: ReferenceCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # two test sets of a thousand would take half a minute
     monkeypatch.setattr("molgen.metrics.references.reference_smiles", lambda *split: reference_smiles(*split)[:150])
     samples = ["CCOc1ccccc1", *training[100:139]]
-    sets = Sets(MoleculeSet.of("training", training), None, "moses-mini")
+    sets = ComparisonSets(ReferenceSet.of("training", training), None, "moses-mini")
     findings = run_benchmarks(
         library.describe(samples, parts_of(["moses", "guacamol"]), "samples"), ["moses", "guacamol"], sets, library
     )
@@ -65,7 +67,9 @@ def test_every_set_level_figure_has_a_floor_of_equal_n_and_what_to_beat(
     assert any("biased" in note for note in findings.notes)
 
 
-def test_a_resampled_set_repeats_molecules_as_draws_with_replacement_do(training: list[str], library: Library) -> None:
+def test_a_resampled_set_repeats_molecules_as_draws_with_replacement_do(
+    training: list[str], library: ReferenceCache
+) -> None:
     # 300 draws from 300 molecules leave about (1 - 1/e) of them, give or take six
     whole = library.describe(training, ["canonical"], "training")
     drawn = resampled(whole, 300, 300)
@@ -74,14 +78,14 @@ def test_a_resampled_set_repeats_molecules_as_draws_with_replacement_do(training
     assert len(set(resampled(whole, 10**9, 200).strings("canonical"))) == 200
 
 
-def test_a_reference_set_is_computed_once(training: list[str], library: Library, monkeypatch) -> None:
-    molecules = MoleculeSet.of("training", training)
+def test_a_reference_set_is_computed_once(training: list[str], library: ReferenceCache, monkeypatch) -> None:
+    molecules = ReferenceSet.of("training", training)
     first = library.part_of(molecules, 50, "random", ["canonical"])
     monkeypatch.setattr(library, "describe", None)
-    again = library.part_of(MoleculeSet.of("training", training), 50, "random", ["canonical"])
+    again = library.part_of(ReferenceSet.of("training", training), 50, "random", ["canonical"])
     assert again.strings("canonical") == first.strings("canonical")
     with pytest.raises(TypeError):
-        library.part_of(MoleculeSet.of("training", training[1:]), 50, "random", ["canonical"])
+        library.part_of(ReferenceSet.of("training", training[1:]), 50, "random", ["canonical"])
 
 
 def test_histograms_count_shares_and_keep_outliers() -> None:
@@ -90,7 +94,7 @@ def test_histograms_count_shares_and_keep_outliers() -> None:
     assert histogram({"b": np.array([])}) == {}
 
 
-def test_fcd_of_few_molecules_is_starred_and_published_rows_need_thirty_thousand(library: Library) -> None:
+def test_fcd_of_few_molecules_is_starred_and_published_rows_need_thirty_thousand(library: ReferenceCache) -> None:
     evaluation = evaluate(["CCO", "CCN"], library=library)
     evaluation.figures.values |= {"FCD/Test": 0.5}
     row = next(r for _, rows in sections(columns([evaluation])) for r in rows if r.key == "FCD/Test")
@@ -99,13 +103,13 @@ def test_fcd_of_few_molecules_is_starred_and_published_rows_need_thirty_thousand
     evaluation.figures.values |= {"n_samples": 30_000, "n_valid": 29_000}
     assert cell(columns([evaluation])[0], row) == "0.500"
     assert any("CharRNN" in column.title for column in columns([evaluation]))
-    assert "–" in cell(Column("x", Figures(), 3), row)
+    assert "–" in cell(Column("x", MetricValues(), 3), row)
     assert "biased" not in table([evaluation])
 
 
 def test_the_figures_of_runs_side_by_side_stay_apart() -> None:
     values = {"nll": 21.02, "nll_stderr": 0.72, "n_samples": 10_000}
-    evaluations = [Evaluation(name, Figures(values)) for name in ("large-a", "b")]
+    evaluations = [Evaluation(name, MetricValues(values)) for name in ("large-a", "b")]
     (line,) = [line for line in table(evaluations).splitlines() if line.startswith("NLL, nats a molecule")]
     assert line.split("  ")[-2:] == ["21.02 ± 0.72", "21.02 ± 0.72"]
 

@@ -35,12 +35,12 @@ from molgen.data.encoded_file import corpus_writer
 from molgen.data.readers import read_rows
 from molgen.errors import MolgenError
 from molgen.generation import generator
-from molgen.generation.decode import Filters
+from molgen.generation.decode import SamplingParams
 from molgen.generation.generator import MoleculeGenerator, even_batches
 from molgen.model.build import build_model
 from molgen.runs import Run, at_work
-from molgen.runtime.distributed import duration
 from molgen.runtime.files import write_atomically
+from molgen.runtime.log import duration
 from molgen.tokenizer import SmilesTokenizer
 from molgen.training import trainer as training
 from molgen.training.optim import build_optimizer
@@ -422,7 +422,7 @@ def test_a_signal_ends_sampling_with_whole_lines(small_run: Run, tmp_path: Path,
     assert f"stopped; {len(lines):,} of {n:,} molecules are in x.smi" in err
     assert not list(tmp_path.glob(".*"))
     drawn = MoleculeGenerator.load(small_run.path, "cpu").strings(
-        enumerate(even_batches(n, batch)[: len(lines) // batch]), Filters(), seed=3
+        enumerate(even_batches(n, batch)[: len(lines) // batch]), SamplingParams(), seed=3
     )
     assert lines == [text or "" for texts in drawn for text in texts]
 

@@ -16,7 +16,7 @@ from molgen import evaluate
 from molgen.chem.pool import Workers
 from molgen.config import load_config
 from molgen.data.dataset import build_dataset, read_source
-from molgen.metrics.references import Library
+from molgen.metrics.references import ReferenceCache
 
 BEFORE = Path(__file__).parent / "data"
 """A run stopped after two of four epochs, its file, and that file encoded: made before the rules had a version."""
@@ -111,7 +111,7 @@ def test_uniqueness_and_novelty_stand_beside_those_without_stereo_and_by_tautome
     assert [line.split()[-1] for line in out.splitlines() if "tautomer" in line] == ["0.750", "0.333"]
 
 
-def test_the_tautomer_figures_equal_those_of_rdkits_hash(library: Library, moses_mini: list[str]) -> None:
+def test_the_tautomer_figures_equal_those_of_rdkits_hash(library: ReferenceCache, moses_mini: list[str]) -> None:
     samples, training = moses_mini[:300], moses_mini[200:700]
 
     def hashed(smiles: str) -> str:  # MOSES has neither salts nor charges nor stereo
@@ -123,7 +123,7 @@ def test_the_tautomer_figures_equal_those_of_rdkits_hash(library: Library, moses
     assert values["novelty_tautomer"] == len(ours - known) / len(ours)
 
 
-def test_without_training_or_valid_samples_the_figures_are_null_with_a_reason(library: Library) -> None:
+def test_without_training_or_valid_samples_the_figures_are_null_with_a_reason(library: ReferenceCache) -> None:
     alone = evaluate(["CCO"], library=library).figures
     assert alone.values["novelty_tautomer"] is None and "--train" in alone.reasons["novelty_parent"]
     none = evaluate(["C("], training=["CC"], library=library).figures

@@ -10,12 +10,12 @@ from molgen.chem.pool import Workers
 from molgen.metrics import guacamol
 from molgen.metrics.guacamol import baseline, continuous_divergence, discrete_divergence, guacamol_figures
 from molgen.metrics.known import known
-from molgen.metrics.references import Library, MoleculeSet
+from molgen.metrics.references import ReferenceCache, ReferenceSet
 
 PARTS = [*guacamol.PARTS, "activations"]
 
 
-def test_uniqueness_and_novelty_ignore_stereo(library: Library, pool: Workers) -> None:
+def test_uniqueness_and_novelty_ignore_stereo(library: ReferenceCache, pool: Workers) -> None:
     training = known(["CC(F)Cl", "CCO"], ("flat",), False, pool, "")
     # valid: two mirror images, one of them twice, and CCN: 4 valid, 2 distinct without stereo, of which CCN is novel;
     # 3 are distinct with stereo, and novelty divides by these
@@ -28,7 +28,7 @@ def test_uniqueness_and_novelty_ignore_stereo(library: Library, pool: Workers) -
     assert values["guacamol/KL_score"] is None
 
 
-def test_at_most_ten_thousand_samples_count(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_most_ten_thousand_samples_count(library: ReferenceCache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guacamol, "SIZE", 3)
     table = library.describe(["C", "C", "C", "CC", "CCC", "CCCC"], PARTS, "samples")
     values = guacamol_figures(table, None, None).values
@@ -55,8 +55,8 @@ def test_what_has_no_density_or_no_overlap_diverges_infinitely_or_not_at_all() -
     assert discrete_divergence(np.arange(3.0), np.array([7.0])) == np.inf
 
 
-def test_training_molecules_score_nearly_one_against_themselves(library: Library, moses_mini: list[str]) -> None:
-    training = MoleculeSet.of("training", moses_mini[:600])
+def test_training_molecules_score_nearly_one_against_themselves(library: ReferenceCache, moses_mini: list[str]) -> None:
+    training = ReferenceSet.of("training", moses_mini[:600])
     reference = library.guacamol_baseline(training)
     table = library.describe(moses_mini[:600], PARTS, "samples")
     values = guacamol_figures(table, reference, library.known(training, ("canonical", "flat"), False)).values
@@ -67,7 +67,7 @@ def test_training_molecules_score_nearly_one_against_themselves(library: Library
 
 
 def test_the_kl_score_is_the_mean_over_nine_descriptors_and_internal_similarity(
-    library: Library, moses_mini: list[str]
+    library: ReferenceCache, moses_mini: list[str]
 ) -> None:
     ours, theirs = moses_mini[:150], moses_mini[150:400]
     figures = guacamol_figures(

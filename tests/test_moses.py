@@ -17,8 +17,8 @@ from molgen.metrics.chemnet import SIZE, Gaussian
 from molgen.metrics.known import known
 from molgen.metrics.moses import Statistics, moses_figures, wasserstein_distance
 from molgen.metrics.moses_statistics import from_arrays, read_object, shipped_statistics, to_arrays
-from molgen.metrics.profile import Profile, profile
-from molgen.metrics.references import Library, similarity_to
+from molgen.metrics.profile import MoleculeTable, profile
+from molgen.metrics.references import ReferenceCache, similarity_to
 from molgen.runtime.cache import fingerprint
 from tests.conftest import SHARED
 
@@ -34,7 +34,7 @@ def shipped(moses_files: Path) -> dict[str, Statistics]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["generated_1060", "moses_train_2000"])
 def test_every_figure_equals_that_of_moses_own_code(
-    name: str, shipped: dict[str, Statistics], library: Library
+    name: str, shipped: dict[str, Statistics], library: ReferenceCache
 ) -> None:
     oracle = SHARED / "oracle" / f"{name}.smi"
     if not oracle.exists():
@@ -74,7 +74,7 @@ def one_reference(**changes: object) -> Statistics:
     return Statistics(**(plain | changes))
 
 
-def table_of(smiles: list[str], pool: Workers, moses_folder: str = "") -> Profile:
+def table_of(smiles: list[str], pool: Workers, moses_folder: str = "") -> MoleculeTable:
     parts = [part for part in moses.PARTS if part != "filters" or moses_folder]
     table = profile(smiles, parts, pool, alert_folder=moses_folder)
     table.columns["activations"] = np.random.default_rng(0).normal(size=(len(table), SIZE)).astype(np.float32)

@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from molgen.training.optim import Muon, WeightAverage, hardware, orthogonalised
+from molgen.runtime.device import hardware
+from molgen.training.optim import Muon, WeightAverage, orthogonalised
 
 
 @pytest.mark.parametrize("pieces", [1, 2])
-def test_muon_steps_as_pytorchs_does_also_in_several_threads(pieces: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_muon_steps_as_pytorchs_does_also_in_several_threads(num_chunks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "molgen.training.optim._gains_from_bf16", lambda _: True
+        "molgen.runtime.device._gains_from_bf16", lambda _: True
     )  # PyTorch's iterates in bfloat16 anywhere
     generator = torch.Generator().manual_seed(0)
     shapes = [(32, 16), (16, 32), (16, 32), (24, 24)]
@@ -30,7 +31,7 @@ def test_muon_steps_as_pytorchs_does_also_in_several_threads(pieces: int, monkey
             other.grad = mine.grad.clone()
         before = [matrix.detach().clone() for matrix in ours]
         with ThreadPoolExecutor(2) as threads:
-            optimizers[0].step(threads.map, pieces)
+            optimizers[0].step(threads.map, num_chunks)
         optimizers[1].step()
         for mine, other, start in zip(ours, theirs, before, strict=True):
             # both iterate in bfloat16, in another order of operations

@@ -19,11 +19,11 @@ from safetensors.numpy import load_file, save_file
 from molgen.chem.pool import Workers
 from molgen.config import load_config
 from molgen.errors import MolgenError
-from molgen.generation.decode import Filters
-from molgen.generation.generator import Keep, MoleculeGenerator, Sample, Tally
+from molgen.generation.decode import SamplingParams
+from molgen.generation.generator import MoleculeGenerator, RejectionRules, Sample, SamplingStats
 from molgen.generation.writers import summary, write_samples
 from molgen.runs import Run
-from molgen.runtime.distributed import Team
+from molgen.runtime.distributed import ProcessGroup
 from molgen.training.trainer import train
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
@@ -127,8 +127,8 @@ def test_two_processes_draw_until_n_are_valid_into_one_table(small_run: Run, tmp
 
 @pytest.mark.parametrize("n", [0, 1, 7, 101])
 def test_shares_are_even_and_leave_nothing_out(n: int) -> None:
-    team = [Team(rank, 3) for rank in range(3)]
-    shares = [member.share(np.arange(n)) for member in team]
+    team = [ProcessGroup(rank, 3) for rank in range(3)]
+    shares = [member.shard(np.arange(n)) for member in team]
     assert sorted(np.concatenate(shares)) == list(range(n))
     assert [len(share) for share in shares] == [member.part(n) for member in team]
     assert [i for member in team for i in member.run_of(range(n))] == list(range(n))
@@ -137,7 +137,11 @@ def test_shares_are_even_and_leave_nothing_out(n: int) -> None:
 def test_unique_is_refused_where_several_processes_sample(small_run: Run, pool: Workers) -> None:
     generator = MoleculeGenerator.load(small_run.path, "cpu")
     with pytest.raises(MolgenError, match="--unique"):
-        next(generator.stream(10, Filters(), Keep(unique=True), pool, Tally(), team=Team(0, 2)))
+        next(
+            generator.stream(
+                10, SamplingParams(), RejectionRules(unique=True), pool, SamplingStats(), group=ProcessGroup(0, 2)
+            )
+        )
 
 
 def test_the_summary_counts_distinct_molecules_and_those_that_training_lacks(
@@ -145,8 +149,8 @@ def test_the_summary_counts_distinct_molecules_and_those_that_training_lacks(
 ) -> None:
     known = small_run.split("train")[:3]
     samples = [Sample(smiles, smiles) for smiles in [*known, *known, "CO", "C[Ta]"]] + [Sample("C(", None)] * 2
-    written = write_samples(iter([samples[:4], samples[4:]]), 10, Tally(10, 10), tmp_path / "x.smi", None)
-    line = summary(written, Tally(10, 10), MoleculeGenerator.load(small_run.path, "cpu"), pool)
+    written = write_samples(iter([samples[:4], samples[4:]]), 10, SamplingStats(10, 10), tmp_path / "x.smi", None)
+    line = summary(written, SamplingStats(10, 10), MoleculeGenerator.load(small_run.path, "cpu"), pool)
     assert line == "10 molecules: validity 0.800, uniqueness 0.625, novelty 0.400"  # 8 of 10, 5 of 8, 2 of 5
 
 

@@ -20,9 +20,9 @@ from molgen.chem.pool import Workers
 from molgen.chem.smiles import canonical
 from molgen.evaluation.evaluate import Evaluation, evaluate
 from molgen.evaluation.report import page, write_report
-from molgen.metrics.basic import Figures
+from molgen.metrics.basic import MetricValues
 from molgen.metrics.moses import PUBLISHED
-from molgen.metrics.references import Library
+from molgen.metrics.references import ReferenceCache
 from molgen.runs import LOG_COLUMNS, Run
 
 # Each of these is a failure of another cause; the last one hides a character that cannot be seen.
@@ -30,12 +30,12 @@ BROKEN = ["c1ccccc", "c1cccc1C", "CC(C)(C)(C)C", "", "CC<script>alert(1)</script
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory, pool: Workers) -> Library:
-    return Library(pool, tmp_path_factory.mktemp("cache"))
+def library(tmp_path_factory: pytest.TempPathFactory, pool: Workers) -> ReferenceCache:
+    return ReferenceCache(pool, tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="module")
-def generated(moses_mini: list[str], library: Library) -> Evaluation:
+def generated(moses_mini: list[str], library: ReferenceCache) -> Evaluation:
     """300 samples of a small model, some of them broken, and one that training has."""
     path = SHARED / "oracle" / "generated_1060.smi"
     drawn = path.read_text().splitlines() if path.exists() else [s[:-1] for s in moses_mini[1000:1300]]
@@ -51,7 +51,7 @@ def generated(moses_mini: list[str], library: Library) -> Evaluation:
 
 
 @pytest.fixture(scope="module")
-def of_run(moses_mini: list[str], library: Library, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+def of_run(moses_mini: list[str], library: ReferenceCache, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     """Samples with what a run has besides: likelihoods and a log."""
     folder = tmp_path_factory.mktemp("runs") / "small"
     folder.mkdir()
@@ -149,7 +149,7 @@ def test_the_policy_allows_this_script_only(html: str) -> None:
 
 def test_strings_from_data_stay_text(generated: Evaluation) -> None:
     evil = '"><img src=x onerror=alert(1)>'
-    evaluation = replace(generated, name=evil, notes=[evil], figures=Figures({"novelty": None}, {"novelty": evil}))
+    evaluation = replace(generated, name=evil, notes=[evil], figures=MetricValues({"novelty": None}, {"novelty": evil}))
     parsed = Parsed(page([evaluation, evaluation]))
     assert not parsed.all("img")
     assert not parsed.all("b") or all(str(b.get("class")).startswith("chip") for b in parsed.all("b"))
@@ -161,7 +161,7 @@ def test_a_failed_sample_with_markup_is_shown_as_it_is(html: str) -> None:
     assert "<code>CC&lt;script&gt;alert(1)&lt;/script&gt;</code>" in html
 
 
-def test_what_cannot_be_seen_is_written_out_and_what_is_very_long_is_cut(library: Library) -> None:
+def test_what_cannot_be_seen_is_written_out_and_what_is_very_long_is_cut(library: ReferenceCache) -> None:
     html = page([evaluate(["CC\u200bO", "C\x00", "(" * 9000], library=library)])
     assert "<code>CC\\u200bO</code>" in html
     assert "<code>C\\x00</code>" in html
@@ -192,13 +192,13 @@ def test_failures_are_counted_by_cause_with_their_share_of_all_samples(generated
         assert re.search(rf"{cause} .*? {count} {count / 3:.1f} %", text), cause
 
 
-def test_at_most_eight_distinct_examples_of_a_cause_are_shown(library: Library) -> None:
+def test_at_most_eight_distinct_examples_of_a_cause_are_shown(library: ReferenceCache) -> None:
     html = page([evaluate([*["C("] * 3, *(f"C({'C' * i}" for i in range(1, 20))], library=library)])
     assert re.findall(r"<li><code>(.*?)</code></li>", html) == ["C("] + [f"C({'C' * i}" for i in range(1, 8)]
 
 
 def test_a_histogram_has_the_shares_that_a_hand_counts() -> None:
-    evaluation = Evaluation("x", Figures())
+    evaluation = Evaluation("x", MetricValues())
     evaluation.findings.nearest = {
         "samples": np.array([0.11, 0.12, 0.51, 1.0], np.float32),
         "held-out": np.array([0.51, 0.51, 0.12, 0.3, 0.3], np.float32),
@@ -233,7 +233,7 @@ def test_headline_figures_stand_beside_their_floor_or_their_reason(generated: Ev
 
 
 def test_baselines_explain_themselves_and_biased_fcd_has_its_star() -> None:
-    evaluation = Evaluation("x", Figures({"n_samples": 100, "n_valid": 90, "validity": 0.9, "FCD/Test": 3.2}))
+    evaluation = Evaluation("x", MetricValues({"n_samples": 100, "n_valid": 90, "validity": 0.9, "FCD/Test": 3.2}))
     for name in ("floor", "copy", "add-carbon"):
         evaluation.findings.baseline(name).values |= {"n_valid": 90, "FCD/Test": 2.5}
     html = page([evaluation])
@@ -245,8 +245,8 @@ def test_baselines_explain_themselves_and_biased_fcd_has_its_star() -> None:
 
 
 def test_published_rows_stand_beside_as_many_samples_only() -> None:
-    few = Evaluation("x", Figures({"n_samples": 10_000, "n_valid": 10_000, "FCD/Test": 0.3}))
-    many = Evaluation("x", Figures({"n_samples": 30_000, "n_valid": 30_000, "FCD/Test": 0.3}))
+    few = Evaluation("x", MetricValues({"n_samples": 10_000, "n_valid": 10_000, "FCD/Test": 0.3}))
+    many = Evaluation("x", MetricValues({"n_samples": 30_000, "n_valid": 30_000, "FCD/Test": 0.3}))
     assert all(name.split()[0] not in page([few]) for name in PUBLISHED)
     assert all(name.split()[0] in page([many]) for name in PUBLISHED)
 
@@ -277,7 +277,7 @@ def test_the_grid_has_distinct_valid_samples_in_their_order(generated: Evaluatio
         assert f"<code>{smiles}</code>" in html
 
 
-def test_a_sample_that_training_has_is_not_novel(moses_mini: list[str], library: Library) -> None:
+def test_a_sample_that_training_has_is_not_novel(moses_mini: list[str], library: ReferenceCache) -> None:
     known, new = canonical(moses_mini[0]), "CCOC(=O)CCCc1ccccc1"
     html = page([evaluate([str(known), new], metrics=("chem",), training=moses_mini[:50], library=library)])
     cards = {row["data-smiles"]: row for row in Parsed(html).all("tr") if "data-smiles" in row}
@@ -309,19 +309,19 @@ def test_several_evaluations_share_references_and_bear_letters(generated: Evalua
 
 
 def test_nothing_known_is_a_page_without_parts() -> None:
-    html = page([Evaluation("empty", Figures())])
+    html = page([Evaluation("empty", MetricValues())])
     assert "<h1>empty</h1>" in html
     assert all(part not in html for part in ('id="properties"', 'id="failures"', 'id="molecules"'))
 
 
-def test_samples_of_which_none_is_valid_make_a_page(library: Library) -> None:
+def test_samples_of_which_none_is_valid_make_a_page(library: ReferenceCache) -> None:
     html = page([evaluate(["C(", ""], metrics=("basic", "chem"), library=library)])
     assert "2 of 2 samples" in html
     assert 'id="molecules"' not in html
 
 
-def _without_training() -> Figures:
-    figures = Figures({"validity": 0.5})
+def _without_training() -> MetricValues:
+    figures = MetricValues({"validity": 0.5})
     figures.missing("novelty", "no training set: name it with --train")
     return figures
 

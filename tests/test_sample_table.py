@@ -13,10 +13,10 @@ from rdkit.Chem import QED, Descriptors, rdFingerprintGenerator
 from rdkit.SimDivFilters import rdSimDivPickers
 
 from molgen.chem.pool import Workers
-from molgen.chem.properties import PROPERTIES, Screen, screen, tabulate
+from molgen.chem.properties import PROPERTIES, MoleculeFilter, screen, tabulate
 from molgen.errors import MolgenError
-from molgen.generation.decode import Filters
-from molgen.generation.generator import Keep, MoleculeGenerator, Sample, Tally
+from molgen.generation.decode import SamplingParams
+from molgen.generation.generator import MoleculeGenerator, RejectionRules, Sample, SamplingStats
 from molgen.generation.sample_table import CHEAP, COLUMNS, SampleTable
 from molgen.metrics.similarity import max_min
 from molgen.runs import Run
@@ -112,10 +112,10 @@ def test_the_account_beside_a_table_says_how_to_draw_it_again(cli: Cli, small_ru
 def test_filters_reject_by_property_and_pattern_and_count_what_each_cost(
     generator: MoleculeGenerator, pool: Workers
 ) -> None:
-    tally = Tally()
-    wanted = Screen("mw < 300 and qed > 0.5", ("a",), ("[N+]", "S"), no_alerts=True)
-    keep = Keep(unique=True, novel=True, screen=wanted)
-    samples = [s for batch in generator.stream(12, Filters(0.7), keep, pool, tally) for s in batch]
+    tally = SamplingStats()
+    wanted = MoleculeFilter("mw < 300 and qed > 0.5", ("a",), ("[N+]", "S"), no_alerts=True)
+    keep = RejectionRules(unique=True, novel=True, screen=wanted)
+    samples = [s for batch in generator.stream(12, SamplingParams(0.7), keep, pool, tally) for s in batch]
     assert len({sample.canonical for sample in samples}) == 12
     for sample in samples:
         molecule = Chem.MolFromSmiles(sample.smiles)
@@ -152,19 +152,19 @@ def test_the_first_filter_that_rejects_a_molecule_is_named(smiles: str, settings
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
-        (Screen(where="mw = 3"), "=="),
-        (Screen(where="weight < 3"), "'weight'"),
-        (Screen(where="__import__('os')"), "not understood|comparisons"),
-        (Screen(smarts=("C(",)), "--smarts C"),
-        (Screen(smarts=("",)), "--smarts"),
-        (Screen(not_smarts=("[",)), "--not-smarts"),
+        (MoleculeFilter(where="mw = 3"), "=="),
+        (MoleculeFilter(where="weight < 3"), "'weight'"),
+        (MoleculeFilter(where="__import__('os')"), "not understood|comparisons"),
+        (MoleculeFilter(smarts=("C(",)), "--smarts C"),
+        (MoleculeFilter(smarts=("",)), "--smarts"),
+        (MoleculeFilter(not_smarts=("[",)), "--not-smarts"),
     ],
 )
 def test_a_filter_that_cannot_be_understood_is_refused(
-    wanted: Screen, said: str, generator: MoleculeGenerator, pool: Workers
+    wanted: MoleculeFilter, said: str, generator: MoleculeGenerator, pool: Workers
 ) -> None:
     with pytest.raises(MolgenError, match=said):
-        next(generator.stream(1, Filters(), Keep(screen=wanted), pool, Tally()))
+        next(generator.stream(1, SamplingParams(), RejectionRules(screen=wanted), pool, SamplingStats()))
 
 
 def test_max_min_picks_as_rdkit_does(moses_mini: list[str]) -> None:

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from molgen.chem.pool import Workers
-from molgen.config import ModelConfig, Precision
+from molgen.config import ModelConfig
 from molgen.errors import MolgenError
-from molgen.generation.decode import Filters, decode, draw, keep_top_k, keep_top_p
+from molgen.generation.decode import SamplingParams, decode, draw, keep_top_k, keep_top_p
 from molgen.generation.generator import MoleculeGenerator, even_batches
 from molgen.model.build import build_model
 from molgen.model.decoder import Decoder
 from molgen.runs import Run
+from molgen.runtime.device import Precision
 from molgen.tokenizer import BOS, EOS, PAD
 
 LOGITS = torch.tensor([[0.5, 0.25, 0.15, 0.1]]).log()
@@ -41,33 +42,33 @@ def test_top_p_keeps_the_smallest_set_that_holds_the_probability(p: float, expec
 
 def test_draws_have_the_frequencies_of_the_softmax() -> None:
     # 40,000 draws: each share has a standard error below 0.0025, so five of them is 0.0125
-    drawn = draw(LOGITS.expand(40_000, -1), Filters(), random())
+    drawn = draw(LOGITS.expand(40_000, -1), SamplingParams(), random())
     shares = torch.bincount(drawn, minlength=4) / 40_000
     torch.testing.assert_close(shares, LOGITS[0].exp(), atol=0.0125, rtol=0)
 
 
 def test_temperature_sharpens_and_zero_is_greedy() -> None:
-    drawn = draw(LOGITS.expand(40_000, -1), Filters(temperature=0.5), random())
+    drawn = draw(LOGITS.expand(40_000, -1), SamplingParams(temperature=0.5), random())
     squares = torch.tensor([0.5, 0.25, 0.15, 0.1]) ** 2  # p^(1/T), normalised
     shares = torch.bincount(drawn, minlength=4) / 40_000
     torch.testing.assert_close(shares, squares / squares.sum(), atol=0.0125, rtol=0)
-    assert draw(LOGITS.expand(50, -1), Filters(temperature=0), random()).eq(0).all()
+    assert draw(LOGITS.expand(50, -1), SamplingParams(temperature=0), random()).eq(0).all()
 
 
 @pytest.mark.parametrize(
     "filters",
     [
-        Filters(temperature=-1),
-        Filters(temperature=math.nan),
-        Filters(temperature=math.inf),
-        Filters(top_k=0),
-        Filters(top_k=5),
-        Filters(top_p=0),
-        Filters(top_p=1.1),
-        Filters(top_p=math.nan),
+        SamplingParams(temperature=-1),
+        SamplingParams(temperature=math.nan),
+        SamplingParams(temperature=math.inf),
+        SamplingParams(top_k=0),
+        SamplingParams(top_k=5),
+        SamplingParams(top_p=0),
+        SamplingParams(top_p=1.1),
+        SamplingParams(top_p=math.nan),
     ],
 )
-def test_filters_out_of_range_are_refused(filters: Filters) -> None:
+def test_filters_out_of_range_are_refused(filters: SamplingParams) -> None:
     with pytest.raises(MolgenError, match="out of range"):
         filters.checked(4)
 
@@ -100,7 +101,7 @@ def test_cached_sampling_draws_exactly_from_the_uncached_models_distribution() -
     expected = exact(model)
     assert sum(expected.values()) == pytest.approx(1, abs=1e-5)
     n = 60_000
-    rows = decode(model, [], n, Filters(), [PAD, BOS], random()).tolist()
+    rows = decode(model, [], n, SamplingParams(), [PAD, BOS], random()).tolist()
     counts: dict[tuple[int, ...], int] = {}
     for row in rows:
         string = tuple(row[: row.index(EOS) + 1] if EOS in row else row)
@@ -115,8 +116,8 @@ def test_cached_sampling_draws_exactly_from_the_uncached_models_distribution() -
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_cached_samples_are_as_likely_as_those_of_the_uncached_model(small_run: Run, precision: Precision) -> None:
     generator, n = MoleculeGenerator.load(small_run.path, "cpu"), 300
-    model, never = generator.model, generator.tokenizer.never_drawn
-    cached = decode(model, [], n, Filters(), never, random(), precision)
+    model, never = generator.model, generator.tokenizer.suppressed_ids
+    cached = decode(model, [], n, SamplingParams(), never, random(), precision)
     uncached = torch.full((n, 1), BOS)
     for _ in range(model.context + 1):
         logits = model(uncached)[:, -1]
@@ -140,7 +141,7 @@ def nlls(model: Decoder, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
 @torch.no_grad()
 def test_rows_that_finish_early_do_not_disturb_the_others() -> None:
     model = tiny(context=40)
-    ids = decode(model, [], 400, Filters(), [PAD, BOS], random())
+    ids = decode(model, [], 400, SamplingParams(), [PAD, BOS], random())
     lengths = [row.index(EOS) if EOS in row else 41 for row in ids.tolist()]
     assert min(lengths) < 3 < 12 < max(lengths)  # so rows were left out several times
     half = len(lengths) // 2
@@ -150,7 +151,7 @@ def test_rows_that_finish_early_do_not_disturb_the_others() -> None:
 @torch.no_grad()
 def test_greedy_decoding_follows_the_most_probable_tokens_of_the_uncached_model() -> None:
     model = tiny(context=40)
-    row = decode(model, [3], 2, Filters(temperature=0), [PAD, BOS], random())[0].tolist()
+    row = decode(model, [3], 2, SamplingParams(temperature=0), [PAD, BOS], random())[0].tolist()
     prefix = [BOS, 3]
     for token in row[1:]:
         logits = model(torch.tensor([prefix]))[0, -1]
@@ -176,8 +177,8 @@ def test_seeds_that_differ_beyond_32_bits_differ(generator: MoleculeGenerator) -
 
 
 def test_how_many_threads_draw_changes_nothing(generator: MoleculeGenerator) -> None:
-    together = list(generator.strings([(0, 30), (1, 40), (2, 30)], Filters(), seed=5))
-    one_by_one = [next(generator.strings([batch], Filters(), seed=5)) for batch in ((0, 30), (1, 40), (2, 30))]
+    together = list(generator.strings([(0, 30), (1, 40), (2, 30)], SamplingParams(), seed=5))
+    one_by_one = [next(generator.strings([batch], SamplingParams(), seed=5)) for batch in ((0, 30), (1, 40), (2, 30))]
     assert together == one_by_one
     assert [len(batch) for batch in together] == [30, 40, 30]
     assert len({str(batch[:30]) for batch in together}) == 3  # each number has random numbers of its own
@@ -185,7 +186,7 @@ def test_how_many_threads_draw_changes_nothing(generator: MoleculeGenerator) -> 
 
 def test_who_wants_no_more_strings_ends_the_drawing(generator: MoleculeGenerator) -> None:
     threads = torch.get_num_threads()
-    endless = generator.strings(((number, 50) for number in count()), Filters())
+    endless = generator.strings(((number, 50) for number in count()), SamplingParams())
     assert len(next(endless)) == 50
     endless.close()
     assert torch.get_num_threads() == threads
@@ -244,10 +245,12 @@ def test_whether_training_begins_like_a_prompt_goes_by_tokens(generator: Molecul
 
 
 def test_rejection_keeps_drawing_until_n_satisfy_it(generator: MoleculeGenerator, pool: Workers) -> None:
-    from molgen.generation.generator import Keep, Tally
+    from molgen.generation.generator import RejectionRules, SamplingStats
 
-    tally = Tally()
-    stream = generator.stream(40, Filters(temperature=0.7), Keep(valid=True, unique=True, novel=True), pool, tally)
+    tally = SamplingStats()
+    stream = generator.stream(
+        40, SamplingParams(temperature=0.7), RejectionRules(valid=True, unique=True, novel=True), pool, tally
+    )
     canonical = [sample.canonical for batch in stream for sample in batch]
     assert len(set(canonical)) == len(canonical) == 40 == tally.kept
     assert None not in canonical
@@ -256,25 +259,27 @@ def test_rejection_keeps_drawing_until_n_satisfy_it(generator: MoleculeGenerator
 
 
 def test_rejection_without_hope_stops_with_what_it_has(small_run: Run, pool: Workers) -> None:
-    from molgen.generation.generator import Keep, Tally
+    from molgen.generation.generator import RejectionRules, SamplingStats
 
     generator = MoleculeGenerator.load(small_run.path, "cpu")
-    tally = Tally()
+    tally = SamplingStats()
     # greedy draws are all the same molecule: of distinct ones there is one
-    stream = generator.stream(5, Filters(temperature=0), Keep(unique=True), pool, tally, batch_size=2_048)
+    stream = generator.stream(
+        5, SamplingParams(temperature=0), RejectionRules(unique=True), pool, tally, batch_size=2_048
+    )
     assert sum(len(batch) for batch in stream) == 1
     assert tally.gave_up
 
 
 def test_a_model_that_never_ends_is_capped_and_counted(small_run: Run, pool: Workers) -> None:
-    from molgen.generation.generator import Keep, Tally
+    from molgen.generation.generator import RejectionRules, SamplingStats
 
     generator = MoleculeGenerator.load(small_run.path, "cpu")
     with torch.no_grad():
         generator.model.embedding.weight[EOS] = 0  # a tied head then gives the end a small constant logit
         generator.model.norm.weight.mul_(20)
-    tally = Tally()
-    drawn = [s for batch in generator.stream(20, Filters(), Keep(), pool, tally) for s in batch]
+    tally = SamplingStats()
+    drawn = [s for batch in generator.stream(20, SamplingParams(), RejectionRules(), pool, tally) for s in batch]
     assert tally.unfinished > 10
     assert sum(s.smiles == "" for s in drawn) >= tally.unfinished
 

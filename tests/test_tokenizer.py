@@ -50,8 +50,8 @@ def test_randomised_training_adds_a_start_token_and_ring_labels(pattern: str) ->
     assert len(randomized) - len(plain) == 1 + len(RING_LABELS)
     assert randomized.encode("C1CC%19") is not None
     assert plain.encode("C1CC%19") is None
-    assert randomized.random_start in randomized.never_drawn
-    assert EOS not in randomized.never_drawn
+    assert randomized.random_start in randomized.suppressed_ids
+    assert EOS not in randomized.suppressed_ids
 
 
 def test_an_unknown_token_is_named_and_never_replaced(pattern: str) -> None:

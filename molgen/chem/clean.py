@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 from molgen.chem.smiles import failure, parse, without_stereo_at
 from molgen.chem.standardize import CHANGES, Policy, group_of, standardise
 from molgen.config import DataConfig
-from molgen.data.rows import UNPARSABLE as UNPARSABLE
 from molgen.tokenizer import TokenPattern
 
 VERSION = 3
@@ -15,6 +14,8 @@ VERSION = 3
 
 # Reasons, as dropped.csv.gz and report.json name them; those of `standardise` are among them.
 EMPTY = "empty"
+UNPARSABLE = "not parsed by RDKit"
+"""A colon and the cause follow it."""
 NOT_TOKENISABLE = "not losslessly tokenisable"
 TOO_SHORT = "too short"
 TOO_LONG = "too long"

@@ -9,6 +9,7 @@ lost.
 import atexit
 import ctypes
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -28,7 +29,11 @@ from tqdm import tqdm
 
 from molgen.chem import clean, descriptors, properties
 from molgen.chem.smiles import add_carbon, canonical, random_form, random_forms
-from molgen.runtime.distributed import isolated_python, processes_here, silent, warn
+from molgen.runtime.distributed import local_world_size
+from molgen.runtime.isolation import isolated_python
+from molgen.runtime.log import progress_disabled
+
+logger = logging.getLogger(__name__)
 
 TASKS: dict[str, Callable[..., Any]] = {
     "clean": clean.clean,
@@ -234,7 +239,7 @@ class Workers:
                 job.busy.discard(worker)
                 self._idle.put(worker)
 
-        disable = silent() if description else True
+        disable = progress_disabled() if description else True
         try:
             with tqdm(total=len(items), desc=description, unit="mol", delay=1, disable=disable, leave=False) as bar:
                 while True:
@@ -255,7 +260,7 @@ class Workers:
         if job.lost:
             first = job.lost[0][0] if isinstance(job.lost[0], list) else job.lost[0]
             what = f" ({description})" if description else ""
-            warn(
+            logger.warning(
                 f"RDKit hung, crashed or ran out of memory on {len(job.lost):,} of {len(items):,} strings{what}, "
                 f"the first {first!s:.200}: they count as not parsed"
             )
@@ -315,7 +320,7 @@ def _pool() -> Workers:
     global _shared
     with _lock:
         if _shared is None:
-            _shared = Workers(max(1, min(16, (os.cpu_count() or 1) // processes_here())))
+            _shared = Workers(max(1, min(16, (os.cpu_count() or 1) // local_world_size())))
         return _shared
 
 

@@ -60,7 +60,7 @@ def tabulate(smiles: str, columns: Sequence[str]) -> dict[str, Any]:
         return {name: _PARTS[name](molecule) for name in columns}
 
 
-class Screen(NamedTuple):
+class MoleculeFilter(NamedTuple):
     """What a molecule must have and must not have; nothing by default."""
 
     where: str = ""
@@ -72,7 +72,7 @@ class Screen(NamedTuple):
     no_alerts: bool = False
     """No structural alert of RDKit's catalogue."""
 
-    def checked(self) -> "Screen":
+    def checked(self) -> "MoleculeFilter":
         """Itself. Raises MolgenError for a condition or pattern that cannot be understood."""
         if self.where:
             Condition(self.where).check(PROPERTIES, "--where")
@@ -86,7 +86,7 @@ class Screen(NamedTuple):
 def screen(
     smiles: str, where: str, smarts: Sequence[str], not_smarts: Sequence[str], no_alerts: bool
 ) -> tuple[str | None, str]:
-    """(canonical SMILES, the first filter of `Screen` that rejects the molecule, or an empty string).
+    """(canonical SMILES, the first filter of `MoleculeFilter` that rejects the molecule, or an empty string).
 
     An invalid molecule has no canonical SMILES, and none of the filters is asked.
     """

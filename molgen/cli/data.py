@@ -1,5 +1,6 @@
 """The command line's `molgen data`: list, get, describe, clean, encode."""
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,8 @@ from molgen.cli.options import (
     check_target,
     configuration,
 )
-from molgen.runtime.distributed import say
+
+logger = logging.getLogger(__name__)
 
 data_app = typer.Typer(
     help="Datasets: list and fetch the named ones; describe, clean or encode any; clear what was computed of them.",
@@ -32,7 +34,7 @@ def data_list() -> None:
 
     for name, description in NAMED.items():
         print(f"{name:<12}{description}")
-    say(f"data directory: {data_directory()}")
+    logger.info(f"data directory: {data_directory()}")
 
 
 @data_app.command(name="get")
@@ -82,7 +84,7 @@ def data_clean(
     _, resolved = configuration(data, config, settings, smiles_column, where, {})
     with workers() as pool:
         for line in write_clean(resolved, output, pool):
-            say(line)
+            logger.info(line)
 
 
 @data_app.command(name="encode")
@@ -105,7 +107,7 @@ def data_encode(
     _, resolved = configuration(data, config, settings, smiles_column, where, {})
     with workers() as pool:
         for line in write_encoded(resolved, output, pool):
-            say(line)
+            logger.info(line)
 
 
 @data_app.command(name="clear-cache")
@@ -116,4 +118,4 @@ def data_clear_cache() -> None:
 
     folder = data_directory() / "cache"
     n, size = clear(folder)
-    say(f"{n:,} entries deleted, {size / 2**20:,.1f} MiB, from {folder}")
+    logger.info(f"{n:,} entries deleted, {size / 2**20:,.1f} MiB, from {folder}")

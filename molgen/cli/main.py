@@ -5,20 +5,21 @@ Nothing heavy is imported at the top: `molgen --help` answers without torch, rdk
 
 import codecs
 import io
+import logging
 import os
 import shlex
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from molgen import __version__
+from molgen._version import __version__
 from molgen.cli.data import data_app
 from molgen.cli.options import (
     DATA_HELP,
@@ -36,11 +37,15 @@ from molgen.cli.options import (
     configuration,
 )
 from molgen.errors import MolgenError
-from molgen.runtime.distributed import check_environment, check_memory, complain, processes, say
+from molgen.runtime.device import check_memory
+from molgen.runtime.distributed import check_environment, process_group
+from molgen.runtime.log import log_to_stderr, print_error
 from molgen.runtime.signals import TerminatedError, terminate
 
 if TYPE_CHECKING:
     from molgen.evaluation.evaluate import Evaluation
+
+logger = logging.getLogger(__name__)
 
 _BYTES_REMEMBERED = 200  # of a string and its number in a dictionary
 
@@ -118,9 +123,9 @@ def train(
         run_training(resolved, out, resume=resume, force=force)
     except (KeyboardInterrupt, TerminatedError):
         if (out / runs.STATE).exists():
-            say(f"stopped; `molgen train --resume --out {out}` goes on from there")
+            logger.info(f"stopped; `molgen train --resume --out {out}` goes on from there")
         raise
-    say(f"done: {out}; curves in {out / runs.CURVES}. Next: molgen sample -n 2000; molgen eval")
+    logger.info(f"done: {out}; curves in {out / runs.CURVES}. Next: molgen sample -n 2000; molgen eval")
 
 
 @app.command()
@@ -176,11 +181,11 @@ def sample(
     check_apart({"-o": output, "--grid": grid}, [])
     from molgen.chem.pool import workers
 
-    with processes() as team, workers() as pool:  # they start while the rest is imported
-        from molgen.chem.properties import Screen
+    with process_group() as group, workers() as pool:  # they start while the rest is imported
+        from molgen.chem.properties import MoleculeFilter
         from molgen.generation import writers as writing
-        from molgen.generation.decode import Filters
-        from molgen.generation.generator import Keep, MoleculeGenerator, Tally
+        from molgen.generation.decode import SamplingParams
+        from molgen.generation.generator import MoleculeGenerator, RejectionRules, SamplingStats
         from molgen.generation.sample_table import SampleTable
         from molgen.runs import find_run
 
@@ -191,25 +196,31 @@ def sample(
         found = find_run(run).path
         beside = writing.meta_beside(output) if output is not None and has_table else None
         check_apart({"-o": output, "--grid": grid, "the account beside it": beside}, [found])
-        generator = MoleculeGenerator.load(team.meet(str(found)), device.value)
-        if team.leads and generator.run is not None:
+        generator = MoleculeGenerator.load(group.broadcast_str(str(found)), device.value)
+        if group.is_main and generator.run is not None:
             generator.run.check_molecules()
-        screen = Screen(where, tuple(smarts or ()), tuple(not_smarts or ()), no_alerts)
-        filters, keep, tally = Filters(temperature, top_k, top_p), Keep(valid, unique, novel, screen), Tally()
+        screen = MoleculeFilter(where, tuple(smarts or ()), tuple(not_smarts or ()), no_alerts)
+        filters, keep, tally = (
+            SamplingParams(temperature, top_k, top_p),
+            RejectionRules(valid, unique, novel, screen),
+            SamplingStats(),
+        )
         stream = generator.stream(
-            n, filters, keep, pool, tally, prompt=prompt, seed=seed, batch_size=batch_size, team=team
+            n, filters, keep, pool, tally, prompt=prompt, seed=seed, batch_size=batch_size, group=group
         )
         if diverse is not None:
-            stream = writing.pick_diverse(stream, n, diverse, pool, team)
-        table = SampleTable(columns, generator, pool, output.suffix == ".sdf", team) if output and has_table else None
+            stream = writing.pick_diverse(stream, n, diverse, pool, group)
+        table = SampleTable(columns, generator, pool, output.suffix == ".sdf", group) if output and has_table else None
         if table is not None and "duplicate_of" in table.columns:
             check_memory(f"-n {n:,}: the column duplicate_of", _BYTES_REMEMBERED * n)
-        written = writing.write_samples(stream, n, tally, output, grid, team, table)
-        if team.leads and prompt and generator.starts_like_training(prompt) is False:
-            say(f"no training molecule begins with {prompt}: the model has not seen what it was asked to go on with")
-        if team.leads:
-            say(writing.summary(written, tally, generator, pool))
-        if output is not None and has_table and team.leads:
+        written = writing.write_samples(stream, n, tally, output, grid, group, table)
+        if group.is_main and prompt and generator.starts_like_training(prompt) is False:
+            logger.info(
+                f"no training molecule begins with {prompt}: the model has not seen what it was asked to go on with"
+            )
+        if group.is_main:
+            logger.info(writing.summary(written, tally, generator, pool))
+        if output is not None and has_table and group.is_main:
             settings = {"n": n, "seed": seed, **filters._asdict(), "prompt": prompt, "batch_size": batch_size}
             settings |= {"filters": {"valid": valid, "unique": unique, "novel": novel, **screen._asdict()}}
             settings |= {"diverse": diverse, "columns": table.columns if table else None}
@@ -312,7 +323,7 @@ def score(
         table.writerow(f"{cell:.4f}" if isinstance(cell, float) else cell for cell in row[:columns])
     if missing := [row.note for row in rows if row.log_likelihood is None]:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in Counter(missing).most_common())
-        say(f"{len(missing)} of {len(rows)} not scored: {reasons}")
+        logger.info(f"{len(missing)} of {len(rows)} not scored: {reasons}")
 
 
 def _command() -> str:
@@ -322,7 +333,12 @@ def _command() -> str:
 def main(arguments: Iterable[str] | None = None) -> None:
     """Runs a command and exits: 0 done, 2 wrong input, 1 a fault, 130 / 143 interrupted / terminated."""
     signal.signal(signal.SIGTERM, terminate)
-    given = list(arguments) if arguments is not None else sys.argv[1:]
+    with log_to_stderr():
+        code = _exit_code(list(arguments) if arguments is not None else sys.argv[1:])
+    sys.exit(code)
+
+
+def _exit_code(given: Sequence[str]) -> int | str | None:
     try:
         replaced = _shown_by_any_terminal()
         if not {"--help", "--version"} & set(given):
@@ -333,17 +349,19 @@ def main(arguments: Iterable[str] | None = None) -> None:
     except SystemExit as leaving:  # typer's own way out when `| head` has read enough: that is no fault
         code = 0 if isinstance(leaving.__context__, BrokenPipeError) else leaving.code
     except MolgenError as error:
-        complain(str(error))
+        print_error(str(error))
         code = 2
     except typer.Abort:
         code = 130
     except (KeyboardInterrupt, TerminatedError) as signalled:
         code = 130 if isinstance(signalled, KeyboardInterrupt) else 143
     except MemoryError as fault:
-        complain(f"out of memory: {fault or 'Python'} (fewer molecules, a smaller --batch-size, or a larger machine)")
+        print_error(
+            f"out of memory: {fault or 'Python'} (fewer molecules, a smaller --batch-size, or a larger machine)"
+        )
         code = 1
     except (OSError, RuntimeError, ArithmeticError) as fault:
-        complain(" ".join(str(fault).split()))
+        print_error(" ".join(str(fault).split()))
         code = 1
     except Exception as error:
         show = getattr(error, "show", None)  # a usage error of the command line itself
@@ -354,11 +372,11 @@ def main(arguments: Iterable[str] | None = None) -> None:
     if code == 0:
         _close_stdout()
         if replaced:
-            say(
+            logger.info(
                 f"{len(replaced):,} characters that {sys.stdout.encoding} has not are shown as \\x, \\u or \\U and a "
                 "number: PYTHONIOENCODING=utf-8 writes them as they are"
             )
-    sys.exit(code)
+    return code
 
 
 def _shown_by_any_terminal() -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 from molgen.chem.pool import Workers
 from molgen.config import TrainingConfig
 from molgen.data.batches import Corpus
-from molgen.runtime.distributed import Team
+from molgen.runtime.distributed import ProcessGroup
 from molgen.runtime.signals import HeldSignals
 from molgen.tokenizer import BOS, SmilesTokenizer
 
@@ -25,7 +25,7 @@ class _StoppedError(Exception):
 
 
 @contextmanager
-def fresh_corpora(
+def augmented_epochs(
     canonical: Sequence[str],
     fixed: Corpus,
     tokenizer: SmilesTokenizer,
@@ -33,7 +33,7 @@ def fresh_corpora(
     config: TrainingConfig,
     context: int,
     first: int,
-    team: Team,
+    group: ProcessGroup,
     signals: HeldSignals,
 ) -> Iterator[Iterator[tuple[Corpus, int]]]:
     """(corpus, molecules that stayed canonical though drawn) an epoch, made while the epoch before trains.
@@ -58,12 +58,12 @@ def fresh_corpora(
         for epoch in range(first, config.epochs):
             while not ahead.done() and not signals.received:
                 wait([ahead], _SECONDS_BETWEEN_LOOKS)
-            if number := team.largest(signals.received):
+            if number := group.all_reduce_max(signals.received):
                 signals.leave(number)
             corpus, replaced = ahead.result()
             if epoch + 1 < config.epochs:
                 ahead = thread.submit(make, epoch + 1)
-            yield corpus.shared(team) if share(epoch) else corpus, replaced
+            yield corpus.shared(group) if share(epoch) else corpus, replaced
 
     with ThreadPoolExecutor(1) as thread:
         try:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from molgen.runtime.distributed import Team
+from molgen.runtime.distributed import ProcessGroup
 from molgen.tokenizer import BOS, EOS, PAD
 
 Rows = npt.NDArray[np.int64]
@@ -62,9 +62,9 @@ class Corpus:
         """The sum of `positions`."""
         return int(self.offsets[-1] - self.offsets[0]) - len(self)
 
-    def shared(self, team: Team) -> "Corpus":
+    def shared(self, group: ProcessGroup) -> "Corpus":
         """The leader's corpus, in every process."""
-        arrays = team.broadcast({"ids": self.ids, "offsets": self.offsets})
+        arrays = group.broadcast({"ids": self.ids, "offsets": self.offsets})
         return Corpus(arrays["ids"], arrays["offsets"])
 
     def blocks(self, numbers: Rows, size: int) -> "Corpus":

@@ -140,13 +140,13 @@ def build_dataset(
     longest: int,
     pattern: str,
     pool: Workers,
-    familiar: Set[str] = frozenset(),
+    pretrained_tokens: Set[str] = frozenset(),
 ) -> Dataset:
-    """Cleans and splits rows; `longest` is the context, in tokens; `familiar` tokens are never too rare.
+    """Cleans and splits rows; `longest` is the context, in tokens; `pretrained_tokens` tokens are never too rare.
 
     Raises MolgenError for rows that `clean_rows` refuses and for those that cannot be split.
     """
-    kept, dropped = clean_rows(rows, config, longest, pattern, pool, familiar)
+    kept, dropped = clean_rows(rows, config, longest, pattern, pool, pretrained_tokens)
     molecules, beyond = _split(kept, config)
     gone = {row.row for row in beyond}
     told = (row for row in dropped if row.reason not in clean.ALTERED or row.row not in gone)
@@ -159,7 +159,7 @@ def clean_rows(
     longest: int,
     pattern: str,
     pool: Workers,
-    familiar: Set[str] = frozenset(),
+    pretrained_tokens: Set[str] = frozenset(),
 ) -> tuple[list[tuple[Row, str]], list[Dropped]]:
     """((row with the string to train on, its group) of what stays, the account of the rest).
 
@@ -168,7 +168,7 @@ def clean_rows(
     """
     others = [Dropped(row.number, row.name, row.smiles, clean.NOT_CHOSEN) for row in rows if not row.chosen]
     rows = [row for row in rows if row.chosen] if others else rows
-    kept, dropped = _clean(rows, config, longest, pattern, pool, familiar)
+    kept, dropped = _clean(rows, config, longest, pattern, pool, pretrained_tokens)
     lost = Counter(d.reason for d in dropped if d.reason not in (*clean.ALTERED, clean.DUPLICATE))
     account = ", ".join(f"{count} {reason}" for reason, count in lost.most_common())
     few = lost[clean.RARE_TOKEN] > lost.total() / 2
@@ -222,7 +222,7 @@ def _rows(config: DataConfig, cells: bool = False) -> Iterator[Row]:
 
 
 def _clean(
-    rows: Sequence[Row], config: DataConfig, longest: int, pattern: str, pool: Workers, familiar: Set[str]
+    rows: Sequence[Row], config: DataConfig, longest: int, pattern: str, pool: Workers, pretrained_tokens: Set[str]
 ) -> tuple[list[tuple[Row, str]], list[Dropped]]:
     texts = [row.smiles for row in rows]
     settings = clean.settings(config, longest, pattern)
@@ -256,7 +256,7 @@ def _clean(
     for i, row in enumerate(rows):
         if row.problem and reasons[i] == clean.EMPTY:
             reasons[i] = row.problem
-    for i in _with_rare_tokens(smiles, reasons, config.min_token_count, pattern, familiar):
+    for i in _with_rare_tokens(smiles, reasons, config.min_token_count, pattern, pretrained_tokens):
         reasons[i] = clean.RARE_TOKEN
     kept: list[tuple[Row, str]] = []
     dropped: list[Dropped] = []
@@ -269,7 +269,7 @@ def _clean(
 
 
 def _with_rare_tokens(
-    smiles: Sequence[str], reasons: Sequence[str], fewest: int, pattern: str, familiar: Set[str]
+    smiles: Sequence[str], reasons: Sequence[str], fewest: int, pattern: str, pretrained_tokens: Set[str]
 ) -> list[int]:
     """Which of the molecules that have no reason yet must go, so that each token left is in so many, or is familiar.
 
@@ -278,7 +278,7 @@ def _with_rare_tokens(
     if fewest == 1:
         return []
     split = TokenPattern(pattern).split
-    tokens = {i: set(split(one) or ()) - familiar for i, one in enumerate(smiles) if not reasons[i]}
+    tokens = {i: set(split(one) or ()) - pretrained_tokens for i, one in enumerate(smiles) if not reasons[i]}
     counts = Counter(token for own in tokens.values() for token in own)
     gone: list[int] = []
     while rare := {token for token, count in counts.items() if 0 < count < fewest}:

@@ -3,10 +3,10 @@
 import gzip
 import hashlib
 import io
+import logging
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import urllib.request
 import zipfile
@@ -19,8 +19,10 @@ from tqdm import tqdm
 
 from molgen.config import NAMED
 from molgen.errors import MolgenError
-from molgen.runtime.distributed import isolated_python, say
 from molgen.runtime.files import opened, replacing, write_atomically
+from molgen.runtime.isolation import isolated_python
+
+logger = logging.getLogger(__name__)
 
 # The URL that deepchem.molnet.load_tox21 names.
 TOX21_URL = "https://deepchemdata.s3-us-west-1.amazonaws.com/datasets/tox21.csv.gz"
@@ -123,7 +125,7 @@ def _check_tox21(path: Path, *_: int) -> None:
             f"{path}: damaged or cut short: {error}", "delete it, and `molgen data get tox21` fetches it again"
         ) from None
     if hashlib.sha256(content).hexdigest() != _TOX21_SHA256:
-        say(f"tox21: {path} is another table than DeepChem's, which the published figures are of")
+        logger.info(f"tox21: {path} is another table than DeepChem's, which the published figures are of")
 
 
 def _unpacked(content: bytes) -> bytes:
@@ -171,7 +173,7 @@ def _download_moses(folder: Path) -> None:
         python, environment = isolated_python()
         # a wheel only: to look into another kind of package pip would run what is in it
         options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--dest", temporary]
-        print(f"moses: fetching {MOSES_PACKAGE} (50 MB)", file=sys.stderr)
+        logger.info(f"moses: fetching {MOSES_PACKAGE} (50 MB)")
         done = subprocess.run(
             [*python, "-m", "pip", "download", *options, MOSES_PACKAGE],
             capture_output=True,

@@ -12,20 +12,31 @@ import numpy as np
 
 from molgen.chem import clean
 from molgen.chem.pool import Workers
+from molgen.chem.smiles import RDKIT_VERSION
 from molgen.config import Config
 from molgen.data.columns import unique
 from molgen.data.dataset import SPLITS, Dataset, Dropped, account, build_dataset, clean_rows, read_source
 from molgen.data.encoded_file import SUFFIX, corpus_writer
 from molgen.data.rows import Row
 from molgen.errors import MolgenError
-from molgen.runs import write_table
-from molgen.runtime.files import write_atomically
-from molgen.tokenizer import TokenPattern, deepchem_pattern
-from molgen.training.setup import build_tokenizer
+from molgen.runtime.files import write_atomically, write_table
+from molgen.tokenizer import SmilesTokenizer, TokenPattern, deepchem_pattern
 
 _FORMATS = (".smi", ".smi.gz", ".csv", ".csv.gz")
 _ENOUGH = 0.999
 _LONGEST_LOOKED_AT = 65_536
+
+
+def build_tokenizer(
+    config: Config, dataset: Dataset, pattern: str, known: SmilesTokenizer | None = None
+) -> SmilesTokenizer:
+    """The vocabulary of the training split or of all molecules; ring labels too where random SMILES are trained on.
+
+    Where a vocabulary is known already, it stays as it is and what is new follows.
+    """
+    corpus = [m.smiles for m in dataset.molecules if m.split == "train" or config.data.vocabulary == "all"]
+    tokenizer = SmilesTokenizer.of_corpus(corpus, pattern, config.training.randomizes, RDKIT_VERSION)
+    return known.extended(tokenizer) if known else tokenizer
 
 
 def dropped_beside(output: Path) -> Path:

@@ -4,6 +4,7 @@ Streams, so that memory is bounded by what is kept; every error names the file a
 its own is told when the file has been read.
 """
 
+import logging
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -19,7 +20,8 @@ from molgen.data.rows import Notes, Row
 from molgen.data.sdfile import sd_rows
 from molgen.data.smifile import cell_samples, line_samples, smi_rows
 from molgen.errors import MolgenError
-from molgen.runtime.distributed import say
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["SUFFIXES", "Row", "read_rows", "read_samples"]
 
@@ -78,7 +80,7 @@ def read_rows(
         kind, lines = _recognised(stream, source, kind, smiles_column, condition is not None)
         yield from _rows(stream, kind, lines, source, smiles_column, condition, notes, cells)
     for line in notes.lines():
-        say(line)
+        logger.info(line)
 
 
 def read_samples(source: str, smiles_column: str | None = None) -> list[str]:
@@ -97,7 +99,7 @@ def read_samples(source: str, smiles_column: str | None = None) -> list[str]:
             rows = list(_rows(stream, kind, lines, source, smiles_column, None, notes, cells=False))
             samples = cell_samples(rows, notes)
     for line in notes.lines():
-        say(line)
+        logger.info(line)
     return samples
 
 

@@ -3,9 +3,6 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-UNPARSABLE = "not parsed by RDKit"
-"""A reason; a colon and the cause follow it."""
-
 
 class Row(NamedTuple):
     """One molecule as the file has it."""

@@ -4,12 +4,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from molgen.chem.clean import UNPARSABLE
 from molgen.chem.conditions import Condition
 from molgen.chem.smiles import from_molblock
 from molgen.data.columns import is_title
 from molgen.data.compared import Compared
 from molgen.data.lines import Lines
-from molgen.data.rows import UNPARSABLE, Notes, Row
+from molgen.data.rows import Notes, Row
 from molgen.errors import MolgenError
 
 _LONGEST_RECORD = 2**24

@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 from molgen.config import NAMED
 from molgen.metrics import chem, chemnet, guacamol, moses
-from molgen.metrics.basic import COARSER, Figures, basic_figures, coarser_figures
+from molgen.metrics.basic import COARSER, MetricValues, basic_figures, coarser_figures
 from molgen.metrics.chem import Chemistry, chem_figures
-from molgen.metrics.known import Known
-from molgen.metrics.profile import Profile
-from molgen.metrics.references import Library, MoleculeSet, named_set, nearest_of, resampled, similarity_to
+from molgen.metrics.known import TrainingIndex
+from molgen.metrics.profile import MoleculeTable
+from molgen.metrics.references import ReferenceCache, ReferenceSet, named_set, nearest_of, resampled, similarity_to
 from molgen.metrics.similarity import neighbours
 
 Metric = Literal["basic", "chem", "moses", "guacamol"]
@@ -36,24 +36,24 @@ _PARTS: dict[Metric, tuple[str, ...]] = {
 
 
 @dataclass
-class Sets:
+class ComparisonSets:
     """What samples are compared with; None where there is no such set."""
 
-    training: MoleculeSet | None = None
-    held_out: MoleculeSet | None = None
+    training: ReferenceSet | None = None
+    held_out: ReferenceSet | None = None
     """What is to be rediscovered."""
     reference: str | None = None
     """DATA whose test split MOSES' figures are against; left out, MOSES' own."""
-    moses_training: MoleculeSet | None = None
+    moses_training: ReferenceSet | None = None
     """What MOSES' `Novelty` and baselines are against; left out, `training`, and without that MOSES' training set."""
 
 
 @dataclass
-class Findings:
+class BenchmarkResult:
     """Figures of the samples and of the baselines by name, and what a report shows beside them."""
 
-    figures: Figures = field(default_factory=Figures)
-    baselines: dict[str, Figures] = field(default_factory=dict)
+    figures: MetricValues = field(default_factory=MetricValues)
+    baselines: dict[str, MetricValues] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     chemistry: dict[str, Chemistry] = field(default_factory=dict)
     properties: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
@@ -64,9 +64,9 @@ class Findings:
     neighbours: dict[str, tuple[str, float]] = field(default_factory=dict)
     """Nearest training molecule and its Tanimoto similarity, of the first distinct samples by canonical SMILES."""
 
-    def baseline(self, name: str) -> Figures:
+    def baseline(self, name: str) -> MetricValues:
         """The figures of a baseline, made when first asked for."""
-        return self.baselines.setdefault(name, Figures())
+        return self.baselines.setdefault(name, MetricValues())
 
 
 def parts(metrics: Iterable[Metric]) -> list[str]:
@@ -75,10 +75,14 @@ def parts(metrics: Iterable[Metric]) -> list[str]:
 
 
 def run_benchmarks(
-    samples: Profile, metrics: Sequence[Metric], sets: Sets, library: Library, more: Profile | None = None
-) -> Findings:
+    samples: MoleculeTable,
+    metrics: Sequence[Metric],
+    sets: ComparisonSets,
+    library: ReferenceCache,
+    more: MoleculeTable | None = None,
+) -> BenchmarkResult:
     """All figures of samples described with `parts(metrics)`; `more` are further draws, which GuacaMol may use."""
-    findings = Findings()
+    findings = BenchmarkResult()
     _basic(findings, samples, sets, library, "chem" in metrics)
     if "moses" in metrics:
         _moses(findings, samples, sets, library)
@@ -95,7 +99,13 @@ def run_benchmarks(
     return findings
 
 
-def _basic(findings: Findings, samples: Profile, sets: Sets, library: Library, whatever_it_takes: bool) -> None:
+def _basic(
+    findings: BenchmarkResult,
+    samples: MoleculeTable,
+    sets: ComparisonSets,
+    library: ReferenceCache,
+    whatever_it_takes: bool,
+) -> None:
     known = None if sets.training is None else _known(findings, sets.training, ("canonical",), library)
     findings.figures.add(basic_figures(samples.canonical(), known))
     coarser, reason = None, "no training set: name it with --train"
@@ -108,8 +118,12 @@ def _basic(findings: Findings, samples: Profile, sets: Sets, library: Library, w
 
 
 def _known(
-    findings: Findings, molecules: MoleculeSet, strings: Sequence[str], library: Library, fingerprints: bool = False
-) -> Known:
+    findings: BenchmarkResult,
+    molecules: ReferenceSet,
+    strings: Sequence[str],
+    library: ReferenceCache,
+    fingerprints: bool = False,
+) -> TrainingIndex:
     """What is known of a set, and a note if some of its molecules do not parse."""
     known = library.known(molecules, strings, fingerprints)
     if known.parsed < known.n:
@@ -120,14 +134,14 @@ def _known(
     return known
 
 
-def _moses(findings: Findings, samples: Profile, sets: Sets, library: Library) -> None:
+def _moses(findings: BenchmarkResult, samples: MoleculeTable, sets: ComparisonSets, library: ReferenceCache) -> None:
     with library.stage("references"):
         references = reference_statistics(sets.reference, library)
         if sets.reference not in NAMED and sets.reference is not None:
             _known(findings, named_set(sets.reference, "test", library.pool), ("canonical",), library)
     training = sets.moses_training or sets.training
     if training is None and sets.reference in (None, "moses"):
-        training = MoleculeSet.moses("train")
+        training = ReferenceSet.moses("train")
     known = None if training is None else _known(findings, training, ("canonical",), library)
     with library.stage("neighbours"):
         similarity_to(samples, references)
@@ -146,12 +160,12 @@ def _moses(findings: Findings, samples: Profile, sets: Sets, library: Library) -
 
 
 def _moses_baselines(
-    findings: Findings,
-    training: MoleculeSet,
-    known: Known,
+    findings: BenchmarkResult,
+    training: ReferenceSet,
+    known: TrainingIndex,
     references: dict[str, moses.Statistics],
     n: int,
-    library: Library,
+    library: ReferenceCache,
 ) -> None:
     floor = library.with_nearest(training, n, "random", _PARTS["moses"], references)
     carbon = library.with_nearest(training, n, "add-carbon", _PARTS["moses"], references)
@@ -161,7 +175,7 @@ def _moses_baselines(
         findings.baseline(name).add(basic_figures(table.canonical(), known))
 
 
-def _guacamol(findings: Findings, samples: Profile, sets: Sets, library: Library) -> None:
+def _guacamol(findings: BenchmarkResult, samples: MoleculeTable, sets: ComparisonSets, library: ReferenceCache) -> None:
     if sets.training is None:
         findings.figures.add(guacamol.guacamol_figures(samples, None, None))
         return
@@ -176,7 +190,7 @@ def _guacamol(findings: Findings, samples: Profile, sets: Sets, library: Library
             findings.baseline(name).add(guacamol.guacamol_figures(table, training, known))
 
 
-def _chem(findings: Findings, samples: Profile, sets: Sets, library: Library) -> None:
+def _chem(findings: BenchmarkResult, samples: MoleculeTable, sets: ComparisonSets, library: ReferenceCache) -> None:
     n = len(samples)
     known, nearest = None, None
     if sets.training is not None:
@@ -204,7 +218,7 @@ def _chem(findings: Findings, samples: Profile, sets: Sets, library: Library) ->
         findings.properties.setdefault("test", others.numbers("properties"))
 
 
-def _neighbours(samples: Profile, known: Known, training: MoleculeSet) -> dict[str, tuple[str, float]]:
+def _neighbours(samples: MoleculeTable, known: TrainingIndex, training: ReferenceSet) -> dict[str, tuple[str, float]]:
     first = {smiles: row for row, smiles in reversed(list(enumerate(samples.strings("canonical"))))}
     rows = sorted(first.values())[:SHOWN]
     if not len(known.fingerprints):
@@ -219,7 +233,7 @@ def _neighbours(samples: Profile, known: Known, training: MoleculeSet) -> dict[s
     }
 
 
-def reference_statistics(reference: str | None, library: Library) -> dict[str, moses.Statistics]:
+def reference_statistics(reference: str | None, library: ReferenceCache) -> dict[str, moses.Statistics]:
     """Test and, where there is one, TestSF: MOSES' own as they are shipped, or those of another dataset or file."""
     if reference in (None, "moses"):
         return library.moses_test_sets()

@@ -12,21 +12,20 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from molgen.chem.pool import Workers, workers
-from molgen.config import Device
 from molgen.data.batches import Corpus
 from molgen.data.download import data_directory, has_moses
 from molgen.data.readers import read_samples
 from molgen.errors import MolgenError
-from molgen.evaluation.benchmarks import Findings, Metric, Sets, parts, run_benchmarks
-from molgen.generation.decode import Filters
-from molgen.generation.generator import Keep, MoleculeGenerator, Sample, Tally
+from molgen.evaluation.benchmarks import BenchmarkResult, ComparisonSets, Metric, parts, run_benchmarks
+from molgen.generation.decode import SamplingParams
+from molgen.generation.generator import MoleculeGenerator, RejectionRules, Sample, SamplingStats
 from molgen.metrics import guacamol
-from molgen.metrics.basic import Figures
-from molgen.metrics.profile import Profile
-from molgen.metrics.references import Library, MoleculeSet, named_set
+from molgen.metrics.basic import MetricValues
+from molgen.metrics.profile import MoleculeTable
+from molgen.metrics.references import ReferenceCache, ReferenceSet, named_set
 from molgen.model.likelihood import Likelihood, likelihood, paired_difference
 from molgen.runs import Run, run_directory
-from molgen.training.optim import choose_device
+from molgen.runtime.device import Device, choose_device
 
 if TYPE_CHECKING:
     import pandas
@@ -43,13 +42,13 @@ class Evaluation:
     """The figures of one run or one set of samples."""
 
     name: str
-    figures: Figures
+    figures: MetricValues
     notes: list[str] = field(default_factory=list)
-    findings: Findings = field(default_factory=Findings)
+    findings: BenchmarkResult = field(default_factory=BenchmarkResult)
     """Baselines, and what a report shows beside the figures."""
     samples: Sequence[str] = ()
-    profile: Profile | None = None
-    training: MoleculeSet | None = None
+    profile: MoleculeTable | None = None
+    training: ReferenceSet | None = None
     nll: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
     """NLL in nats of each molecule of training, held-out split and samples, where there is a model."""
     held_out_nll: dict[str, float] = field(default_factory=dict)
@@ -59,7 +58,7 @@ class Evaluation:
     """Wall-clock time of each stage."""
 
     @property
-    def baselines(self) -> dict[str, Figures]:
+    def baselines(self) -> dict[str, MetricValues]:
         """`floor`, `copy`, `add-carbon` and `held-out`: the same figures of what the samples are compared with."""
         return self.findings.baselines
 
@@ -73,7 +72,7 @@ class Evaluation:
 
         Valid JSON: a figure that is not a finite number is null, with that reason.
         """
-        figures = Figures(_finite(self.figures.values), dict(self.figures.reasons))
+        figures = MetricValues(_finite(self.figures.values), dict(self.figures.reasons))
         for name, value in self.figures.values.items():
             if value is not None and figures.values[name] is None:
                 figures.missing(name, f"not a finite number: {value}")
@@ -104,11 +103,11 @@ def evaluate(
     samples: Iterable[str] | str,
     *,
     metrics: Sequence[Metric] | Metric = ("basic",),
-    training: Sequence[str] | str | MoleculeSet | None = None,
-    held_out: Sequence[str] | str | MoleculeSet | None = None,
+    training: Sequence[str] | str | ReferenceSet | None = None,
+    held_out: Sequence[str] | str | ReferenceSet | None = None,
     reference: str | os.PathLike[str] | None = None,
     name: str = "samples",
-    library: Library | None = None,
+    library: ReferenceCache | None = None,
 ) -> Evaluation:
     """Figures of SMILES as drawn (an empty string is an invalid sample), nothing cleaned; one string is one molecule.
 
@@ -130,9 +129,9 @@ def evaluate(
     start = time.perf_counter()
     listed = [samples] if isinstance(samples, str) else list(samples)
     against = None if reference is None else os.fspath(reference)
-    sets = Sets(_as_set("training", training), _as_set("held-out", held_out), against)
+    sets = ComparisonSets(_as_set("training", training), _as_set("held-out", held_out), against)
     table = library.describe(listed, parts(metrics), name)
-    evaluation = Evaluation(name, Figures(), samples=listed, profile=table, training=sets.training)
+    evaluation = Evaluation(name, MetricValues(), samples=listed, profile=table, training=sets.training)
     _benchmark(evaluation, metrics, sets, library)
     evaluation.seconds["total"] = time.perf_counter() - start
     if evaluation.figures.values.get("validity") == 1:
@@ -145,9 +144,9 @@ def evaluate_run(
     n: int,
     split: Split,
     seed: int,
-    library: Library,
+    library: ReferenceCache,
     metrics: Sequence[Metric] = ("basic",),
-    training: MoleculeSet | None = None,
+    training: ReferenceSet | None = None,
     reference: str | None = None,
 ) -> Evaluation:
     """Likelihood of the held-out split, of training molecules and of samples, and figures of `n` fresh samples.
@@ -158,8 +157,8 @@ def evaluate_run(
     """
     run = generator.run
     assert run is not None
-    evaluation = Evaluation(str(run.path), Figures(), run=run)
-    sets = Sets(training, None, reference)
+    evaluation = Evaluation(str(run.path), MetricValues(), run=run)
+    sets = ComparisonSets(training, None, reference)
     if reason := run.lacks(split):
         evaluation.figures.missing("nll", reason)
         if reference is not None:
@@ -169,7 +168,7 @@ def evaluate_run(
         sets.held_out = run_set(run, split)
     _training_likelihood(generator, run, evaluation)
     _training_sets(run, sets, library.pool, evaluation)
-    tally = Tally()
+    tally = SamplingStats()
     samples = _draw(generator, n, seed, library.pool, tally)
     evaluation.samples, evaluation.training = [sample.smiles for sample in samples], sets.training
     evaluation.profile = library.describe(evaluation.samples, parts(metrics), "samples")
@@ -229,18 +228,18 @@ def evaluate_targets(
     return evaluations
 
 
-def open_library(pool: Workers, device: Device = "auto") -> Library:
+def open_library(pool: Workers, device: Device = "auto") -> ReferenceCache:
     """Reference sets with their cache in the data directory."""
-    return Library(pool, data_directory() / "cache", str(choose_device(device)))
+    return ReferenceCache(pool, data_directory() / "cache", str(choose_device(device)))
 
 
-def run_set(run: Run, split: str) -> MoleculeSet | None:
+def run_set(run: Run, split: str) -> ReferenceSet | None:
     """A split of a run as a reference set; None for one without molecules."""
     smiles = run.split(split)
-    return MoleculeSet.of(f"{run.path.name} {split}", smiles) if smiles else None
+    return ReferenceSet.of(f"{run.path.name} {split}", smiles) if smiles else None
 
 
-def _training_sets(run: Run, sets: Sets, pool: Workers, evaluation: Evaluation) -> None:
+def _training_sets(run: Run, sets: ComparisonSets, pool: Workers, evaluation: Evaluation) -> None:
     """Completes what a run's samples are compared with as training molecules, and says what that is."""
     lacks = run.lacks("train")
     if sets.training is not None:
@@ -248,7 +247,7 @@ def _training_sets(run: Run, sets: Sets, pool: Workers, evaluation: Evaluation) 
     elif not lacks:
         sets.training, against = run_set(run, "train"), "the molecules that the run was trained on"
         if run.origin == "moses" and has_moses():  # of which the run may have seen a part
-            sets.moses_training = MoleculeSet.moses("train")
+            sets.moses_training = ReferenceSet.moses("train")
             against += "; MOSES' own Novelty and its baselines, as in its code, against all of its training set"
     elif sets.reference is not None:
         sets.training = named_set(sets.reference, "train", pool)
@@ -276,7 +275,11 @@ def histogram(
 
 
 def _benchmark(
-    evaluation: Evaluation, metrics: Sequence[Metric], sets: Sets, library: Library, more: Profile | None = None
+    evaluation: Evaluation,
+    metrics: Sequence[Metric],
+    sets: ComparisonSets,
+    library: ReferenceCache,
+    more: MoleculeTable | None = None,
 ) -> None:
     assert evaluation.profile is not None
     evaluation.findings = run_benchmarks(evaluation.profile, metrics, sets, library, more)
@@ -285,28 +288,28 @@ def _benchmark(
     evaluation.notes += evaluation.findings.notes
 
 
-def _as_set(name: str, smiles: Sequence[str] | str | MoleculeSet | None) -> MoleculeSet | None:
-    if smiles is None or isinstance(smiles, MoleculeSet):
+def _as_set(name: str, smiles: Sequence[str] | str | ReferenceSet | None) -> ReferenceSet | None:
+    if smiles is None or isinstance(smiles, ReferenceSet):
         return smiles
-    return MoleculeSet.of(name, [smiles] if isinstance(smiles, str) else list(smiles))
+    return ReferenceSet.of(name, [smiles] if isinstance(smiles, str) else list(smiles))
 
 
 def _finite(values: Mapping[str, float | int | None]) -> dict[str, float | int | None]:
     return {name: value if value is None or math.isfinite(value) else None for name, value in values.items()}
 
 
-def _draw(generator: MoleculeGenerator, n: int, seed: int, pool: Workers, tally: Tally) -> list[Sample]:
+def _draw(generator: MoleculeGenerator, n: int, seed: int, pool: Workers, tally: SamplingStats) -> list[Sample]:
     samples: list[Sample] = []
     with tqdm(total=n, desc="sampling", unit="mol", delay=1, leave=False, disable=None) as bar:
-        for batch in generator.stream(n, Filters(), Keep(), pool, tally, seed=seed):
+        for batch in generator.stream(n, SamplingParams(), RejectionRules(), pool, tally, seed=seed):
             samples += batch
             bar.update(len(batch))
     return samples
 
 
 def _more_draws(
-    generator: MoleculeGenerator, drawn: Profile, wanted: int, seed: int, library: Library
-) -> Profile | None:
+    generator: MoleculeGenerator, drawn: MoleculeTable, wanted: int, seed: int, library: ReferenceCache
+) -> MoleculeTable | None:
     """Draws until there are `wanted` unique valid molecules, at most ten times as many in all, as GuacaMol does."""
     seen = set(drawn.strings("canonical"))
     more: list[str] = []
@@ -314,7 +317,9 @@ def _more_draws(
     if len(seen) >= wanted or most <= 0:
         return None
     # another stream of random numbers, so that the first n samples stay what they are without this benchmark
-    stream = generator.stream(most, Filters(), Keep(), library.pool, Tally(), seed=(seed + 2**63) % 2**64)
+    stream = generator.stream(
+        most, SamplingParams(), RejectionRules(), library.pool, SamplingStats(), seed=(seed + 2**63) % 2**64
+    )
     for batch in stream:
         more += [sample.smiles for sample in batch]
         seen |= {sample.canonical for sample in batch if sample.canonical is not None}

@@ -18,14 +18,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from molgen import __version__
+from molgen._version import __version__
 from molgen.chem.descriptors import PROPERTIES, properties
 from molgen.chem.smiles import RDKIT_VERSION, canonical, parse, quiet
 from molgen.evaluation.benchmarks import SHOWN
 from molgen.evaluation.charts import Line, Plot, aligned, anchor, drawing, fragment, percent, plot, scroll, text
 from molgen.evaluation.evaluate import Evaluation, histogram
 from molgen.evaluation.text_table import ROWS, Column, Row, cell, columns, sections
-from molgen.metrics.basic import Figures
+from molgen.metrics.basic import MetricValues
 from molgen.metrics.chem import largest_differences
 from molgen.metrics.moses import FEWEST_FOR_FCD, PUBLISHED
 from molgen.metrics.profile import LOST
@@ -192,7 +192,7 @@ def _headlines(subjects: Sequence[Subject]) -> str:
 
 def _headline(subject: Subject, row: Row) -> str:
     """A figure with its standard error, its floor or the reason why it is missing."""
-    figures, floor = subject.evaluation.figures, subject.evaluation.baselines.get("floor", Figures())
+    figures, floor = subject.evaluation.figures, subject.evaluation.baselines.get("floor", MetricValues())
     value, _, error = cell(Column("", figures, None), row).partition(" ± ")
     beside = f'<span class="error"> ± {error}</span>' if error else ""
     note = ""

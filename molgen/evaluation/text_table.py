@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from molgen.evaluation.evaluate import Evaluation
-from molgen.metrics.basic import Figures
+from molgen.metrics.basic import MetricValues
 from molgen.metrics.moses import FEWEST_FOR_FCD, PUBLISHED, PUBLISHED_N
 
 
@@ -114,7 +114,7 @@ class Column(NamedTuple):
     """A column of the table: samples, or what they are compared with."""
 
     title: str
-    figures: Figures
+    figures: MetricValues
     n: int | None
 
 
@@ -132,7 +132,7 @@ def columns(evaluations: Sequence[Evaluation]) -> list[Column]:
     if any(
         "FCD/Test" in e.figures.values and (e.figures.values.get("n_samples") or 0) >= PUBLISHED_N for e in evaluations
     ):
-        result += [Column(name, Figures(dict(values)), PUBLISHED_N) for name, values in PUBLISHED.items()]
+        result += [Column(name, MetricValues(dict(values)), PUBLISHED_N) for name, values in PUBLISHED.items()]
     return result
 
 

@@ -11,11 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from molgen.config import Precision
 from molgen.errors import MolgenError
 from molgen.model.decoder import Decoder
+from molgen.runtime.device import Precision, autocast, uses_bf16
 from molgen.tokenizer import BOS, EOS, PAD
-from molgen.training.optim import autocast, uses_bf16
 
 # Steps after which memories are made longer and finished rows left out, by one copy. More often, the copies cost more
 # than they save; looking which rows are done makes a GPU wait.
@@ -25,7 +24,7 @@ _ROUNDING = 1e-6  # of a sum of probabilities whose logits are float32
 _ROWS = 32  # for each number of rows that it meets, oneDNN makes a kernel and keeps it: a gigabyte if all differ
 
 
-class Filters(NamedTuple):
+class SamplingParams(NamedTuple):
     """What is done to the logits before the draw. The default draws from the model's own distribution."""
 
     temperature: float = 1.0
@@ -35,7 +34,7 @@ class Filters(NamedTuple):
     top_p: float | None = None
     """Only the smallest set of tokens that holds this probability (nucleus sampling, Holtzman et al. 2020); 1: all."""
 
-    def checked(self, vocabulary: int) -> "Filters":
+    def checked(self, vocabulary: int) -> "SamplingParams":
         """These filters. Raises MolgenError for a value out of range."""
         if not (self.temperature == 0 or _COLDEST <= self.temperature <= _HOTTEST):
             raise MolgenError(
@@ -72,7 +71,7 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     return torch.full_like(logits, -math.inf).scatter(-1, index, ordered.masked_fill(beyond, -math.inf))
 
 
-def draw(logits: Tensor, filters: Filters, generator: Generator) -> Tensor:
+def draw(logits: Tensor, filters: SamplingParams, generator: Generator) -> Tensor:
     """Logits (B, V) -> ids (B,), an exact draw without a cumulated sum.
 
     The Gumbel-max trick in the form of a race: of exponential times with rates p the shortest is token i with
@@ -96,8 +95,8 @@ def decode(
     model: Decoder,
     prompt: list[int],
     rows: int,
-    filters: Filters,
-    never: list[int],
+    filters: SamplingParams,
+    suppressed_ids: list[int],
     generator: Generator,
     precision: Precision = "fp32",
     stopped: Callable[[], bool] = lambda: False,
@@ -120,7 +119,7 @@ def decode(
     with autocast(precision, device):
         for position in range(len(prompt), model.context + 1):
             logits, state = model.step(new, state)
-            logits[:, never] = -math.inf
+            logits[:, suppressed_ids] = -math.inf
             drawn = draw(logits, filters, generator)
             ids[row, position] = drawn
             done |= drawn == EOS

@@ -15,20 +15,19 @@ import numpy.typing as npt
 import torch
 
 from molgen.chem.pool import Workers, workers
-from molgen.chem.properties import PROPERTIES, Screen
+from molgen.chem.properties import PROPERTIES, MoleculeFilter
 from molgen.chem.smiles import RDKIT_VERSION
-from molgen.config import Device
 from molgen.data.batches import Corpus
 from molgen.errors import MolgenError
-from molgen.generation.decode import Filters, decode
+from molgen.generation.decode import SamplingParams, decode
 from molgen.model.decoder import Decoder
 from molgen.model.likelihood import likelihood
 from molgen.runs import Run, find_run
-from molgen.runtime.distributed import ALONE, Team, check_memory
+from molgen.runtime.device import Device, check_memory, choose_device, split_on_oom
+from molgen.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from molgen.runtime.hashing import Seen, keys_of
-from molgen.runtime.threads import at_once, shared_threads
+from molgen.runtime.threads import shared_threads, worker_threads
 from molgen.tokenizer import SmilesTokenizer
-from molgen.training.optim import choose_device, in_memory
 
 if TYPE_CHECKING:
     from molgen.generation.notebook import MoleculeFrame
@@ -55,26 +54,26 @@ class Sample(NamedTuple):
     """Whether it hit the length limit."""
 
 
-class Keep(NamedTuple):
+class RejectionRules(NamedTuple):
     """Rejection: which draws count. All but `unique` give exactly the conditional distribution."""
 
     valid: bool = False
     unique: bool = False
     novel: bool = False
-    screen: Screen = Screen()
+    screen: MoleculeFilter = MoleculeFilter()
 
     @property
     def screens(self) -> bool:
         """Whether there is a filter on properties or patterns; only valid molecules pass one."""
-        return self.screen != Screen()
+        return self.screen != MoleculeFilter()
 
 
-FILTERS = ("valid", *Screen._fields, "novel", "unique")
+FILTERS = ("valid", *MoleculeFilter._fields, "novel", "unique")
 """In the order in which they are asked; a draw counts as rejected by the first that it fails."""
 
 
 @dataclass
-class Tally:
+class SamplingStats:
     """What came of the draws so far."""
 
     draws: int = 0
@@ -86,10 +85,12 @@ class Tally:
     rejected: Counter[str] = field(default_factory=Counter)
     """Draws by the one of FILTERS that rejected them."""
 
-    def gather(self, team: Team) -> None:
+    def gather(self, group: ProcessGroup) -> None:
         """Makes it the tally of all processes together."""
         rejected = [self.rejected[name] for name in FILTERS]
-        counts = team.sum(np.array([self.draws, self.kept, self.unfinished, self.gave_up, *rejected])).tolist()
+        counts = group.all_reduce_sum(
+            np.array([self.draws, self.kept, self.unfinished, self.gave_up, *rejected])
+        ).tolist()
         self.draws, self.kept, self.unfinished, gave_up = counts[:4]
         self.gave_up = bool(gave_up)
         self.rejected = Counter(dict(zip(FILTERS, counts[4:], strict=True)))
@@ -147,10 +148,12 @@ class MoleculeGenerator:
             if name not in PROPERTIES:
                 raise MolgenError(f"columns: no property {name!r}", f"properties: {', '.join(PROPERTIES)}")
         needed, unwanted = ((s,) if isinstance(s, str) else tuple(s) for s in (smarts, not_smarts))
-        screen = Screen(where, needed, unwanted, no_alerts)
-        filters, keep = Filters(temperature, top_k, top_p), Keep(valid, unique, novel, screen)
+        screen = MoleculeFilter(where, needed, unwanted, no_alerts)
+        filters, keep = SamplingParams(temperature, top_k, top_p), RejectionRules(valid, unique, novel, screen)
         with workers() as pool:
-            stream = self.stream(n, filters, keep, pool, Tally(), prompt=prompt, seed=seed, batch_size=batch_size)
+            stream = self.stream(
+                n, filters, keep, pool, SamplingStats(), prompt=prompt, seed=seed, batch_size=batch_size
+            )
             samples = [sample for batch in stream for sample in batch]
             told = pool.map("tabulate", [s.smiles for s in samples], columns=list(columns)) if columns else []
         frame = MoleculeFrame(
@@ -167,15 +170,15 @@ class MoleculeGenerator:
     def stream(
         self,
         n: int,
-        filters: Filters,
-        keep: Keep,
+        filters: SamplingParams,
+        keep: RejectionRules,
         pool: Workers,
-        tally: Tally,
+        tally: SamplingStats,
         *,
         prompt: str = "",
         seed: int = 0,
         batch_size: int | None = None,
-        team: Team = ALONE,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> Iterator[list[Sample]]:
         """The samples batch by batch, each with its canonical form; `tally` is kept up to date.
 
@@ -184,7 +187,7 @@ class MoleculeGenerator:
         if not 1 <= n <= _MOST:
             raise MolgenError(f"-n {n}: out of range", f"ask for 1 to {_MOST:,} molecules")
         asked = n
-        if keep.unique and team.size > 1:
+        if keep.unique and group.size > 1:
             raise MolgenError(
                 "--unique: one process does not know what the others draw",
                 "sample in one process, or into a .csv without --unique and keep one line of each canonical SMILES",
@@ -195,11 +198,11 @@ class MoleculeGenerator:
         largest = self._batch_size(batch_size)
         parts = batches_of(n, largest)
         batches: Iterable[tuple[int, int]]
-        if keep != Keep():
+        if keep != RejectionRules():
             rows = max(rows_before(1, n, parts), min(_FEWEST_TRIED, largest))
-            n, batches = team.part(n), ((number, rows) for number in count(team.rank, team.size))
+            n, batches = group.part(n), ((number, rows) for number in count(group.rank, group.size))
         else:
-            mine = team.run_of(range(parts))
+            mine = group.run_of(range(parts))
             # one after another: a list of all would grow with n
             batches = ((i, rows_before(i + 1, asked, parts) - rows_before(i, asked, parts)) for i in mine)
             n = rows_before(mine.stop, n, parts) - rows_before(mine.start, n, parts)
@@ -239,7 +242,7 @@ class MoleculeGenerator:
                 yield batch
 
     @staticmethod
-    def _parsed(texts: Sequence[str | None], keep: Keep, pool: Workers) -> Iterator[tuple[Sample, str]]:
+    def _parsed(texts: Sequence[str | None], keep: RejectionRules, pool: Workers) -> Iterator[tuple[Sample, str]]:
         """(sample, the filter of `keep.screen` that rejects it or an empty string) of each text."""
         smiles = [text or "" for text in texts]
         if keep.screens:
@@ -251,7 +254,7 @@ class MoleculeGenerator:
             yield Sample(text or "", canonical, text is None), screened_by
 
     def strings(
-        self, batches: Iterable[tuple[int, int]], filters: Filters, *, prompt: str = "", seed: int = 0
+        self, batches: Iterable[tuple[int, int]], filters: SamplingParams, *, prompt: str = "", seed: int = 0
     ) -> Generator[list[str | None]]:
         """What is drawn in each of some (number, rows) batches, as strings, in this order; None for an unfinished one.
 
@@ -263,23 +266,23 @@ class MoleculeGenerator:
         precision = self.run.config.training.precision if self.run else "auto"
         # The CPU's generator takes 32 bits: numbers in a row keep all batches of a run apart.
         first = int(np.random.SeedSequence(seed).generate_state(1)[0])
-        stopped, never = Event(), self.tokenizer.never_drawn
+        stopped, never = Event(), self.tokenizer.suppressed_ids
 
         def draw_batch(number: int, rows: int) -> list[str | None]:
             def drawn(*parts: int) -> list[str | None]:
                 random = torch.Generator(self.device).manual_seed((first + number) % 2**32)
-                pieces = (
+                chunks = (
                     decode(self.model, start, n, filters, never, random, precision, stopped.is_set) for n in parts
                 )
-                return [text for ids in pieces for text in self.tokenizer.decode(ids.cpu().numpy())]
+                return [text for ids in chunks for text in self.tokenizer.decode(ids.cpu().numpy())]
 
             if rows == 1:
                 return drawn(1)
-            halves = partial(drawn, rows - rows // 2, rows // 2)
-            self._halved, texts = in_memory(self._halved, partial(drawn, rows), halves)
+            half_batches = partial(drawn, rows - rows // 2, rows // 2)
+            self._halved, texts = split_on_oom(self._halved, partial(drawn, rows), half_batches)
             return texts
 
-        threads, waiting = at_once(self.device), iter(batches)
+        threads, waiting = worker_threads(self.device), iter(batches)
         ahead = list(islice(waiting, 2 * threads))  # so that no thread waits for who takes the results
         if len(ahead) == 1:
             yield draw_batch(*ahead[0])

@@ -1,5 +1,6 @@
 """Samples → the rows of a table: each one's validity, where it was seen before, and its properties."""
 
+import logging
 from base64 import b64decode
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +14,11 @@ from molgen.chem.properties import PROPERTIES
 from molgen.data.download import data_directory
 from molgen.errors import MolgenError
 from molgen.generation.generator import MoleculeGenerator, Sample
-from molgen.metrics.references import Library, MoleculeSet
+from molgen.metrics.references import ReferenceCache, ReferenceSet
 from molgen.metrics.similarity import neighbours
-from molgen.runtime.distributed import ALONE, Team, say
+from molgen.runtime.distributed import SINGLE_PROCESS, ProcessGroup
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = (
     *("smiles", "canonical", "valid", "error", "duplicate_of", "in_training"),
@@ -61,17 +64,17 @@ class SampleTable:
         generator: MoleculeGenerator,
         pool: Workers,
         molblocks: bool = False,
-        team: Team = ALONE,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self.columns = columns_of(asked)
-        if team.size > 1 and "duplicate_of" in self.columns:
+        if group.size > 1 and "duplicate_of" in self.columns:
             if asked is not None:
                 raise MolgenError(
                     "--columns: duplicate_of: one process does not know what the others draw",
                     "leave it out, or sample in one process",
                 )
             self.columns = tuple(name for name in self.columns if name != "duplicate_of")
-            say("several processes: the table has no column duplicate_of")
+            logger.info("several processes: the table has no column duplicate_of")
         self._generator, self._pool = generator, pool
         self._parts = [*(name for name in self.columns if name in PROPERTIES), *(["molblock"] if molblocks else [])]
         self._first: dict[str, int] = {}
@@ -86,7 +89,7 @@ class SampleTable:
             _ = self._training  # a run that carries none is refused before a file is made
         elif on_training:
             why = (run.elsewhere or run.lacks("train")) if run is not None else "no run, no training molecules"
-            say(f"the columns on training molecules are empty: {why}")
+            logger.info(f"the columns on training molecules are empty: {why}")
 
     def rows(self, batch: Sequence[Sample]) -> list[dict[str, str]]:
         """A row for each sample: its cells as text, empty where there is nothing to say; `molblock` if asked for."""
@@ -137,8 +140,8 @@ class SampleTable:
     def _references(self) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], list[str]]:
         """(fingerprints, their SMILES) of the training molecules."""
         training = sorted(self._training)
-        library = Library(self._pool, data_directory() / "cache")
-        known = library.known(MoleculeSet.of("training set", training), (), True)
+        library = ReferenceCache(self._pool, data_directory() / "cache")
+        known = library.known(ReferenceSet.of("training set", training), (), True)
         return known.fingerprints, [training[i] for i in known.rows.tolist()]
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 import secrets
 import shutil
 import sys
@@ -19,17 +20,21 @@ from typing import Any, TextIO, cast
 import numpy as np
 from tqdm import tqdm
 
-from molgen import __version__
+from molgen._version import __version__
 from molgen.chem.pool import Workers
 from molgen.chem.smiles import DRAWINGS, draw_grid
 from molgen.errors import MolgenError
-from molgen.generation.generator import BYTES_A_SAMPLE, FILTERS, MoleculeGenerator, Sample, Tally
+from molgen.generation.generator import BYTES_A_SAMPLE, FILTERS, MoleculeGenerator, Sample, SamplingStats
 from molgen.generation.sample_table import SampleTable
 from molgen.metrics.similarity import max_min
-from molgen.runtime.distributed import ALONE, Team, check_memory, duration, say, silent
+from molgen.runtime.device import check_memory
+from molgen.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from molgen.runtime.files import beside, created, opened, replacing, write_atomically
 from molgen.runtime.hashing import Keys, keys_of
+from molgen.runtime.log import duration, progress_disabled
 from molgen.runtime.signals import TerminatedError, signals_held
+
+logger = logging.getLogger(__name__)
 
 _DRAWN = 30
 _SECONDS_BEFORE_FORECAST = 10.0
@@ -71,11 +76,11 @@ class Written:
         self._compared += len(self.keys[-1])
         self.drawable += [sample.smiles for sample in valid[: _DRAWN - len(self.drawable)]]
 
-    def gathered(self, team: Team) -> "Written":
+    def gathered(self, group: ProcessGroup) -> "Written":
         """The same of all processes together."""
-        keys = team.gather(np.concatenate([np.empty(0, np.uint64), *self.keys]).view(np.int64)).view(np.uint64)
-        drawable = _gathered_text("".join(f"{smiles}\n" for smiles in self.drawable), team).split()
-        rows, valid = team.sum(np.array([self.rows, self.valid])).tolist()
+        keys = group.all_gather(np.concatenate([np.empty(0, np.uint64), *self.keys]).view(np.int64)).view(np.uint64)
+        drawable = _gathered_text("".join(f"{smiles}\n" for smiles in self.drawable), group).split()
+        rows, valid = group.all_reduce_sum(np.array([self.rows, self.valid])).tolist()
         return Written(rows, valid, [keys], drawable[:_DRAWN])
 
 
@@ -93,16 +98,16 @@ def check_targets(output: Path | None, grid: Path | None, table: bool) -> None:
 
 
 def pick_diverse(
-    stream: Iterator[list[Sample]], n: int, k: int, pool: Workers, team: Team = ALONE
+    stream: Iterator[list[Sample]], n: int, k: int, pool: Workers, group: ProcessGroup = SINGLE_PROCESS
 ) -> Iterator[list[Sample]]:
     """Holds all `n` samples, gives back `k` distinct valid ones, by MaxMin, in the order in which they are picked."""
-    if team.size > 1:
+    if group.size > 1:
         raise MolgenError("--diverse: one process does not know what the others draw", "sample in one process")
     if k < 1:
         raise MolgenError(f"--diverse {k}: out of range", "pick at least one molecule")
     check_memory(f"--diverse: {n:,} molecules", BYTES_A_SAMPLE * n)
     drawn: list[Sample] = []
-    with tqdm(total=n, desc="sampling", unit="mol", delay=1, leave=False, disable=silent()) as bar:
+    with tqdm(total=n, desc="sampling", unit="mol", delay=1, leave=False, disable=progress_disabled()) as bar:
         for batch in stream:
             drawn += batch
             bar.update(len(batch))
@@ -111,7 +116,7 @@ def pick_diverse(
     known = [(sample, answer["fingerprint"]) for sample, answer in zip(distinct, told, strict=True) if answer]
     packed = np.frombuffer(b"".join(b64decode(bits) for _, bits in known), np.uint8).reshape(-1, _BYTES)
     picks, closest = max_min(packed, k)
-    say(
+    logger.info(
         f"--diverse: {len(picks):,} of {len(known):,} distinct valid molecules, of {len(drawn):,} kept; "
         f"the two most similar picks have a Tanimoto similarity of {closest:.2f}"
     )
@@ -121,10 +126,10 @@ def pick_diverse(
 def write_samples(
     stream: Iterator[list[Sample]],
     n: int,
-    tally: Tally,
+    tally: SamplingStats,
     output: Path | None,
     grid: Path | None,
-    team: Team = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
     table: SampleTable | None = None,
 ) -> Written:
     """Writes batch by batch, whole rows only, and sums up what it wrote; the first valid ones become a picture.
@@ -138,15 +143,15 @@ def write_samples(
     first = next(stream, [])  # an option that the generator refuses is said before a file is made
     written, began, forecast = Written(), time.monotonic(), False
     as_records = output is not None and output.suffix == ".sdf"
-    heading = ",".join(table.columns) + "\n" if table is not None and not as_records and team.leads else ""
+    heading = ",".join(table.columns) + "\n" if table is not None and not as_records and group.is_main else ""
     text = _text(first, table, as_records)
-    _check_room(output, n, len(first), len(text), team)
+    _check_room(output, n, len(first), len(text), group)
     stopped: BaseException | None = None
     with ExitStack() as stack:
-        parts = [] if output is None or team.size == 1 else _parts(output, team)
-        file = stack.enter_context(_destination(output, parts, team))
+        parts = [] if output is None or group.size == 1 else _parts(output, group)
+        file = stack.enter_context(_destination(output, parts, group))
         bar = stack.enter_context(
-            tqdm(total=team.part(n), desc="sampling", unit="mol", delay=1, leave=False, disable=silent())
+            tqdm(total=group.part(n), desc="sampling", unit="mol", delay=1, leave=False, disable=progress_disabled())
         )
         file.write(heading)
         try:
@@ -160,28 +165,28 @@ def write_samples(
                 seconds = time.monotonic() - began
                 if written.rows > len(first) and not forecast and seconds > _SECONDS_BEFORE_FORECAST:
                     forecast, rate = True, (written.rows - len(first)) / seconds
-                    say(f"about {duration(team.part(n) / rate)} for {n:,} molecules at this speed")
+                    logger.info(f"about {duration(group.part(n) / rate)} for {n:,} molecules at this speed")
         except (KeyboardInterrupt, TerminatedError) as signalled:
             if output is None:
                 raise
             stopped = signalled  # what is there becomes the file
     if stopped is not None:
-        place = output if team.size == 1 else f"{parts[team.rank]} and its like"
-        say(f"stopped; {written.rows:,} of {n:,} molecules are in {place}")
+        place = output if group.size == 1 else f"{parts[group.rank]} and its like"
+        logger.info(f"stopped; {written.rows:,} of {n:,} molecules are in {place}")
         raise stopped
-    if team.size > 1:
-        written = written.gathered(team)
-        tally.gather(team)
-        _put_together(output, parts, file, team)
-    if grid is not None and team.leads:
+    if group.size > 1:
+        written = written.gathered(group)
+        tally.gather(group)
+        _put_together(output, parts, file, group)
+    if grid is not None and group.is_main:
         drawn = draw_grid(written.drawable, grid)
-        say(f"{drawn} molecules drawn into {grid}")
-    if as_records and team.leads and written.valid < written.rows:
-        say(f"{written.rows - written.valid:,} invalid ones have no record in {output}")
+        logger.info(f"{drawn} molecules drawn into {grid}")
+    if as_records and group.is_main and written.valid < written.rows:
+        logger.info(f"{written.rows - written.valid:,} invalid ones have no record in {output}")
     return written
 
 
-def check_complete(tally: Tally, n: int) -> None:
+def check_complete(tally: SamplingStats, n: int) -> None:
     """Raises RuntimeError where rejection gave up; what was kept has been written by then."""
     if tally.gave_up:
         raise RuntimeError(
@@ -189,7 +194,7 @@ def check_complete(tally: Tally, n: int) -> None:
         )
 
 
-def summary(written: Written, tally: Tally, generator: MoleculeGenerator, pool: Workers) -> str:
+def summary(written: Written, tally: SamplingStats, generator: MoleculeGenerator, pool: Workers) -> str:
     """One line about samples just written: draws, what each filter cost, validity, uniqueness, novelty."""
     compared = sum(map(len, written.keys))
     distinct = np.unique(np.concatenate(written.keys))
@@ -210,7 +215,7 @@ def summary(written: Written, tally: Tally, generator: MoleculeGenerator, pool: 
     return f"{written.rows:,} molecules{draws}: {shown}{few}{unfinished}{_rejections(tally)}{without}"
 
 
-def _rejections(tally: Tally) -> str:
+def _rejections(tally: SamplingStats) -> str:
     counted = [f"{tally.rejected[name]:,} {_REJECTED[name]}" for name in FILTERS if tally.rejected[name]]
     return f"; rejected: {', '.join(counted)}" if counted else ""
 
@@ -225,7 +230,7 @@ def write_meta(
     command: str,
     settings: Mapping[str, Any],
     written: Written,
-    tally: Tally,
+    tally: SamplingStats,
     generator: MoleculeGenerator,
 ) -> None:
     """What it takes to draw a table again, and what each filter cost: `x.meta.json` beside `x.csv` or `x.sdf`."""
@@ -265,7 +270,7 @@ def _text(batch: list[Sample], table: SampleTable | None, as_records: bool) -> s
     return text.getvalue()
 
 
-def _check_room(output: Path | None, n: int, rows: int, size: int, team: Team) -> None:
+def _check_room(output: Path | None, n: int, rows: int, size: int, group: ProcessGroup) -> None:
     """Says how large much output gets, and raises MolgenError where the disk cannot take it; `rows` have this size."""
     need = n * size // rows if rows else 0
     if output is not None and need > (free := shutil.disk_usage(output.parent).free):
@@ -273,10 +278,10 @@ def _check_room(output: Path | None, n: int, rows: int, size: int, team: Team) -
             f"{output}: {n:,} molecules take about {_size(need)}, {_size(free)} are free",
             "ask for fewer with -n, or write to another disk",
         )
-    if output is None and team.size > 1:
+    if output is None and group.size > 1:
         check_memory(f"{n:,} molecules of several processes on stdout", 2 * need)
     if need > _WORTH_SAYING:
-        say(f"{n:,} molecules: about {_size(need)} in all")
+        logger.info(f"{n:,} molecules: about {_size(need)} in all")
 
 
 def _size(length: int) -> str:
@@ -285,40 +290,40 @@ def _size(length: int) -> str:
     return f"{length / unit:,.1f} {name}"
 
 
-def _parts(output: Path, team: Team) -> list[Path]:
+def _parts(output: Path, group: ProcessGroup) -> list[Path]:
     """New names beside a file, one for each process, which all of them know."""
-    token = team.meet(secrets.token_hex(4))
-    return [beside(output, f"{token}.{rank}.part") for rank in range(team.size)]
+    token = group.broadcast_str(secrets.token_hex(4))
+    return [beside(output, f"{token}.{rank}.part") for rank in range(group.size)]
 
 
 @contextmanager
-def _destination(output: Path | None, parts: Sequence[Path], team: Team) -> Iterator[TextIO]:
+def _destination(output: Path | None, parts: Sequence[Path], group: ProcessGroup) -> Iterator[TextIO]:
     """Where this process writes: stdout, the file, or in a team its part of it, which after a fault is removed."""
     if output is None:
-        yield sys.stdout if team.size == 1 else io.StringIO()
+        yield sys.stdout if group.size == 1 else io.StringIO()
         return
     with ExitStack() as stack:
-        binary = stack.enter_context(replacing(output) if team.size == 1 else created(parts[team.rank]))
+        binary = stack.enter_context(replacing(output) if group.size == 1 else created(parts[group.rank]))
         text = io.TextIOWrapper(binary, encoding="utf-8", newline="")
         try:
             yield text
             text.flush()
         except BaseException:
             if parts:
-                parts[team.rank].unlink(missing_ok=True)
+                parts[group.rank].unlink(missing_ok=True)
             raise
         finally:
             with suppress(OSError):
                 text.detach()
 
 
-def _put_together(output: Path | None, parts: Sequence[Path], file: TextIO, team: Team) -> None:
+def _put_together(output: Path | None, parts: Sequence[Path], file: TextIO, group: ProcessGroup) -> None:
     """What all processes have written, in their order."""
     if output is None:
-        text = _gathered_text(cast(io.StringIO, file).getvalue(), team)
-        if team.leads:
+        text = _gathered_text(cast(io.StringIO, file).getvalue(), group)
+        if group.is_main:
             sys.stdout.write(text)
-    elif team.leads:
+    elif group.is_main:
         with replacing(output) as whole:
             for part in parts:
                 with opened(part) as source:
@@ -327,5 +332,5 @@ def _put_together(output: Path | None, parts: Sequence[Path], file: TextIO, team
             part.unlink()
 
 
-def _gathered_text(text: str, team: Team) -> str:
-    return team.gather(np.frombuffer(text.encode(), np.uint8)).tobytes().decode()
+def _gathered_text(text: str, group: ProcessGroup) -> str:
+    return group.all_gather(np.frombuffer(text.encode(), np.uint8)).tobytes().decode()

@@ -3,15 +3,15 @@
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
-from molgen.metrics.known import Known
-from molgen.metrics.profile import Profile
+from molgen.metrics.known import TrainingIndex
+from molgen.metrics.profile import MoleculeTable
 
 COARSER = ("parent", "tautomer")
 """What is equal for molecules that a chemist may call the same: the neutral, stereo-free parent, its tautomer hash."""
 
 
 @dataclass
-class Figures:
+class MetricValues:
     """Figures by name. One that cannot be computed is None, with its reason."""
 
     values: dict[str, float | int | None] = field(default_factory=dict)
@@ -22,13 +22,13 @@ class Figures:
         self.values[name] = None
         self.reasons[name] = reason
 
-    def add(self, other: "Figures") -> None:
+    def add(self, other: "MetricValues") -> None:
         """Takes over another set's figures and reasons."""
         self.values |= other.values
         self.reasons |= other.reasons
 
 
-def basic_figures(canonical: Sequence[str | None], training: Set[str] | Known | None) -> Figures:
+def basic_figures(canonical: Sequence[str | None], training: Set[str] | TrainingIndex | None) -> MetricValues:
     """n_samples, n_valid, validity, uniqueness and novelty of all samples drawn.
 
     `canonical` holds each sample's canonical SMILES, None for an invalid, empty or unfinished one. Validity is over
@@ -37,7 +37,7 @@ def basic_figures(canonical: Sequence[str | None], training: Set[str] | Known | 
     """
     valid = [smiles for smiles in canonical if smiles is not None]
     distinct = set(valid)
-    figures = Figures({"n_samples": len(canonical), "n_valid": len(valid)})
+    figures = MetricValues({"n_samples": len(canonical), "n_valid": len(valid)})
     if canonical:
         figures.values["validity"] = len(valid) / len(canonical)
     else:
@@ -51,18 +51,18 @@ def basic_figures(canonical: Sequence[str | None], training: Set[str] | Known | 
     elif not valid:
         figures.missing("novelty", "no valid samples")
     else:
-        new = training.missing("canonical", distinct) if isinstance(training, Known) else distinct - training
+        new = training.missing("canonical", distinct) if isinstance(training, TrainingIndex) else distinct - training
         figures.values["novelty"] = len(new) / len(distinct)
     return figures
 
 
-def coarser_figures(samples: Profile, training: Known | None, reason: str = "") -> Figures:
+def coarser_figures(samples: MoleculeTable, training: TrainingIndex | None, reason: str = "") -> MetricValues:
     """uniqueness and novelty as by `basic_figures`, of parents and of tautomers in place of molecules.
 
     A stereo mark added to a known molecule, or its other tautomer, is neither unique nor new here. `training` has the
     COARSER columns; without it novelty is null, for the reason given.
     """
-    figures = Figures()
+    figures = MetricValues()
     for column in COARSER:
         distinct = set(samples.strings(column))
         if not distinct:

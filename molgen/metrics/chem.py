@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from molgen.chem.descriptors import PROPERTIES
-from molgen.metrics.basic import Figures
-from molgen.metrics.known import Known
-from molgen.metrics.profile import Profile
+from molgen.metrics.basic import MetricValues
+from molgen.metrics.known import TrainingIndex
+from molgen.metrics.profile import MoleculeTable
 from molgen.metrics.similarity import circles
 
 PARTS = (
@@ -30,7 +30,7 @@ CIRCLES_DISTANCE = 0.75
 class Chemistry(NamedTuple):
     """Figures, and what a page shows beside them."""
 
-    figures: Figures
+    figures: MetricValues
     shares: dict[str, dict[str, float]]
     """Share of the molecules that have an alert or a functional group, by name."""
     new_rings: Counter[str]
@@ -38,17 +38,17 @@ class Chemistry(NamedTuple):
 
 
 def chem_figures(
-    molecules: Profile,
-    known: Known | None,
+    molecules: MoleculeTable,
+    known: TrainingIndex | None,
     nearest: npt.NDArray[np.floating[Any]] | None,
-    held_out: Known | Set[str] | None,
+    held_out: TrainingIndex | Set[str] | None,
 ) -> Chemistry:
     """`chem/…` figures of molecules with PARTS.
 
     `known` is the training set, `nearest` each molecule's Tanimoto similarity to its nearest training neighbour,
     `held_out` the molecules to be rediscovered, by their canonical SMILES; None where there is no such set.
     """
-    figures = Figures()
+    figures = MetricValues()
     n = len(molecules)
     if not n:
         figures.missing("chem/radicals", "no valid samples")
@@ -81,7 +81,7 @@ def chem_figures(
         figures.missing("chem/rediscovered", "no held-out molecules")
     else:
         distinct = set(molecules.strings("canonical"))
-        if isinstance(held_out, Known):
+        if isinstance(held_out, TrainingIndex):
             new, wanted = held_out.missing("canonical", distinct), len(held_out.keys["canonical"])
         else:
             new, wanted = distinct - held_out, len(held_out)
@@ -94,10 +94,10 @@ def chem_figures(
 
 
 def _against_training(
-    figures: Figures,
-    molecules: Profile,
+    figures: MetricValues,
+    molecules: MoleculeTable,
     scaffolds: Set[str],
-    known: Known | None,
+    known: TrainingIndex | None,
     nearest: npt.NDArray[np.floating[Any]] | None,
 ) -> Counter[str]:
     names = ("new_ring_systems", "scaffold_novelty", "parent_novelty", "nearest", "nearest_0.8", "nearest_1")

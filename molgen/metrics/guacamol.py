@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from molgen.chem.descriptors import GUACAMOL_DESCRIPTORS
-from molgen.metrics.basic import Figures
+from molgen.metrics.basic import MetricValues
 from molgen.metrics.chemnet import Gaussian, frechet_distance, gaussian
-from molgen.metrics.known import Known
-from molgen.metrics.profile import Profile
+from molgen.metrics.known import TrainingIndex
+from molgen.metrics.profile import MoleculeTable
 from molgen.metrics.similarity import within
 
 PARTS = ("canonical", "flat", "fingerprint_4096", "guacamol")
@@ -32,15 +32,15 @@ class Baseline(NamedTuple):
     gaussian: Gaussian
 
 
-def baseline(training: Profile) -> Baseline:
+def baseline(training: MoleculeTable) -> Baseline:
     """Of 10,000 random training molecules with PARTS and `activations`."""
     distinct = training.take(_first_of_each(training.strings("flat")))
     return Baseline(_descriptors(distinct), gaussian(training.numbers("activations")))
 
 
-def guacamol_figures(samples: Profile, training: Baseline | None, known: Known | None) -> Figures:
+def guacamol_figures(samples: MoleculeTable, training: Baseline | None, known: TrainingIndex | None) -> MetricValues:
     """`guacamol/…` figures of samples with PARTS and `activations`; `known` is the whole training set."""
-    figures = Figures()
+    figures = MetricValues()
     valid = samples.take(np.arange(min(len(samples), SIZE)))
     unique = samples.take(_first_of_each(samples.strings("canonical"))[:SIZE])
     flat = samples.strings("flat")
@@ -93,8 +93,8 @@ def discrete_divergence(reference: Array, samples: Array) -> float:
     return float(entropy(p + 1e-10, q + 1e-10))
 
 
-def _divergences(reference: dict[str, Array], samples: dict[str, Array]) -> Figures:
-    figures = Figures()
+def _divergences(reference: dict[str, Array], samples: dict[str, Array]) -> MetricValues:
+    figures = MetricValues()
     scores = []
     for name in (*GUACAMOL_DESCRIPTORS, "internal_similarity"):
         discrete = name in GUACAMOL_DESCRIPTORS and name not in _CONTINUOUS
@@ -108,7 +108,7 @@ def _divergences(reference: dict[str, Array], samples: dict[str, Array]) -> Figu
     return figures
 
 
-def _descriptors(distinct: Profile) -> dict[str, Array]:
+def _descriptors(distinct: MoleculeTable) -> dict[str, Array]:
     columns: npt.NDArray[Any] = distinct.numbers("guacamol")
     similarity = within(distinct.numbers("fingerprint_4096"), "internal similarity").nearest_other
     return {name: columns[:, i] for i, name in enumerate(GUACAMOL_DESCRIPTORS)} | {"internal_similarity": similarity}

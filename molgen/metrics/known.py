@@ -17,7 +17,7 @@ STRINGS = ("canonical", "flat", "parent", "tautomer", "scaffold", "ring_systems"
 
 
 @dataclass(frozen=True)
-class Known:
+class TrainingIndex:
     """Which strings a set has. `shipped` are its SMILES as they stand in the file, the others as in `description`."""
 
     keys: dict[str, Keys]
@@ -48,7 +48,7 @@ class Known:
         return arrays | {"n": np.array(self.n), "parsed": np.array(self.parsed)}
 
     @classmethod
-    def from_arrays(cls, arrays: Arrays) -> "Known":
+    def from_arrays(cls, arrays: Arrays) -> "TrainingIndex":
         """What `to_arrays` gave. Raises ValueError or KeyError for anything else."""
         keys = {name.removeprefix("keys."): array for name, array in arrays.items() if name.startswith("keys.")}
         fingerprints, rows, n, parsed = arrays["fingerprints"], arrays["rows"], arrays["n"], arrays["parsed"]
@@ -63,7 +63,9 @@ class Known:
         return cls(keys, fingerprints, rows, int(n), int(parsed))
 
 
-def known(smiles: list[str], strings: Iterable[str], with_fingerprints: bool, pool: Workers, description: str) -> Known:
+def known(
+    smiles: list[str], strings: Iterable[str], with_fingerprints: bool, pool: Workers, description: str
+) -> TrainingIndex:
     """Describes a training set; `strings` are some of STRINGS."""
     columns = tuple(strings)
     parts = [*columns, *(("fingerprint",) if with_fingerprints else ())]
@@ -86,7 +88,7 @@ def known(smiles: list[str], strings: Iterable[str], with_fingerprints: bool, po
     keys = {name: np.unique(np.concatenate([none, *arrays])) for name, arrays in found.items()}
     keys["shipped"] = np.unique(keys_of(smiles))
     fingerprints = np.frombuffer(b"".join(packed), np.uint8).reshape(-1, _BYTES)
-    return Known(keys, fingerprints, np.array(rows, np.int64), len(smiles), parsed)
+    return TrainingIndex(keys, fingerprints, np.array(rows, np.int64), len(smiles), parsed)
 
 
 def _words(name: str, value: Any) -> list[str]:

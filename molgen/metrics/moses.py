@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from molgen.chem.descriptors import PROPERTIES
-from molgen.metrics.basic import Figures
+from molgen.metrics.basic import MetricValues
 from molgen.metrics.chemnet import Gaussian, frechet_distance, gaussian
-from molgen.metrics.known import Known
-from molgen.metrics.profile import Profile
+from molgen.metrics.known import TrainingIndex
+from molgen.metrics.profile import MoleculeTable
 from molgen.metrics.similarity import within
 
 PARTS = ("canonical", "fingerprint", "fragments", "scaffold", "properties", "filters")
@@ -84,7 +84,7 @@ class Statistics(NamedTuple):
     """Names its content."""
 
 
-def statistics(reference: Profile, digest: str) -> Statistics:
+def statistics(reference: MoleculeTable, digest: str) -> Statistics:
     """Of a profile with PARTS and ChemNet's `activations`."""
     return Statistics(
         gaussian(reference.numbers("activations")),
@@ -96,19 +96,21 @@ def statistics(reference: Profile, digest: str) -> Statistics:
     )
 
 
-def scaffold_counts(profile: Profile) -> Counter[str]:
+def scaffold_counts(profile: MoleculeTable) -> Counter[str]:
     """Bemis–Murcko scaffolds of at least two rings."""
     rings = profile.numbers("scaffold_rings").tolist()
     return Counter(s for s, n in zip(profile.strings("scaffold"), rings, strict=True) if s and n >= 2)
 
 
-def moses_figures(samples: Profile, references: Mapping[str, Statistics], training: Known | None) -> Figures:
+def moses_figures(
+    samples: MoleculeTable, references: Mapping[str, Statistics], training: TrainingIndex | None
+) -> MetricValues:
     """All of MOSES' figures, of samples with PARTS, `activations` and a column `nearest/NAME` for each reference.
 
     `references` holds the statistics of Test and, where there is one, TestSF; `nearest/Test` is the Tanimoto
     similarity of each sample to its nearest molecule of Test.
     """
-    figures = Figures()
+    figures = MetricValues()
     n, valid = samples.n_samples, len(samples)
     _ratio(figures, "valid", valid, n, "no samples")
     canonical = samples.strings("canonical")
@@ -165,14 +167,16 @@ def wasserstein_distance(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64])
     return float(np.abs(np.cumsum(steps)[:-1]) @ np.diff(both[order]))
 
 
-def _ratio(figures: Figures, name: str, part: int, whole: int, reason: str) -> None:
+def _ratio(figures: MetricValues, name: str, part: int, whole: int, reason: str) -> None:
     if whole:
         figures.values[name] = part / whole
     else:
         figures.missing(name, reason)
 
 
-def _cosine(figures: Figures, name: str, reference: Mapping[str, int], own: Mapping[str, int], reason: str) -> None:
+def _cosine(
+    figures: MetricValues, name: str, reference: Mapping[str, int], own: Mapping[str, int], reason: str
+) -> None:
     """Cosine similarity of two counts."""
     norms = _norm(reference) * _norm(own)
     if norms:

@@ -30,7 +30,7 @@ Column = list[str] | npt.NDArray[Any]
 
 
 @dataclass
-class Profile:
+class MoleculeTable:
     """A row a valid molecule, in the order of the samples.
 
     Columns bear the names of `description.PARTS`: strings as a list (several in one cell are joined by a space),
@@ -70,15 +70,15 @@ class Profile:
             result[row] = smiles
         return result
 
-    def take(self, rows: npt.NDArray[np.int64]) -> "Profile":
+    def take(self, rows: npt.NDArray[np.int64]) -> "MoleculeTable":
         """Some molecules, with repetitions where a row is named twice, as if just these had been sampled."""
         columns: dict[str, Column] = {
             name: [column[i] for i in rows.tolist()] if isinstance(column, list) else column[rows]
             for name, column in self.columns.items()
         }
-        return Profile(columns, np.arange(len(rows)), len(rows))
+        return MoleculeTable(columns, np.arange(len(rows)), len(rows))
 
-    def joined(self, other: "Profile") -> "Profile":
+    def joined(self, other: "MoleculeTable") -> "MoleculeTable":
         """These samples and then the others; only columns that both have."""
         columns: dict[str, Column] = {}
         for name in self.columns.keys() & other.columns.keys():
@@ -89,7 +89,7 @@ class Profile:
                 columns[name] = np.concatenate([ours, np.asarray(theirs)])
         moved = {self.n_samples + row: cause for row, cause in other.failures.items()}
         rows = np.concatenate([self.rows, other.rows + self.n_samples])
-        return Profile(columns, rows, self.n_samples + other.n_samples, self.failures | moved)
+        return MoleculeTable(columns, rows, self.n_samples + other.n_samples, self.failures | moved)
 
     def to_arrays(self) -> Arrays:
         """For the cache."""
@@ -108,7 +108,7 @@ class Profile:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Arrays) -> "Profile":
+    def from_arrays(cls, arrays: Arrays) -> "MoleculeTable":
         """What `to_arrays` gave. Raises ValueError or KeyError for anything else."""
         rows, n_samples, failed = arrays["rows"], arrays["n_samples"], arrays["failed"]
         expect(n_samples, np.int64, ())
@@ -131,7 +131,7 @@ class Profile:
 
 def profile(
     smiles: Sequence[str], parts: Sequence[str], pool: Workers, description: str = "", alert_folder: str = ""
-) -> Profile:
+) -> MoleculeTable:
     """Describes samples in the worker processes; one on which RDKit hangs or dies is a failure like another."""
     raw: dict[str, list[Any]] = {part: [] for part in parts}
     rows: list[int] = []
@@ -157,7 +157,7 @@ def profile(
             columns[part] = np.array(cells, np.float64).reshape(-1, _NUMBERS[part])
         else:
             columns[part] = cells
-    return Profile(columns, np.array(rows, np.int64), position, failures)
+    return MoleculeTable(columns, np.array(rows, np.int64), position, failures)
 
 
 def _cell(part: str, value: Any) -> Any:

@@ -19,8 +19,8 @@ from molgen.data.dataset import build_dataset, read_source, reference_smiles
 from molgen.data.download import MOSES_FILES, fetch, has_moses, moses_file
 from molgen.errors import MolgenError
 from molgen.metrics import chemnet, guacamol, moses, moses_statistics
-from molgen.metrics.known import Known, known
-from molgen.metrics.profile import Profile, profile
+from molgen.metrics.known import TrainingIndex, known
+from molgen.metrics.profile import MoleculeTable, profile
 from molgen.metrics.similarity import nearest
 from molgen.runtime import cache
 from molgen.tokenizer import deepchem_pattern
@@ -34,19 +34,19 @@ _VERSION = "1"
 _SEED = {"random": 0, "add-carbon": 1, "baseline": 42}
 
 
-class MoleculeSet:
+class ReferenceSet:
     """SMILES with a name and a digest of their content; they are read only when something of them is not cached."""
 
     def __init__(self, name: str, digest: str, load: Callable[[], Sequence[str]]) -> None:
         self.name, self.digest, self._load = name, digest, load
 
     @classmethod
-    def of(cls, name: str, smiles: Sequence[str]) -> "MoleculeSet":
+    def of(cls, name: str, smiles: Sequence[str]) -> "ReferenceSet":
         """Of a list."""
         return cls(name, cache.fingerprint(smiles), lambda: smiles)
 
     @classmethod
-    def moses(cls, split: str) -> "MoleculeSet":
+    def moses(cls, split: str) -> "ReferenceSet":
         """A split of MOSES as its authors publish it. Raises MolgenError where it is not here and cannot be fetched."""
         fetch("moses")
         return cls(f"moses {split}", MOSES_FILES[f"{split}.csv.gz"], lambda: reference_smiles("moses", split))
@@ -57,7 +57,7 @@ class MoleculeSet:
         return self._load()
 
 
-class Library:
+class ReferenceCache:
     """Profiles and statistics of reference sets, from the cache or computed with the workers and put there."""
 
     def __init__(self, pool: Workers, folder: Path, device: str = "cpu") -> None:
@@ -82,7 +82,7 @@ class Library:
         """Parts of a profile that can be had here: `filters` needs MOSES' alert lists."""
         return [part for part in dict.fromkeys(wanted) if part != "filters" or self.alert_folder]
 
-    def describe(self, smiles: Sequence[str], wanted: Iterable[str], label: str) -> Profile:
+    def describe(self, smiles: Sequence[str], wanted: Iterable[str], label: str) -> MoleculeTable:
         """The profile of samples, not cached; `activations` is a part like the others."""
         wanted = list(wanted)
         parts = self.parts(part for part in wanted if part != "activations")
@@ -94,7 +94,7 @@ class Library:
                 table.columns["activations"] = chemnet.activations(canonical, f"ChemNet of {label}", self.device)
         return table
 
-    def part_of(self, molecules: MoleculeSet, n: int, kind: Kind, wanted: Iterable[str]) -> Profile:
+    def part_of(self, molecules: ReferenceSet, n: int, kind: Kind, wanted: Iterable[str]) -> MoleculeTable:
         """The first `n` of a random part of a set (all of a smaller set), or of its molecules with a carbon more."""
         size = next((s for s in _SIZES if s >= n), n)
         parts = self.parts(part for part in wanted if part != "activations")
@@ -102,8 +102,13 @@ class Library:
         return table.take(np.arange(min(n, len(table))))
 
     def with_nearest(
-        self, molecules: MoleculeSet, n: int, kind: Kind, wanted: Sequence[str], references: dict[str, moses.Statistics]
-    ) -> Profile:
+        self,
+        molecules: ReferenceSet,
+        n: int,
+        kind: Kind,
+        wanted: Sequence[str],
+        references: dict[str, moses.Statistics],
+    ) -> MoleculeTable:
         """As `part_of`, with the columns that `moses_figures` needs besides: similarity to each reference."""
         size = next((s for s in _SIZES if s >= n), n)
         table = self._profile(molecules, size, kind, self.parts(wanted))
@@ -111,7 +116,7 @@ class Library:
             key = [molecules.digest, str(size), kind, reference.digest, *self._versions]
             n_rows = len(table)
 
-            def build(reference: moses.Statistics = reference, table: Profile = table) -> cache.Arrays:
+            def build(reference: moses.Statistics = reference, table: MoleculeTable = table) -> cache.Arrays:
                 return {"nearest": nearest(table.numbers("fingerprint"), reference.fingerprints, "neighbours")}
 
             def read(arrays: cache.Arrays, n_rows: int = n_rows) -> npt.NDArray[np.float32]:
@@ -121,7 +126,7 @@ class Library:
             table.columns[f"nearest/{name}"] = self._cached("nearest", key, build, read)
         return table.take(np.arange(min(n, len(table))))
 
-    def statistics(self, molecules: MoleculeSet) -> moses.Statistics:
+    def statistics(self, molecules: ReferenceSet) -> moses.Statistics:
         """A reference set as MOSES' figures need it, computed here of its molecules that parse.
 
         Raises MolgenError where none does.
@@ -155,7 +160,7 @@ class Library:
             sets[name] = self._cached("shipped", [_VERSION, digest], build, read)
         return sets
 
-    def known(self, molecules: MoleculeSet, strings: Sequence[str], with_fingerprints: bool) -> Known:
+    def known(self, molecules: ReferenceSet, strings: Sequence[str], with_fingerprints: bool) -> TrainingIndex:
         """A set as novelty needs it, of its molecules that parse. Raises MolgenError where none does."""
         key = [molecules.digest, *strings, str(with_fingerprints), "parsed", *self._versions]
 
@@ -165,15 +170,15 @@ class Library:
             _check_parsed(molecules, found.parsed)
             return found.to_arrays()
 
-        def read(arrays: cache.Arrays) -> Known:
-            found = Known.from_arrays(arrays)
+        def read(arrays: cache.Arrays) -> TrainingIndex:
+            found = TrainingIndex.from_arrays(arrays)
             if found.keys.keys() != {*strings, "shipped"}:
                 raise ValueError("other columns")
             return found
 
         return self._cached("known", key, build, read)
 
-    def guacamol_baseline(self, training: MoleculeSet) -> guacamol.Baseline:
+    def guacamol_baseline(self, training: ReferenceSet) -> guacamol.Baseline:
         """10,000 random training molecules as GuacaMol's KL and FCD need them."""
         return guacamol.baseline(self.part_of(training, guacamol.SIZE, "baseline", [*guacamol.PARTS, "activations"]))
 
@@ -181,7 +186,7 @@ class Library:
     def _versions(self) -> tuple[str, ...]:
         return _VERSION, RDKIT_VERSION, descriptors.VERSION, MOLECULES_VERSION, chemnet.versions()
 
-    def _profile(self, molecules: MoleculeSet, size: int, kind: Kind, parts: Sequence[str]) -> Profile:
+    def _profile(self, molecules: ReferenceSet, size: int, kind: Kind, parts: Sequence[str]) -> MoleculeTable:
         """`size` molecules of a set that parse, in a random order, or all that do."""
 
         def build() -> cache.Arrays:
@@ -196,8 +201,8 @@ class Library:
                 table = table.joined(self.describe(others, parts, label))
             return table.to_arrays()
 
-        def read(arrays: cache.Arrays) -> Profile:
-            found = Profile.from_arrays(arrays)
+        def read(arrays: cache.Arrays) -> MoleculeTable:
+            found = MoleculeTable.from_arrays(arrays)
             if found.columns.keys() != {*parts, *(["scaffold_rings"] if "scaffold" in parts else [])}:
                 raise ValueError("other columns")
             return found
@@ -205,7 +210,7 @@ class Library:
         key = [molecules.digest, str(size), kind, "parsed", *parts, *self._versions]
         return self._cached("profile", key, build, read)
 
-    def _written(self, chosen: list[str], molecules: MoleculeSet, kind: Kind) -> list[str]:
+    def _written(self, chosen: list[str], molecules: ReferenceSet, kind: Kind) -> list[str]:
         """Molecules of a set as a baseline has them."""
         if kind != "add-carbon":
             return chosen
@@ -230,18 +235,18 @@ class Library:
         return cache.cached(self.folder, name, key, build, read, lambda: len(self.pool.lost) == lost)
 
 
-def named_set(source: str, split: str, pool: Workers) -> MoleculeSet:
+def named_set(source: str, split: str, pool: Workers) -> ReferenceSet:
     """A split of a named dataset, or all of a file."""
     if source == "moses":
-        return MoleculeSet.moses(split)
+        return ReferenceSet.moses(split)
     if source not in NAMED or source == "moses-mini":
-        return MoleculeSet.of(source if source not in NAMED else f"{source} {split}", reference_smiles(source, split))
+        return ReferenceSet.of(source if source not in NAMED else f"{source} {split}", reference_smiles(source, split))
     config = load_config(source if source in recipes() else None, options={"data.source": source})
     dataset = build_dataset(read_source(config.data), config.data, config.model.context, deepchem_pattern(), pool)
-    return MoleculeSet.of(f"{source} {split}", dataset.split(split))
+    return ReferenceSet.of(f"{source} {split}", dataset.split(split))
 
 
-def _check_parsed(molecules: MoleculeSet, parsed: int) -> None:
+def _check_parsed(molecules: ReferenceSet, parsed: int) -> None:
     if not parsed:
         raise MolgenError(
             f"{molecules.name}: RDKit parses none of its {len(molecules.smiles):,} molecules",
@@ -249,7 +254,7 @@ def _check_parsed(molecules: MoleculeSet, parsed: int) -> None:
         )
 
 
-def resampled(table: Profile, whole: int, n: int) -> Profile:
+def resampled(table: MoleculeTable, whole: int, n: int) -> MoleculeTable:
     """`n` draws with replacement from a set of `whole` molecules that parse; `table` is at least n of them, or all.
 
     Which molecules are drawn does not matter, only how often one is drawn again: the distinct ones are the first rows.
@@ -258,12 +263,12 @@ def resampled(table: Profile, whole: int, n: int) -> Profile:
     return table.take(np.unique(drawn, return_inverse=True)[1])
 
 
-def similarity_to(table: Profile, references: dict[str, moses.Statistics]) -> None:
+def similarity_to(table: MoleculeTable, references: dict[str, moses.Statistics]) -> None:
     """Adds the columns `nearest/…` that `moses_figures` reads."""
     for name, reference in references.items():
         table.columns[f"nearest/{name}"] = nearest_of(table, reference.fingerprints, f"neighbours in {name}")
 
 
-def nearest_of(table: Profile, fingerprints: npt.NDArray[np.uint8], label: str) -> npt.NDArray[np.float32]:
+def nearest_of(table: MoleculeTable, fingerprints: npt.NDArray[np.uint8], label: str) -> npt.NDArray[np.float32]:
     """Tanimoto similarity of each molecule to its nearest in a set."""
     return nearest(table.numbers("fingerprint"), fingerprints, label)

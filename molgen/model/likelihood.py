@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from molgen.data.batches import Batch, Corpus
-from molgen.runtime.distributed import ALONE, Team
+from molgen.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from molgen.tokenizer import PAD
 
 # The source text pads every molecule to this many positions and counts pads that follow `<eos>` as reconstructed.
@@ -87,7 +87,7 @@ def likelihood(
     corpus: Corpus,
     device: torch.device,
     batch_tokens: int = 8_192,
-    team: Team = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
     between: Callable[[], None] | None = None,
 ) -> Likelihood:
     """Every molecule of a corpus under the model as it is in evaluation mode, in float32; the work of a whole team.
@@ -97,7 +97,7 @@ def likelihood(
     was_training = model.training
     model.eval()
     nll, correct = np.zeros(len(corpus)), np.zeros(len(corpus), dtype=np.int64)
-    order = team.share(np.argsort(corpus.positions, kind="stable"))
+    order = group.shard(np.argsort(corpus.positions, kind="stable"))
     start = 0
     while start < len(order):
         # the longest of the next molecules bounds the padded size: grow while it fits
@@ -114,7 +114,7 @@ def likelihood(
         if between:
             between()
     model.train(was_training)
-    return Likelihood(team.sum(nll), corpus.positions, team.sum(correct))
+    return Likelihood(group.all_reduce_sum(nll), corpus.positions, group.all_reduce_sum(correct))
 
 
 def paired_difference(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> tuple[float, float]:

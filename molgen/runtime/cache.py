@@ -6,11 +6,11 @@ was written, is of another user or does not read as what it should be is compute
 
 import hashlib
 import json
+import logging
 import math
 import os
 import re
 import stat
-import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -21,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from molgen.runtime.files import opened, replacing
+
+logger = logging.getLogger(__name__)
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Result = TypeVar("Result")
@@ -81,7 +83,7 @@ def cached(
             _save(path, name, key, arrays)
             _shrink(folder, path)
         except OSError as error:
-            print(f"molgen: {path} cannot be kept for the next time: {error.strerror}", file=sys.stderr)
+            logger.warning(f"{path} cannot be kept for the next time: {error.strerror}")
     return result
 
 
@@ -143,7 +145,7 @@ def _load(path: Path, name: str, key: str) -> Arrays:
         if not _of_a_trusted_user(found):
             if path.parent not in _told:
                 _told.add(path.parent)
-                print(f"molgen: {path} is of another user, or others may write it: not believed", file=sys.stderr)
+                logger.warning(f"{path} is of another user, or others may write it: not believed")
             raise ValueError("not trusted")
         table = _header(file)
         about = table.pop("__metadata__")

@@ -1,19 +1,15 @@
-"""Several processes at one command: who leads, whose share is which, what passes between them, who speaks.
+"""Several processes at one command: which of them is the main one, whose shard is which, what passes between them.
 
-torchrun starts the processes and tells each by its environment which one it is; without it there is one, a team of its
-own. torch is imported only where processes meet: the command line speaks through this module.
+torchrun starts the processes and tells each by its environment which one it is; without it there is one, a group of its
+own. torch is imported only where processes meet: the command line reads the environment through this module.
 """
 
-import math
 import os
-import signal
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from molgen.errors import MolgenError
@@ -30,8 +26,8 @@ _meetings = count()
 _START = "start several processes with torchrun, which sets it; for one process unset it"
 
 
-class Team:
-    """The processes of one command, seen from one of them. Process 0 leads: it alone touches files and speaks."""
+class ProcessGroup:
+    """The processes of one command, seen from one of them. The main one, of rank 0, alone touches files and logs."""
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
@@ -40,24 +36,24 @@ class Team:
         self._words = 0
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process is the first."""
         return self.rank == 0
 
-    def meet(self, word: str) -> str:
-        """The leader's word, in every process. For it the others wait as long as the leader takes to get here."""
+    def broadcast_str(self, word: str) -> str:
+        """The main process's string, in every process. The others wait as long as the main one takes to get here."""
         if self.store is None:
             return word
         self._words += 1
         key = f"word/{self._words}"
-        if self.leads:
+        if self.is_main:
             # a path need not be UTF-8; a store takes bytes, whatever its annotation says
             self.store.set(key, word.encode("utf-8", "surrogateescape"))  # type: ignore[arg-type]
         while not self.store.check([key]):  # Store.wait would keep a signal waiting too
             time.sleep(0.1)
         return self.store.get(key).decode("utf-8", "surrogateescape")
 
-    def share(self, rows: "npt.NDArray[Any]") -> "npt.NDArray[Any]":
+    def shard(self, rows: "npt.NDArray[Any]") -> "npt.NDArray[Any]":
         """Every `size`-th of these, for this process: of molecules in order of length a share of like token count."""
         return rows[self.rank :: self.size]
 
@@ -69,7 +65,7 @@ class Team:
         """The places of this process's things: one after another, after those of the processes before it."""
         return range(len(things) * self.rank // self.size, len(things) * (self.rank + 1) // self.size)
 
-    def add_up(self, tensors: "Sequence[Tensor]") -> None:
+    def all_reduce_sum_(self, tensors: "Sequence[Tensor]") -> None:
         """Makes each tensor, in place, the sum of what the processes have: one message for all of them."""
         if self.size == 1:
             return
@@ -82,11 +78,11 @@ class Team:
         for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
-    def sum(self, values: "npt.NDArray[Any]") -> "npt.NDArray[Any]":
+    def all_reduce_sum(self, values: "npt.NDArray[Any]") -> "npt.NDArray[Any]":
         """The sum of every process's array, in every process."""
         return values if self.size == 1 else self._reduced(values, "SUM")
 
-    def largest(self, value: int) -> int:
+    def all_reduce_max(self, value: int) -> int:
         """The largest of the processes' values, in every process."""
         if self.size == 1:
             return value
@@ -94,27 +90,27 @@ class Team:
 
         return int(self._reduced(np.array(value), "MAX"))
 
-    def gather(self, values: "npt.NDArray[Any]") -> "npt.NDArray[Any]":
+    def all_gather(self, values: "npt.NDArray[Any]") -> "npt.NDArray[Any]":
         """Every process's values (n,), one after another in the order of the processes, in every process."""
         import numpy as np
 
-        sizes = self.sum(np.where(np.arange(self.size) == self.rank, len(values), 0))
+        sizes = self.all_reduce_sum(np.where(np.arange(self.size) == self.rank, len(values), 0))
         start = int(sizes[: self.rank].sum())
         whole = np.zeros(int(sizes.sum()), values.dtype)
         whole[start : start + len(values)] = values
-        return self.sum(whole)
+        return self.all_reduce_sum(whole)
 
     def broadcast(self, arrays: "Mapping[str, npt.NDArray[Any]]") -> "dict[str, npt.NDArray[Any]]":
-        """The leader's arrays, in every process."""
+        """The main process's arrays, in every process."""
         if self.size == 1:
             return dict(arrays)
         import torch
         import torch.distributed as dist
         from safetensors.numpy import load, save  # torch's own way would be a pickle
 
-        content = bytearray(save(dict(arrays)) if self.leads else b"")
-        length = self.largest(len(content))
-        data = torch.frombuffer(content, dtype=torch.uint8) if self.leads else torch.empty(length, dtype=torch.uint8)
+        content = bytearray(save(dict(arrays)) if self.is_main else b"")
+        length = self.all_reduce_max(len(content))
+        data = torch.frombuffer(content, dtype=torch.uint8) if self.is_main else torch.empty(length, dtype=torch.uint8)
         dist.broadcast(data, 0)
         return load(data.numpy().tobytes())  # type: ignore[no-any-return]
 
@@ -144,15 +140,15 @@ class Team:
         return result.numpy()
 
 
-ALONE = Team()
+SINGLE_PROCESS = ProcessGroup()
 
 
 @contextmanager
-def processes() -> Iterator[Team]:
-    """The team that this process belongs to. Raises a RuntimeError where the others cannot be reached."""
-    team = _here()
-    if team.size == 1:
-        yield team
+def process_group() -> Iterator[ProcessGroup]:
+    """The group that this process belongs to. Raises a RuntimeError where the others cannot be reached."""
+    group = this_process()
+    if group.size == 1:
+        yield group
         return
     import torch
     import torch.distributed as dist
@@ -163,131 +159,42 @@ def processes() -> Iterator[Team]:
         store, _, _ = next(dist.rendezvous("env://", timeout=TIMEOUT))  # type: ignore[attr-defined]
     except ValueError as error:  # of a variable that torch alone reads
         raise MolgenError(f"the processes cannot meet: {error}", _START) from None
-    team.store = dist.PrefixStore(f"molgen/{next(_meetings)}", store)  # type: ignore[attr-defined]
-    yield team
-    if team.joined:  # not after an exception: the others may never come to a common end
+    group.store = dist.PrefixStore(f"molgen/{next(_meetings)}", store)  # type: ignore[attr-defined]
+    yield group
+    if group.joined:  # not after an exception: the others may never come to a common end
         dist.destroy_process_group()
 
 
-def processes_here() -> int:
+def local_world_size() -> int:
     """How many of the processes run on this machine."""
     return _number("LOCAL_WORLD_SIZE", 1, 1)
 
 
 def check_environment() -> None:
     """Raises MolgenError for variables, such as torchrun sets, that do not say which process of how many this is."""
-    team = _here()
-    local = processes_here()
-    if team.size == 1:
+    group = this_process()
+    local = local_world_size()
+    if group.size == 1:
         return
     rank = _number("LOCAL_RANK", 0, 0)
-    if local > team.size or rank >= local:
-        raise MolgenError(f"LOCAL_RANK={rank}, LOCAL_WORLD_SIZE={local}, WORLD_SIZE={team.size} contradict", _START)
+    if local > group.size or rank >= local:
+        raise MolgenError(f"LOCAL_RANK={rank}, LOCAL_WORLD_SIZE={local}, WORLD_SIZE={group.size} contradict", _START)
     if not os.environ.get("MASTER_ADDR"):
         raise MolgenError("WORLD_SIZE is set, MASTER_ADDR is not", _START)
     if not 0 < _number("MASTER_PORT", 0, 0) < 2**16:
         raise MolgenError(f"MASTER_PORT={os.environ.get('MASTER_PORT', '')}: not a port", _START)
 
 
-def silent() -> bool | None:
-    """For tqdm's `disable`: bars are the leader's, and for a terminal only."""
-    return None if _here().leads else True
-
-
-def say(text: str) -> None:
-    """A line on stderr, from the leader only. That no one reads it any more does not end the work."""
-    if _here().leads:
-        warn(text)
-
-
-def warn(text: str) -> None:
-    """As `say`, from any process: for what only the one that meets it knows."""
-    from tqdm import tqdm
-
-    try:
-        tqdm.write(text, file=sys.stderr)  # keeps clear of a bar
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-
-
-def isolated_python() -> tuple[list[str], dict[str, str]]:
-    """(command, environment) of a Python that imports nothing out of the current folder, nor do its children.
-
-    An empty or relative entry of PYTHONPATH is a place in the current folder, whichever that is.
-    """
-    absolute = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if Path(path).is_absolute()]
-    others = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    paths = {"PYTHONPATH": os.pathsep.join(absolute)} if absolute else {}
-    return [sys.executable, "-P"], {**others, **paths, "PYTHONSAFEPATH": "1"}
-
-
-def duration(seconds: float) -> str:
-    """A length of time as a person says it."""
-    for size, name in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.1f} {name}" if seconds < 9.5 * size else f"{seconds / size:.0f} {name}"
-    return f"{seconds:.0f} seconds"
-
-
-def memory_used() -> str:
-    """The most that this process has held so far; on a GPU, what it holds there."""
-    import torch
-
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        return f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
-    try:
-        import resource
-    except ImportError:  # Windows
-        return "an unknown amount"
-    unit = 1 if sys.platform == "darwin" else 2**10
-    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.1f} GiB"
-
-
-def complain(text: str) -> None:
-    """The line that a command ends with when it fails.
-
-    Most mistakes are seen by every process: the others leave the leader a second to say it and torchrun to end them.
-    """
-    try:
-        team = _here()
-    except MolgenError:  # which is what there is to complain about
-        team = ALONE
-    if not team.leads:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        time.sleep(1)
-        text = f"process {team.rank} of {team.size}: {text}"
-    print(f"molgen: {text}", file=sys.stderr)
-
-
-def memory_of_machine() -> float:
-    """Bytes that this machine, or the container in which we are, has; infinite where it does not say."""
-    try:
-        whole = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, ValueError, OSError):  # not on Windows
-        return math.inf
-    with suppress(OSError, ValueError):  # `max`, or no such file
-        whole = min(whole, float(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
-    return whole
-
-
-def check_memory(what: str, need: float) -> None:
-    """Raises MolgenError for what would be held in memory and cannot be."""
-    if need > (most := memory_of_machine()):
-        raise MolgenError(
-            f"{what}: needs more than {need / 2**30:,.0f} GiB of memory, this machine has {most / 2**30:,.1f}",
-            "ask for fewer",
-        )
-
-
-def _here() -> Team:
+def this_process() -> ProcessGroup:
+    """The group and the rank that the environment names, not connected yet. Raises MolgenError for a contradiction."""
     size = _number("WORLD_SIZE", 1, 1)
     if size == 1:
-        return ALONE
+        return SINGLE_PROCESS
     if not os.environ.get("RANK"):
         raise MolgenError(f"WORLD_SIZE={size} is set, RANK is not", _START)
     if (rank := _number("RANK", 0, 0)) >= size:
         raise MolgenError(f"RANK={rank} with WORLD_SIZE={size}: ranks end with {size - 1}", _START)
-    return Team(rank, size)
+    return ProcessGroup(rank, size)
 
 
 def _number(name: str, default: int, least: int) -> int:

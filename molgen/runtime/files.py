@@ -1,11 +1,13 @@
 """Files that are written whole or not at all, and opened only if they are files."""
 
+import csv
 import errno
+import gzip
 import io
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -89,3 +91,15 @@ def content_of(path: Path, most: int, follow: bool = False) -> bytes:
     if len(content) > most:
         raise OSError(errno.EFBIG, f"larger than {most / 2**20:,.0f} MiB", str(path))
     return content
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A gzipped CSV file, the same bytes for the same rows."""
+    with (
+        replacing(path) as file,
+        gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed,
+        io.TextIOWrapper(packed, encoding="utf-8", newline="") as text,
+    ):
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(columns)
+        table.writerows(rows)

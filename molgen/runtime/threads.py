@@ -13,17 +13,17 @@ import torch
 _MOST = 4  # above, what Python does between operations would make them wait for each other
 
 
-def at_once(device: torch.device) -> int:
+def worker_threads(device: torch.device) -> int:
     """How many pieces of work pay: several on a CPU of several cores, one on a GPU."""
     return min(_MOST, torch.get_num_threads()) if device.type == "cpu" else 1
 
 
 @contextmanager
-def shared_threads(pieces: int) -> Iterator[ThreadPoolExecutor]:
+def shared_threads(num_chunks: int) -> Iterator[ThreadPoolExecutor]:
     """Runs so many pieces of work at once; what has not begun when the block ends is left out."""
     threads = torch.get_num_threads()
-    executor = ThreadPoolExecutor(pieces, "molgen", torch.set_num_threads, (max(1, threads // pieces),))
-    torch.set_num_threads(max(1, threads // pieces))
+    executor = ThreadPoolExecutor(num_chunks, "molgen", torch.set_num_threads, (max(1, threads // num_chunks),))
+    torch.set_num_threads(max(1, threads // num_chunks))
     try:
         yield executor
     finally:

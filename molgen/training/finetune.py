@@ -1,5 +1,6 @@
 """Another run as the start of a training: its network, its vocabulary with what is new, its weights."""
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,15 +21,16 @@ from molgen.model.build import build_model
 from molgen.model.decoder import Decoder
 from molgen.runs import Run, find_run, run_directory
 from molgen.runtime.cache import Arrays, cached, from_strings, to_strings
-from molgen.runtime.distributed import say
 from molgen.tokenizer import SmilesTokenizer
+
+logger = logging.getLogger(__name__)
 
 # The parameters with one row a token; a tied head has none of its own.
 _ROWS = {"embedding.weight", "head.weight", "head.bias"}
 _MOST_NAMED = 5
 
 
-def taken_over(config: Config, out: Path) -> tuple[Run, Config]:
+def inherit_model_config(config: Config, out: Path) -> tuple[Run, Config]:
     """The run that `training.init` names, and the configuration with its path and its model section.
 
     Dropout is the new training's own. The context may differ unless positions are learned: left out, it grows to
@@ -71,7 +73,7 @@ def without_known(dataset: Dataset, origin: Run, pool: Workers) -> Dataset:
     What a run before the other one trained on is not known here; a run that carries no molecules leaves all in.
     """
     if not origin.has_molecules:
-        say(f"{origin.path} carries no molecules: held-out ones that it trained on cannot be left out")
+        logger.info(f"{origin.path} carries no molecules: held-out ones that it trained on cannot be left out")
         return dataset
     held_out = [molecule.smiles for molecule in dataset.molecules if molecule.split != "train"]
     trained_on = set(_canonical(origin.split("train"), pool))

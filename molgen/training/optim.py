@@ -1,20 +1,16 @@
 """Optimisers, the learning-rate schedule, devices and precision."""
 
-import contextlib
 import copy
 import math
-import platform
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar, assert_never
 
 import torch
 from torch import Tensor, nn
 
-from molgen.config import Device, Precision, TrainingConfig
-from molgen.errors import MolgenError
-from molgen.runtime.distributed import say
+from molgen.config import TrainingConfig
+from molgen.runtime.device import uses_bf16
 
 T = TypeVar("T")
 Group = dict[str, Any]
@@ -31,7 +27,7 @@ class Muon(torch.optim.Optimizer):
     def __init__(self, groups: list[Group], lr: float, momentum: float = 0.95) -> None:
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": 0.0})
 
-    def step(self, in_order: Map = map, pieces: int = 1) -> None:  # type: ignore[override]
+    def step(self, parallel_map: Map = map, num_chunks: int = 1) -> None:  # type: ignore[override]
         """One step of all matrices that have a gradient, those of one shape in so many pieces of work."""
         for group in self.param_groups:
             alike: dict[tuple[int, int], list[Tensor]] = {}  # by (short side, long side)
@@ -39,8 +35,10 @@ class Muon(torch.optim.Optimizer):
                 if matrix.grad is not None:
                     self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(matrix))
                     alike.setdefault((min(matrix.shape), max(matrix.shape)), []).append(matrix)
-            parts = [matrices[i::pieces] for matrices in alike.values() for i in range(min(pieces, len(matrices)))]
-            for _ in in_order(partial(self._step, group), parts):
+            parts = [
+                matrices[i::num_chunks] for matrices in alike.values() for i in range(min(num_chunks, len(matrices)))
+            ]
+            for _ in parallel_map(partial(self._step, group), parts):
                 pass
 
     @torch.no_grad()
@@ -67,7 +65,7 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
     Five Newton-Schulz iterations of Jordan's quintic (Jordan et al. 2024, "Muon"), which bfloat16 is exact enough for.
     """
-    x = matrices.bfloat16() if _gains_from_bf16(matrices.device) else matrices.float()
+    x = matrices.bfloat16() if uses_bf16("auto", matrices.device) else matrices.float()
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     for _ in range(5):
         gram = x @ x.mT
@@ -84,9 +82,9 @@ class MuonAndAdamW(torch.optim.Optimizer):
         super().__init__([group for part in self.parts for group in part.param_groups], {})
         self._share()
 
-    def step(self, in_order: Map = map, pieces: int = 1) -> None:  # type: ignore[override]
+    def step(self, parallel_map: Map = map, num_chunks: int = 1) -> None:  # type: ignore[override]
         """One step of each; Muon's in so many pieces of work."""
-        self.muon.step(in_order, pieces)
+        self.muon.step(parallel_map, num_chunks)
         self.adamw.step()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -134,10 +132,10 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opt
             assert_never(config.optimizer)
 
 
-def take_step(optimizer: torch.optim.Optimizer, in_order: Map, pieces: int) -> None:
+def take_step(optimizer: torch.optim.Optimizer, parallel_map: Map, num_chunks: int) -> None:
     """One step, by several threads at once where the optimiser has the work for them."""
     if isinstance(optimizer, MuonAndAdamW):
-        optimizer.step(in_order, pieces)
+        optimizer.step(parallel_map, num_chunks)
     else:
         optimizer.step()
 
@@ -154,71 +152,3 @@ def learning_rate(progress: float, config: TrainingConfig) -> float:
             return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * rest)))
         case _:
             assert_never(config.schedule)
-
-
-def choose_device(wanted: Device) -> torch.device:
-    """cuda, else mps, else cpu for `auto`. Raises MolgenError for a device that is not there."""
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if wanted == "auto":
-        return torch.device(next(name for name, there in available.items() if there))
-    if not available[wanted]:
-        there = ", ".join(name for name, is_there in available.items() if is_there)
-        raise MolgenError(f"--device {wanted}: not available here", f"available: {there}; or leave --device out")
-    return torch.device(wanted)
-
-
-def uses_bf16(precision: Precision, device: torch.device) -> bool:
-    """What a precision means on a device: `auto` is bf16 where there are units for it."""
-    return precision == "bf16" or (precision == "auto" and _gains_from_bf16(device))
-
-
-def autocast(precision: Precision, device: torch.device) -> torch.autocast:
-    """For a forward pass: bf16 in the matrix products where the precision says so."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(precision, device))
-
-
-def _gains_from_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities()
-        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return False  # mps gains nothing at these sizes
-
-
-def in_memory(halved: bool, whole: Callable[[], T], halves: Callable[[], T]) -> tuple[bool, T]:
-    """A piece of work, in two halves if it has come to that before or if a GPU's memory is too small for the whole.
-
-    Gives back which it was, and the result. What is too small for a half raises torch's own error.
-    """
-    if not halved:
-        try:
-            return False, whole()
-        except torch.OutOfMemoryError:
-            pass  # out of this block, so that the error holds nothing in memory any more
-        torch.cuda.empty_cache()
-        say("out of GPU memory: batches are worked on in halves from here on")
-    return True, halves()
-
-
-def hardware(device: torch.device) -> dict[str, str | int]:
-    """What a figure of speed must be read with."""
-    return {
-        "device": device.type,
-        "name": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
-        "threads": torch.get_num_threads(),
-        "platform": f"{platform.system()} {platform.machine()}",
-    }
-
-
-def cpu_name() -> str:
-    """The processor as it calls itself where Linux tells, else its architecture."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from molgen.checkpoint import state_made_with
+from molgen.checkpoint import saved_fingerprint
 from molgen.config import Config, differing, saved, value_of
 from molgen.errors import MolgenError
 from molgen.runs import CONFIG, MOLECULES, STATE, TOKENIZER, Run
@@ -18,7 +18,7 @@ _PLACES = {"data.source", "training.device", "training.init"}
 
 
 @dataclass
-class Progress:
+class TrainerState:
     """Where a training stands between two steps; saved in the state, so that a resumed one goes on exactly."""
 
     epoch: Annotated[int, Field(ge=0)] = 0
@@ -43,7 +43,7 @@ class Progress:
         return vars(self) | {"best_nll": self.best_nll if math.isfinite(self.best_nll) else None}
 
 
-def made_with_now(run: Run, molecules: str) -> dict[str, str]:
+def resume_fingerprint(run: Run, molecules: str) -> dict[str, str]:
     """What a state belongs to; `molecules` is a hash of them."""
     configuration = json.dumps(run.config.model_dump())  # all ASCII, though a path in it need not be UTF-8
     return {"configuration": configuration, "tokenizer": run.tokenizer.fingerprint, "molecules": molecules}
@@ -53,7 +53,7 @@ def check_unchanged(run: Run, now: dict[str, str]) -> None:
     """Raises MolgenError, naming what changed, for a state that was made with something else."""
     if not os.path.lexists(run.path / STATE):
         return
-    then = now | state_made_with(run.path / STATE)  # one of an earlier version does not say it
+    then = now | saved_fingerprint(run.path / STATE)  # one of an earlier version does not say it
     hint = "restore it, or train into a new directory"
     try:
         before = Config.model_validate(saved(json.loads(then["configuration"])))
@@ -70,12 +70,12 @@ def check_unchanged(run: Run, now: dict[str, str]) -> None:
         raise MolgenError(f"{place}: not the molecules, or not the splits, that the training began with", hint)
 
 
-def progress_of(run: Run, position: dict[str, object]) -> Progress:
+def progress_of(run: Run, position: dict[str, object]) -> TrainerState:
     """Where a state stands. Raises MolgenError for one that stands nowhere."""
     try:
         if position.get("best_nll", 0.0) is None:
             position = position | {"best_nll": math.inf}
-        return TypeAdapter(Progress).validate_python(position)
+        return TypeAdapter(TrainerState).validate_python(position)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -1,21 +1,23 @@
 """What a training starts from: molecules or an encoded file, a vocabulary, and a run directory for them."""
 
 import copy
+import logging
 from pathlib import Path
 
 from molgen.checkpoint import save_state
 from molgen.chem.pool import Workers
-from molgen.chem.smiles import RDKIT_VERSION
 from molgen.config import Config, validate
 from molgen.data.dataset import Dataset, account, build_dataset, read_source
 from molgen.data.encoded_file import MOST_AS_STRINGS, CorpusFile, is_encoded
+from molgen.data.prepare import build_tokenizer
 from molgen.errors import MolgenError
 from molgen.runs import MOLECULES, MOST_COPIED, REPORT, STATE, Run, create_run
-from molgen.runtime.distributed import say
-from molgen.tokenizer import RANDOM, SmilesTokenizer, deepchem_pattern
-from molgen.training.finetune import describe, initial_model, taken_over, without_known
+from molgen.tokenizer import RANDOM, deepchem_pattern
+from molgen.training.finetune import describe, inherit_model_config, initial_model, without_known
 from molgen.training.optim import build_optimizer
-from molgen.training.resume import Progress, made_with_now
+from molgen.training.resume import TrainerState, resume_fingerprint
+
+logger = logging.getLogger(__name__)
 
 
 def check_directory(out: Path, resume: bool, force: bool) -> None:
@@ -38,7 +40,7 @@ def encoded_source(config: Config, out: Path, resume: bool) -> CorpusFile | None
     return None
 
 
-def settled(config: Config, file: CorpusFile) -> Config:
+def apply_encoded_settings(config: Config, file: CorpusFile) -> Config:
     """The configuration of a training on an encoded file: the file's data settings, random forms only if asked for.
 
     Raises MolgenError for a setting that differs from the file's, and for what only strings would allow.
@@ -79,8 +81,8 @@ def settled(config: Config, file: CorpusFile) -> Config:
 def prepare_encoded(config: Config, file: CorpusFile, out: Path, resume: bool) -> str:
     """An encoded file, checked, in a run directory that is new or to go on in; gives back its hash."""
     sizes = file.summary.sizes
-    say(f"{file.path}: encoded from {file.made_of}")
-    say(", ".join(f"{name} {size:,}" for name, size in sizes.items()))
+    logger.info(f"{file.path}: encoded from {file.made_of}")
+    logger.info(", ".join(f"{name} {size:,}" for name, size in sizes.items()))
     lengths = file.check(config.model.context)
     if lengths.too_long:
         raise MolgenError(
@@ -103,46 +105,34 @@ def prepare_encoded(config: Config, file: CorpusFile, out: Path, resume: bool) -
     return lengths.sha256
 
 
-def prepare(config: Config, out: Path, resume: bool, pool: Workers) -> Dataset:
+def prepare_dataset(config: Config, out: Path, resume: bool, pool: Workers) -> Dataset:
     """The molecules, clean and split, in a run directory that is new or to go on in."""
     if resume:
         run = Run(out)
     origin = None
     if config.training.init is not None and not (resume and (out / STATE).exists()):
-        origin, config = taken_over(config, out)
+        origin, config = inherit_model_config(config, out)
     if resume and (out / MOLECULES).exists():
         dataset = Dataset(config.data.source, tuple(run.molecules), tuple(run.dropped))
     else:
         rows = read_source(config.data)
-        say(f"{config.data.source}: {len(rows):,} rows; loading DeepChem's tokenizer, cleaning, splitting")
+        logger.info(f"{config.data.source}: {len(rows):,} rows; loading DeepChem's tokenizer, cleaning, splitting")
         pattern = deepchem_pattern()
-        familiar = frozenset(origin.tokenizer.tokens if origin else ())
-        dataset = build_dataset(rows, config.data, config.model.context, pattern, pool, familiar)
+        pretrained_tokens = frozenset(origin.tokenizer.tokens if origin else ())
+        dataset = build_dataset(rows, config.data, config.model.context, pattern, pool, pretrained_tokens)
         dataset = without_known(dataset, origin, pool) if origin else dataset
-    say(", ".join(f"{name} {size:,}" for name, size in dataset.sizes.items()))
+    logger.info(", ".join(f"{name} {size:,}" for name, size in dataset.sizes.items()))
     for line in account(dataset.dropped):
-        say(line)
+        logger.info(line)
     if not resume:
         tokenizer = build_tokenizer(config, dataset, pattern, origin.tokenizer if origin else None)
         run = create_run(out, config, tokenizer, dataset.molecules, dataset.dropped)
     if origin is not None:
-        say(describe(origin, run.tokenizer, dataset.split("train")))
+        logger.info(describe(origin, run.tokenizer, dataset.split("train")))
         model = initial_model(run.config, run.tokenizer, origin)
-        progress = Progress(init_sha256=origin.weights_sha256)
+        progress = TrainerState(init_sha256=origin.weights_sha256)
         # the state before the first step: all processes start from it, and no resume needs the other run
         models = {"model": model, **({"average": copy.deepcopy(model)} if config.training.ema else {})}
         optimizer = build_optimizer(model, config.training)
-        save_state(out / STATE, models, optimizer, progress.position, made_with_now(run, dataset.sha256))
+        save_state(out / STATE, models, optimizer, progress.position, resume_fingerprint(run, dataset.sha256))
     return dataset
-
-
-def build_tokenizer(
-    config: Config, dataset: Dataset, pattern: str, known: SmilesTokenizer | None = None
-) -> SmilesTokenizer:
-    """The vocabulary of the training split or of all molecules; ring labels too where random SMILES are trained on.
-
-    Where a vocabulary is known already, it stays as it is and what is new follows.
-    """
-    corpus = [m.smiles for m in dataset.molecules if m.split == "train" or config.data.vocabulary == "all"]
-    tokenizer = SmilesTokenizer.of_corpus(corpus, pattern, config.training.randomizes, RDKIT_VERSION)
-    return known.extended(tokenizer) if known else tokenizer
