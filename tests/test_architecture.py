@@ -16,6 +16,7 @@ LAYERS = [
     {"config"},
     {"tokenizer"},
     {"chem"},
+    {"machine"},
     {"data"},
     {"model", "metrics"},
     {"checkpoint"},

@@ -307,7 +307,7 @@ def workers(processes: int | None = None) -> Iterator[Workers]:
     With a number of processes a pool of its own, ended with the block.
     """
     if processes is None:
-        yield _pool()
+        yield shared_workers()
         return
     pool = Workers(processes)
     try:
@@ -316,7 +316,8 @@ def workers(processes: int | None = None) -> Iterator[Workers]:
         pool.close()
 
 
-def _pool() -> Workers:
+def shared_workers() -> Workers:
+    """The pool of this process, started if it does not run yet."""
     global _shared
     with _lock:
         if _shared is None:
