@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from molgen.generation.generator import MoleculeGenerator as MoleculeGenerator
     from molgen.model.build import build_model as build_model
     from molgen.tokenizer import SmilesTokenizer as SmilesTokenizer
-    from molgen.training.trainer import train as train
+    from molgen.training.train import train as train
 
 
 _HOMES = {
@@ -22,7 +22,7 @@ _HOMES = {
     "build_model": "molgen.model.build",
     "evaluate": "molgen.evaluation.evaluate",
     "load_config": "molgen.config",
-    "train": "molgen.training.trainer",
+    "train": "molgen.training.train",
 }
 __all__ = ["__version__", *_HOMES]
 

@@ -35,7 +35,7 @@ SMALL = (
     *("model.dropout=0.1", "training.randomized=0.5", "training.batch_size=16", "data.min_token_count=1"),
 )
 EACH_STEP = (
-    "import molgen.training.trainer as training; training._SECONDS_BETWEEN_STATES = 0.0; "
+    "import molgen.training.callbacks as callbacks; callbacks._SECONDS_BETWEEN_STATES = 0.0; "
     "from molgen.cli.main import main; main()"
 )
 _SECONDS_BETWEEN_LOOKS = 1.0

@@ -16,7 +16,7 @@ from molgen.metrics.references import ReferenceCache
 from molgen.runs import Run
 from molgen.runtime.log import log_to_stderr
 from molgen.tokenizer import deepchem_pattern
-from molgen.training.trainer import train
+from molgen.training.train import train
 
 SHARED = Path(__file__).parents[2] / "shared"
 SMALL = [

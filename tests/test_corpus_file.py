@@ -28,7 +28,7 @@ from molgen.runs import Run
 from molgen.tokenizer import SmilesTokenizer
 from molgen.training import setup as starting
 from molgen.training import trainer as training
-from molgen.training.trainer import train
+from molgen.training.train import train
 
 RNG = np.random.default_rng
 EPOCHS = ["training.epochs=2", "training.batch_size=16"]
@@ -51,7 +51,7 @@ def weights(run: Run) -> bytes:
 @pytest.fixture(scope="module")
 def encoded(small_file: Path, tmp_path_factory: pytest.TempPathFactory, pool) -> Path:
     """The 200 molecules, encoded with random forms in mind."""
-    from molgen.data.prepare_dataset import write_encoded
+    from molgen.data.prepare import write_encoded
 
     path = tmp_path_factory.mktemp("encoded") / "small.molgen"
     write_encoded(load_config(None, [], {"data.source": str(small_file)}), path, pool)
@@ -145,7 +145,7 @@ def test_a_training_on_the_file_starts_no_rdkit_and_no_deepchem(
     def forbidden(*_: object, **__: object) -> None:
         raise AssertionError
 
-    for name in ("training.trainer.workers", "training.trainer._encoded"):
+    for name in ("machine.shared_workers", "training.setup._encoded"):
         monkeypatch.setattr(f"molgen.{name}", forbidden)
     for name in ("deepchem_pattern", "read_source", "build_dataset"):
         monkeypatch.setattr(starting, name, forbidden)
@@ -327,17 +327,17 @@ def test_a_training_in_windows_learns_and_goes_on_exactly(
     monkeypatch.setattr(starting, "MOST_COPIED", 10)
     whole = train(config_for(encoded, "training.epochs=4", "training.learning_rate=1e-2"), tmp_path / "whole")
     assert whole.log()[-1]["val_nll"] < 0.9 * whole.log()[0]["val_nll"]
-    epoch = training.train_epoch
+    epoch = training.Trainer.train_epoch
 
-    def stops_in_the_third(*arguments: object) -> tuple[float, float]:
-        if arguments[4].epoch == 2:  # type: ignore[attr-defined]
+    def stops_in_the_third(trainer: training.Trainer, corpus: Corpus) -> tuple[float, float]:
+        if trainer.state.epoch == 2:
             raise KeyboardInterrupt
-        return epoch(*arguments)  # type: ignore[arg-type]
+        return epoch(trainer, corpus)
 
-    monkeypatch.setattr(training, "train_epoch", stops_in_the_third)
+    monkeypatch.setattr(training.Trainer, "train_epoch", stops_in_the_third)
     with pytest.raises(KeyboardInterrupt):
         train(whole.config, tmp_path / "stopped")
-    monkeypatch.setattr(training, "train_epoch", epoch)
+    monkeypatch.setattr(training.Trainer, "train_epoch", epoch)
     assert weights(train(Config(), tmp_path / "stopped", resume=True)) == weights(whole)
 
 

@@ -42,9 +42,10 @@ from molgen.runs import Run, at_work
 from molgen.runtime.files import write_atomically
 from molgen.runtime.log import duration
 from molgen.tokenizer import SmilesTokenizer
-from molgen.training import trainer as training
+from molgen.training import callbacks
+from molgen.training import step as training
 from molgen.training.optim import build_optimizer
-from molgen.training.trainer import train
+from molgen.training.train import train
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[1]
@@ -509,7 +510,7 @@ def test_a_batch_that_does_not_fit_is_halved_once_and_that_is_said(
     thirty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = quick(thirty, "training.precision=fp32", "training.batching=random")
-    monkeypatch.setattr(training, "at_once", lambda _: 1)  # as on a GPU
+    monkeypatch.setattr(training, "worker_threads", lambda _: 1)  # as on a GPU
     whole = train(config, tmp_path / "whole")
     gpu = SmallGpu(training.token_nll, lambda logits, _: len(logits), most=2)  # of parts of four molecules
     monkeypatch.setattr(training, "token_nll", gpu)
@@ -720,7 +721,7 @@ def test_names_that_a_spreadsheet_would_run_come_out_as_they_went_in(cli: Cli, s
 def test_how_long_a_training_will_take_is_said_once(
     thirty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(training, "_SECONDS_BEFORE_FORECAST", 0.0)
+    monkeypatch.setattr(callbacks, "_SECONDS_BEFORE_FORECAST", 0.0)
     train(quick(thirty, "training.batch_size=4"), tmp_path / "run")
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("about ")]
     assert re.fullmatch(r"about [\d.]+ \w+ for 2 epochs at this speed; \d+\.\d GiB of memory so far", line)

@@ -9,6 +9,7 @@ import torch
 from conftest import SMALL, Cli
 
 from molgen.config import Config, ModelConfig, load_config
+from molgen.data.batches import Corpus
 from molgen.errors import MolgenError
 from molgen.generation.generator import MoleculeGenerator
 from molgen.model.build import build_model
@@ -16,7 +17,7 @@ from molgen.model.decoder import Decoder
 from molgen.runs import Run, create_run
 from molgen.tokenizer import SmilesTokenizer
 from molgen.training.finetune import copy_rows, describe, initial_model
-from molgen.training.trainer import train
+from molgen.training.train import train
 
 CPU = torch.device("cpu")
 OLD = ["CCO", "c1ccccc1N", "CC(C)=O"]  # tokens ( ) 1 = C N O c
@@ -189,15 +190,15 @@ def test_a_resumed_fine_tuning_needs_the_other_run_no_more_and_equals_one_never_
 
     import molgen.training.trainer as module
 
-    epoch, stops_in = module.train_epoch, [0, 2]
+    epoch, stops_in = module.Trainer.train_epoch, [0, 2]
 
-    def stops(*arguments: object) -> tuple[float, float]:
-        if stops_in and arguments[4].epoch == stops_in[0]:  # type: ignore[attr-defined]
+    def stops(trainer: module.Trainer, corpus: Corpus) -> tuple[float, float]:
+        if stops_in and trainer.state.epoch == stops_in[0]:
             stops_in.pop(0)
             raise KeyboardInterrupt
-        return epoch(*arguments)  # type: ignore[arg-type]
+        return epoch(trainer, corpus)
 
-    monkeypatch.setattr(module, "train_epoch", stops)
+    monkeypatch.setattr(module.Trainer, "train_epoch", stops)
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "stopped")
     shutil.rmtree(gone)

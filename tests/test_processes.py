@@ -24,7 +24,7 @@ from molgen.generation.generator import MoleculeGenerator, RejectionRules, Sampl
 from molgen.generation.writers import summary, write_samples
 from molgen.runs import Run
 from molgen.runtime.distributed import ProcessGroup
-from molgen.training.trainer import train
+from molgen.training.train import train
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 SECONDS = 40  # by then all processes of a command must have ended, whatever befell one of them

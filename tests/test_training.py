@@ -14,11 +14,12 @@ from conftest import SMALL
 
 from molgen.chem.smiles import canonical, parse, random_form
 from molgen.config import Config, load_config
+from molgen.data.batches import Corpus
 from molgen.errors import MolgenError
 from molgen.generation.generator import MoleculeGenerator
 from molgen.runs import Run
 from molgen.training.optim import learning_rate
-from molgen.training.trainer import train
+from molgen.training.train import train
 
 
 def config_for(path: Path, *more: str) -> Config:
@@ -131,14 +132,14 @@ def test_a_resumed_training_equals_one_never_stopped(
 
     import molgen.training.trainer as module
 
-    epoch = module.train_epoch
+    epoch = module.Trainer.train_epoch
 
-    def stops_in_the_third(*arguments: object) -> tuple[float, float]:
-        if arguments[4].epoch == 2:  # type: ignore[attr-defined]
+    def stops_in_the_third(trainer: module.Trainer, corpus: Corpus) -> tuple[float, float]:
+        if trainer.state.epoch == 2:
             raise KeyboardInterrupt
-        return epoch(*arguments)  # type: ignore[arg-type]
+        return epoch(trainer, corpus)
 
-    monkeypatch.setattr(module, "train_epoch", stops_in_the_third)
+    monkeypatch.setattr(module.Trainer, "train_epoch", stops_in_the_third)
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "stopped")
     monkeypatch.undo()
@@ -161,9 +162,10 @@ def test_a_training_stopped_within_an_epoch_goes_on_at_the_next_step(
     config = config_for(thirty, *more)  # 24 molecules: about 6 steps an epoch
     whole = train(config, tmp_path / "whole")
 
-    import molgen.training.trainer as module
+    import molgen.training.callbacks as callbacks
+    import molgen.training.step as module
 
-    take, save, steps = module.take_step, module.save_state, []
+    take, save, steps = module.take_step, callbacks.save_state, []
     first, second = (int(row["step"]) for row in whole.log()[:2])
     last = second if step == "last" else (first + second) // 2  # before it is stopped
 
@@ -180,9 +182,9 @@ def test_a_training_stopped_within_an_epoch_goes_on_at_the_next_step(
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "take_step", stops)
-        patch.setattr(module, "save_state", saves)
+        patch.setattr(callbacks, "save_state", saves)
         if stop == "kill":
-            patch.setattr(module, "_SECONDS_BETWEEN_STATES", 0.0)
+            patch.setattr(callbacks, "_SECONDS_BETWEEN_STATES", 0.0)
         with pytest.raises(KeyboardInterrupt):
             train(config, tmp_path / "stopped")
     monkeypatch.setattr(module, "take_step", stops)
@@ -218,7 +220,7 @@ def test_a_loss_that_is_no_longer_finite_stops_and_keeps_the_last_good_weights(t
         thirty, "training.learning_rate=10", "training.clip_norm=null", "training.warmup=0.5", "training.epochs=200",
         "training.schedule=constant", "model.norm=after", "model.final_norm=false", "training.precision=fp32",
     )  # fmt: skip
-    import molgen.training.trainer as module
+    import molgen.training.step as module
 
     original = module.token_nll
     calls = 0
@@ -293,6 +295,6 @@ def test_molecules_that_rdkit_cannot_read_are_none() -> None:
 def test_a_long_epoch_gives_signs_of_life_where_there_is_no_terminal_for_a_bar(
     thirty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("molgen.training.trainer._SECONDS_BETWEEN_SIGNS", 0.0)
+    monkeypatch.setattr("molgen.training.callbacks._SECONDS_BETWEEN_SIGNS", 0.0)
     train(config_for(thirty, "training.epochs=1"), tmp_path / "run")
     assert "epoch 1: 100%, " in capsys.readouterr().err

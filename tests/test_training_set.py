@@ -20,7 +20,7 @@ from molgen.data.download import MOSES_FILES
 from molgen.data.encoded_file import CorpusFile, corpus_writer
 from molgen.runs import Run
 from molgen.tokenizer import SmilesTokenizer
-from molgen.training.trainer import train
+from molgen.training.train import train
 
 FEW = [*SMALL, "training.batch_size=16", "training.learning_rate=1e-2"]
 

@@ -106,7 +106,7 @@ def train(
     training = {f"training.{name}": value for name, value in options.items()}
     recipe, resolved = configuration(data, config, settings, smiles_column, where, training)
     from molgen import runs
-    from molgen.training.trainer import train as run_training
+    from molgen.training.train import train as run_training
 
     if resume:
         out = out or runs.newest_unfinished()

@@ -10,8 +10,8 @@ import numpy as np
 
 from molgen.chem.pool import Workers
 from molgen.config import TrainingConfig
-from molgen.data.batches import Corpus
-from molgen.runtime.distributed import ProcessGroup
+from molgen.data.batches import Corpus, TrainingData
+from molgen.machine import Runtime
 from molgen.runtime.signals import HeldSignals
 from molgen.tokenizer import BOS, SmilesTokenizer
 
@@ -26,20 +26,12 @@ class _StoppedError(Exception):
 
 @contextmanager
 def augmented_epochs(
-    canonical: Sequence[str],
-    fixed: Corpus,
-    tokenizer: SmilesTokenizer,
-    pool: Workers | None,
-    config: TrainingConfig,
-    context: int,
-    first: int,
-    group: ProcessGroup,
-    signals: HeldSignals,
+    data: TrainingData, config: TrainingConfig, context: int, first: int, runtime: Runtime, signals: HeldSignals
 ) -> Iterator[Iterator[tuple[Corpus, int]]]:
-    """(corpus, molecules that stayed canonical though drawn) an epoch, made while the epoch before trains.
+    """(corpus, molecules that stayed canonical although drawn) per epoch, made while the epoch before trains.
 
-    A team's leader makes them, and passes them on; only it has a pool. A signal that comes while one is waited for is
-    let act, and what is half made is given up, as it is when the block is left.
+    The main process makes them and passes them on. A signal that comes while one is waited for acts at once, and what
+    is half made is given up, as it is when the block is left.
     """
     stopped = Event()
 
@@ -47,36 +39,36 @@ def augmented_epochs(
         return config.randomized + (config.randomized_end - config.randomized) * epoch / max(1, config.epochs - 1)
 
     def make(epoch: int) -> tuple[Corpus, int]:
-        if not share(epoch) or pool is None:
-            return fixed, 0
-        return randomized_corpus(
-            canonical, share(epoch), tokenizer, pool, [config.seed, epoch, 1], context, stopped.is_set
-        )
+        if not share(epoch) or not runtime.group.is_main:
+            return data.corpus, 0
+        seed = [config.seed, epoch, 1]
+        smiles, tokenizer = data.canonical_smiles, data.tokenizer
+        return randomized_corpus(smiles, share(epoch), tokenizer, runtime.workers, seed, context, stopped.is_set)
 
-    def corpora() -> Iterator[tuple[Corpus, int]]:
+    def epochs() -> Iterator[tuple[Corpus, int]]:
         ahead: Future[tuple[Corpus, int]] = thread.submit(make, first)
         for epoch in range(first, config.epochs):
             while not ahead.done() and not signals.received:
                 wait([ahead], _SECONDS_BETWEEN_LOOKS)
-            if number := group.all_reduce_max(signals.received):
+            if number := runtime.group.all_reduce_max(signals.received):
                 signals.leave(number)
-            corpus, replaced = ahead.result()
+            corpus, kept_canonical = ahead.result()
             if epoch + 1 < config.epochs:
                 ahead = thread.submit(make, epoch + 1)
-            yield corpus.shared(group) if share(epoch) else corpus, replaced
+            yield corpus.shared(runtime.group) if share(epoch) else corpus, kept_canonical
 
     with ThreadPoolExecutor(1) as thread:
         try:
-            yield corpora()
+            yield epochs()
         finally:
             stopped.set()
 
 
 def randomized_corpus(
-    canonical: Sequence[str],
+    canonical_smiles: Sequence[str],
     share: float,
     tokenizer: SmilesTokenizer,
-    pool: Workers,
+    workers: Workers,
     seed: list[int],
     context: int,
     stopped: Callable[[], bool] = lambda: False,
@@ -86,13 +78,13 @@ def randomized_corpus(
     One is used only if it parses back to the same molecule, has known tokens and fits; else it is redrawn.
     """
     rng = np.random.default_rng(seed)
-    encoded = [tokenizer.encode(smiles) or [] for smiles in _until(stopped, canonical)]
+    encoded = [tokenizer.encode(smiles) or [] for smiles in _until(stopped, canonical_smiles)]
     starts = [BOS] * len(encoded)
-    waiting = np.flatnonzero(rng.random(len(canonical)) < share)
+    waiting = np.flatnonzero(rng.random(len(canonical_smiles)) < share)
     for _ in range(_REDRAWS):
         seeds = rng.integers(1, 2**31, len(waiting))
-        asked = [[canonical[int(i)], int(s)] for i, s in zip(waiting, seeds, strict=True)]
-        drawn = [smiles for part in _until(stopped, pool.stream("random_form", asked)) for smiles in part]
+        asked = [[canonical_smiles[int(i)], int(s)] for i, s in zip(waiting, seeds, strict=True)]
+        drawn = [smiles for part in _until(stopped, workers.stream("random_form", asked)) for smiles in part]
         missed = []
         for i, smiles in zip(_until(stopped, waiting), drawn, strict=True):
             ids = tokenizer.encode(smiles) if smiles else None

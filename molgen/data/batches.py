@@ -2,6 +2,7 @@
 
 import mmap
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
 from typing import NamedTuple
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from molgen.runtime.distributed import ProcessGroup
-from molgen.tokenizer import BOS, EOS, PAD
+from molgen.tokenizer import BOS, EOS, PAD, SmilesTokenizer
 
 Rows = npt.NDArray[np.int64]
 Cut = Callable[[Rows, int, np.random.Generator], list[list[Rows]]]
@@ -63,7 +64,7 @@ class Corpus:
         return int(self.offsets[-1] - self.offsets[0]) - len(self)
 
     def shared(self, group: ProcessGroup) -> "Corpus":
-        """The leader's corpus, in every process."""
+        """The main process's corpus, in every process."""
         arrays = group.broadcast({"ids": self.ids, "offsets": self.offsets})
         return Corpus(arrays["ids"], arrays["offsets"])
 
@@ -100,6 +101,18 @@ class Corpus:
         return Batch(ids[:, :-1], ids[:, 1:])
 
 
+@dataclass(frozen=True)
+class TrainingData:
+    """What a training sees, the same in every process, whatever it was read from."""
+
+    corpus: Corpus
+    """The training molecules as they are: canonical, or as the data has them."""
+    validation: Corpus
+    canonical_smiles: Sequence[str]
+    """The training molecules as strings, to be written otherwise in each epoch; empty where no process needs them."""
+    tokenizer: SmilesTokenizer
+
+
 def random_batches(positions: Rows, batch_size: int, rng: np.random.Generator) -> list[list[Rows]]:
     """Steps of `batch_size` random molecules (the last may be smaller), each in parts of similar length.
 
@@ -127,7 +140,7 @@ def bucketed_batches(positions: Rows, batch_size: int, rng: np.random.Generator)
 def epoch_steps(
     corpus: Corpus, cut: Cut, batch_size: int, rng: np.random.Generator, window: int = _WINDOW
 ) -> Iterator[tuple[float, Corpus, list[Rows]]]:
-    """(share of the epoch that lies behind, a corpus, the step's parts as rows of that one) of each step of an epoch.
+    """(fraction of the epoch that is done, a corpus, the step's parts as rows of that one) of each step of an epoch.
 
     A corpus larger than a window is cut window by window, each of random blocks of it, about equal in number.
     """

@@ -1,10 +1,10 @@
-"""Optimisers, the learning-rate schedule, devices and precision."""
+"""Optimisers and the learning-rate schedule."""
 
 import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, TypeVar, assert_never
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from molgen.config import TrainingConfig
 from molgen.runtime.device import uses_bf16
 
-T = TypeVar("T")
 Group = dict[str, Any]
-Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+ParallelMap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 
 class Muon(torch.optim.Optimizer):
@@ -27,8 +26,8 @@ class Muon(torch.optim.Optimizer):
     def __init__(self, groups: list[Group], lr: float, momentum: float = 0.95) -> None:
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": 0.0})
 
-    def step(self, parallel_map: Map = map, num_chunks: int = 1) -> None:  # type: ignore[override]
-        """One step of all matrices that have a gradient, those of one shape in so many pieces of work."""
+    def step(self, parallel_map: ParallelMap = map, num_chunks: int = 1) -> None:  # type: ignore[override]
+        """One step of all matrices that have a gradient, those of one shape in so many chunks."""
         for group in self.param_groups:
             alike: dict[tuple[int, int], list[Tensor]] = {}  # by (short side, long side)
             for matrix in group["params"]:
@@ -82,8 +81,8 @@ class MuonAndAdamW(torch.optim.Optimizer):
         super().__init__([group for part in self.parts for group in part.param_groups], {})
         self._share()
 
-    def step(self, parallel_map: Map = map, num_chunks: int = 1) -> None:  # type: ignore[override]
-        """One step of each; Muon's in so many pieces of work."""
+    def step(self, parallel_map: ParallelMap = map, num_chunks: int = 1) -> None:  # type: ignore[override]
+        """One step of each; Muon's in so many chunks."""
         self.muon.step(parallel_map, num_chunks)
         self.adamw.step()
 
@@ -132,7 +131,7 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opt
             assert_never(config.optimizer)
 
 
-def take_step(optimizer: torch.optim.Optimizer, parallel_map: Map, num_chunks: int) -> None:
+def take_step(optimizer: torch.optim.Optimizer, parallel_map: ParallelMap, num_chunks: int) -> None:
     """One step, by several threads at once where the optimiser has the work for them."""
     if isinstance(optimizer, MuonAndAdamW):
         optimizer.step(parallel_map, num_chunks)

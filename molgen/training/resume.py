@@ -70,7 +70,7 @@ def check_unchanged(run: Run, now: dict[str, str]) -> None:
         raise MolgenError(f"{place}: not the molecules, or not the splits, that the training began with", hint)
 
 
-def progress_of(run: Run, position: dict[str, object]) -> TrainerState:
+def trainer_state(run: Run, position: dict[str, object]) -> TrainerState:
     """Where a state stands. Raises MolgenError for one that stands nowhere."""
     try:
         if position.get("best_nll", 0.0) is None:

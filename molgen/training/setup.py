@@ -1,43 +1,160 @@
-"""What a training starts from: molecules or an encoded file, a vocabulary, and a run directory for them."""
+"""What a training starts from: a run directory, new or to go on in, and what it sees.
+
+Its molecules come from a dataset or from an encoded file; this is the only place that tells the two apart.
+"""
 
 import copy
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from molgen.checkpoint import save_state
-from molgen.chem.pool import Workers
 from molgen.config import Config, validate
-from molgen.data.dataset import Dataset, account, build_dataset, read_source
+from molgen.data.batches import Corpus, TrainingData
+from molgen.data.dataset import LARGE, Dataset, Summary, account, build_dataset, read_source
+from molgen.data.download import data_directory
 from molgen.data.encoded_file import MOST_AS_STRINGS, CorpusFile, is_encoded
 from molgen.data.prepare import build_tokenizer
 from molgen.errors import MolgenError
+from molgen.machine import Runtime
 from molgen.runs import MOLECULES, MOST_COPIED, REPORT, STATE, Run, create_run
-from molgen.tokenizer import RANDOM, deepchem_pattern
+from molgen.runtime.cache import Arrays, cached, expect
+from molgen.runtime.distributed import ProcessGroup
+from molgen.tokenizer import RANDOM, SmilesTokenizer, deepchem_pattern
 from molgen.training.finetune import describe, inherit_model_config, initial_model, without_known
 from molgen.training.optim import build_optimizer
-from molgen.training.resume import TrainerState, resume_fingerprint
+from molgen.training.resume import TrainerState, check_unchanged, resume_fingerprint
 
 logger = logging.getLogger(__name__)
 
-
-def check_directory(out: Path, resume: bool, force: bool) -> None:
-    if resume and (out / REPORT).exists():
-        raise MolgenError(f"{out}: has finished", "train into a new directory")
-    if not resume and out.exists() and any(out.iterdir()) and not force:
-        raise MolgenError(
-            f"{out}: exists", "choose another --out, or overwrite it with --force, or go on with --resume"
-        )
+_ENCODED = "1"  # goes up with a change of what `_encoded` keeps
 
 
-def encoded_source(config: Config, out: Path, resume: bool) -> CorpusFile | None:
-    """The encoded file that is the source, if it is one; a resumed training insists on the same molecules."""
+class DatasetSource:
+    """Molecules out of a named dataset or a file, read by the main process."""
+
+    encoded_from: str | None = None
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._dataset = Dataset(config.data.source, (), ())
+
+    @property
+    def summary(self) -> Summary:
+        """What the report says of the molecules, in the main process."""
+        return self._dataset.summary
+
+    def prepare(self, out: Path, resume: bool, runtime: Runtime) -> str:
+        """The molecules, clean and split, in a run directory that is new or to go on in; gives back their hash."""
+        config, workers = self.config, runtime.workers  # which start while DeepChem is imported
+        if resume:
+            run = Run(out)
+        pretrained = None
+        if config.training.init is not None and not (resume and (out / STATE).exists()):
+            pretrained, config = inherit_model_config(config, out)
+        if resume and (out / MOLECULES).exists():
+            dataset = Dataset(config.data.source, tuple(run.molecules), tuple(run.dropped))
+        else:
+            rows = read_source(config.data)
+            logger.info(f"{config.data.source}: {len(rows):,} rows; loading DeepChem's tokenizer, cleaning, splitting")
+            pattern = deepchem_pattern()
+            pretrained_tokens = frozenset(pretrained.tokenizer.tokens if pretrained else ())
+            dataset = build_dataset(rows, config.data, config.model.context, pattern, workers, pretrained_tokens)
+            dataset = without_known(dataset, pretrained, workers) if pretrained else dataset
+        logger.info(", ".join(f"{name} {size:,}" for name, size in dataset.sizes.items()))
+        for line in account(dataset.dropped):
+            logger.info(line)
+        if not resume:
+            tokenizer = build_tokenizer(config, dataset, pattern, pretrained.tokenizer if pretrained else None)
+            run = create_run(out, config, tokenizer, dataset.molecules, dataset.dropped)
+        if pretrained is not None:
+            _save_initial_state(run, pretrained, dataset)
+        self._dataset = dataset
+        return dataset.sha256
+
+    def training_data(self, run: Run, group: ProcessGroup) -> TrainingData:
+        """What the main process has read, in every process."""
+        canonical_smiles, tokenizer = self._dataset.split("train"), run.tokenizer
+        corpus = _encoded(canonical_smiles, tokenizer).shared(group)
+        validation = _with_known_tokens(self._dataset.split("validation"), tokenizer, group)
+        return TrainingData(corpus, validation, canonical_smiles, tokenizer)
+
+
+class EncodedSource:
+    """Molecules out of an encoded file, which each process reads where it lies."""
+
+    def __init__(self, config: Config, file: CorpusFile) -> None:
+        self.config, self._file = config, file
+        self.summary, self.encoded_from = file.summary, file.made_of
+
+    def prepare(self, out: Path, resume: bool, _: Runtime) -> str:
+        """The file, checked, in a run directory that is new or to go on in; gives back its hash."""
+        config, file, sizes = self.config, self._file, self.summary.sizes
+        logger.info(f"{file.path}: encoded from {file.made_of}")
+        logger.info(", ".join(f"{name} {size:,}" for name, size in sizes.items()))
+        lengths = file.check(config.model.context)
+        if lengths.too_long:
+            raise MolgenError(
+                f"{file.path}: {lengths.too_long:,} molecules are longer than model.context {config.model.context}",
+                f"--set model.context={lengths.longest} takes all",
+            )
+        if lengths.random and config.training.randomizes:
+            raise MolgenError(
+                f"{file.path}: {lengths.random:,} of its molecules are random forms already, so training.randomized"
+                " would show them as canonical ones",
+                "--set training.randomized=0 --set training.randomized_end=0, "
+                "or encode the molecules without random forms",
+            )
+        for name in ("train", "validation"):
+            if not sizes.get(name):
+                raise MolgenError(f"{file.path}: no {name} molecules", "encode molecules of all splits")
+        if not resume:
+            # a table of strings would not tell random forms from canonical ones
+            copied = sum(sizes.values()) <= MOST_COPIED and not lengths.random
+            create_run(out, config, file.tokenizer, file.molecules() if copied else None, None)
+        return lengths.sha256
+
+    def training_data(self, run: Run, group: ProcessGroup) -> TrainingData:
+        """The file's splits, mapped; as strings only where the main process will write them otherwise."""
+        as_strings = group.is_main and run.config.training.randomizes
+        canonical_smiles = self._file.strings("train") if as_strings else []
+        return TrainingData(self._file.split("train"), self._file.split("validation"), canonical_smiles, run.tokenizer)
+
+
+def open_source(config: Config, out: Path, resume: bool) -> DatasetSource | EncodedSource:
+    """Where the molecules come from, with the configuration that fits them.
+
+    A resumed training insists on the same molecules. Raises MolgenError for an encoded file that `config` does not fit.
+    """
     if resume:
-        return Run(out).corpus_file if config.data.sha256 else None
+        return EncodedSource(config, Run(out).corpus_file) if config.data.sha256 else DatasetSource(config)
     if is_encoded(config.data.source):
-        return CorpusFile(Path(config.data.source))
+        file = CorpusFile(Path(config.data.source))
+        return EncodedSource(apply_encoded_settings(config, file), file)
     if config.data.sha256:
         raise MolgenError(f"data.sha256: {config.data.source} is no encoded file", "leave it out")
-    return None
+    return DatasetSource(config)
+
+
+def prepare_run(
+    source: DatasetSource | EncodedSource, out: Path, resume: bool, force: bool, runtime: Runtime
+) -> tuple[Run, TrainingData, dict[str, str]]:
+    """(the run, what its training sees, what its state belongs to); the last one in the main process only.
+
+    The main process alone reads a dataset and writes the run; the others wait for it.
+    """
+    fingerprint: dict[str, str] = {}
+    if runtime.group.is_main:
+        _check_directory(out, resume, force)
+        _ = runtime.device  # one that is not there is refused before anything is read
+        molecules = source.prepare(out, resume, runtime)
+        fingerprint = resume_fingerprint(Run(out), molecules)
+        if resume:
+            check_unchanged(Run(out), fingerprint)
+    run = Run(Path(runtime.group.broadcast_str(str(out))))
+    return run, source.training_data(run, runtime.group), fingerprint
 
 
 def apply_encoded_settings(config: Config, file: CorpusFile) -> Config:
@@ -78,61 +195,54 @@ def apply_encoded_settings(config: Config, file: CorpusFile) -> Config:
     return config
 
 
-def prepare_encoded(config: Config, file: CorpusFile, out: Path, resume: bool) -> str:
-    """An encoded file, checked, in a run directory that is new or to go on in; gives back its hash."""
-    sizes = file.summary.sizes
-    logger.info(f"{file.path}: encoded from {file.made_of}")
-    logger.info(", ".join(f"{name} {size:,}" for name, size in sizes.items()))
-    lengths = file.check(config.model.context)
-    if lengths.too_long:
+def _check_directory(out: Path, resume: bool, force: bool) -> None:
+    if resume and (out / REPORT).exists():
+        raise MolgenError(f"{out}: has finished", "train into a new directory")
+    if not resume and out.exists() and any(out.iterdir()) and not force:
         raise MolgenError(
-            f"{file.path}: {lengths.too_long:,} molecules are longer than model.context {config.model.context}",
-            f"--set model.context={lengths.longest} takes all",
+            f"{out}: exists", "choose another --out, or overwrite it with --force, or go on with --resume"
         )
-    if lengths.random and config.training.randomizes:
-        raise MolgenError(
-            f"{file.path}: {lengths.random:,} of its molecules are random forms already, so training.randomized"
-            " would show them as canonical ones",
-            "--set training.randomized=0 --set training.randomized_end=0, or encode the molecules without random forms",
-        )
-    for name in ("train", "validation"):
-        if not sizes.get(name):
-            raise MolgenError(f"{file.path}: no {name} molecules", "encode molecules of all splits")
-    if not resume:
-        # a table of strings would not tell random forms from canonical ones
-        copied = sum(sizes.values()) <= MOST_COPIED and not lengths.random
-        create_run(out, config, file.tokenizer, file.molecules() if copied else None, None)
-    return lengths.sha256
 
 
-def prepare_dataset(config: Config, out: Path, resume: bool, pool: Workers) -> Dataset:
-    """The molecules, clean and split, in a run directory that is new or to go on in."""
-    if resume:
-        run = Run(out)
-    origin = None
-    if config.training.init is not None and not (resume and (out / STATE).exists()):
-        origin, config = inherit_model_config(config, out)
-    if resume and (out / MOLECULES).exists():
-        dataset = Dataset(config.data.source, tuple(run.molecules), tuple(run.dropped))
-    else:
-        rows = read_source(config.data)
-        logger.info(f"{config.data.source}: {len(rows):,} rows; loading DeepChem's tokenizer, cleaning, splitting")
-        pattern = deepchem_pattern()
-        pretrained_tokens = frozenset(origin.tokenizer.tokens if origin else ())
-        dataset = build_dataset(rows, config.data, config.model.context, pattern, pool, pretrained_tokens)
-        dataset = without_known(dataset, origin, pool) if origin else dataset
-    logger.info(", ".join(f"{name} {size:,}" for name, size in dataset.sizes.items()))
-    for line in account(dataset.dropped):
-        logger.info(line)
-    if not resume:
-        tokenizer = build_tokenizer(config, dataset, pattern, origin.tokenizer if origin else None)
-        run = create_run(out, config, tokenizer, dataset.molecules, dataset.dropped)
-    if origin is not None:
-        logger.info(describe(origin, run.tokenizer, dataset.split("train")))
-        model = initial_model(run.config, run.tokenizer, origin)
-        progress = TrainerState(init_sha256=origin.weights_sha256)
-        # the state before the first step: all processes start from it, and no resume needs the other run
-        models = {"model": model, **({"average": copy.deepcopy(model)} if config.training.ema else {})}
-        optimizer = build_optimizer(model, config.training)
-        save_state(out / STATE, models, optimizer, progress.position, resume_fingerprint(run, dataset.sha256))
-    return dataset
+def _save_initial_state(run: Run, pretrained: Run, dataset: Dataset) -> None:
+    """The state of a fine-tuning before its first step: all processes start from it, and no resume needs the run."""
+    logger.info(describe(pretrained, run.tokenizer, dataset.split("train")))
+    config = run.config.training
+    model = initial_model(run.config, run.tokenizer, pretrained)
+    state = TrainerState(init_sha256=pretrained.weights_sha256)
+    models = {"model": model, **({"average": copy.deepcopy(model)} if config.ema else {})}
+    optimizer = build_optimizer(model, config)
+    save_state(run.path / STATE, models, optimizer, state.position, resume_fingerprint(run, dataset.sha256))
+
+
+def _encoded(smiles: Sequence[str], tokenizer: SmilesTokenizer) -> Corpus:
+    """The molecules whose tokens the vocabulary has; of many molecules kept for the next time."""
+
+    def build() -> Arrays:
+        corpus = Corpus.of([ids for ids in map(tokenizer.encode, smiles) if ids is not None], len(tokenizer))
+        return {"ids": corpus.ids, "offsets": corpus.offsets}
+
+    def read(arrays: Arrays) -> Corpus:
+        ids, offsets = arrays["ids"], arrays["offsets"]
+        expect(offsets, np.int64, (None,))
+        expect(ids, np.uint8 if len(tokenizer) <= 2**8 else np.uint16, (None,))
+        sound = offsets[0] == 0 and offsets[-1] == len(ids) and (np.diff(offsets) >= 2).all()
+        if not sound or len(offsets) > len(smiles) + 1 or int(ids.max(initial=0)) >= len(tokenizer):
+            raise ValueError("no corpus of these molecules")
+        return Corpus(ids, offsets)
+
+    if len(smiles) < LARGE:
+        return read(build())
+    key = [_ENCODED, tokenizer.fingerprint, *smiles]
+    return cached(data_directory() / "cache", "encoded", key, build, read)
+
+
+def _with_known_tokens(smiles: Sequence[str], tokenizer: SmilesTokenizer, group: ProcessGroup) -> Corpus:
+    """Held-out molecules whose tokens the vocabulary has; the others are said."""
+    corpus = _encoded(smiles, tokenizer).shared(group)
+    if len(corpus) < len(smiles):
+        left_out = len(smiles) - len(corpus)
+        logger.info(f"{left_out} of {len(smiles)} validation molecules have tokens that training lacks: left out")
+    if not len(corpus):
+        raise MolgenError("no validation molecule has only tokens known from training", "give more molecules")
+    return corpus

@@ -1,455 +1,260 @@
-"""The training loop."""
+"""The training loop: epochs of optimiser steps, each followed by validation; the best weights are kept.
 
-import logging
+All randomness comes from (seed, epoch), so a training that is stopped anywhere goes on exactly.
+"""
+
 import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
-from pathlib import Path
+from logging import getLogger
 from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import Tensor
 
-from molgen._version import __version__
-from molgen.checkpoint import load_state, save_state
-from molgen.chem.pool import Workers, workers
-from molgen.config import Config, TrainingConfig
+from molgen.checkpoint import load_state
 from molgen.data.augmentation import augmented_epochs
-from molgen.data.batches import Corpus, Rows, bucketed_batches, epoch_steps, random_batches
-from molgen.data.dataset import LARGE, Dataset, Summary
-from molgen.data.download import data_directory
+from molgen.data.batches import Corpus, TrainingData, bucketed_batches, epoch_steps, random_batches
 from molgen.errors import MolgenError
+from molgen.machine import Runtime
 from molgen.model.build import build_model
 from molgen.model.decoder import Decoder
-from molgen.model.dropout import seed_dropout
-from molgen.model.likelihood import likelihood, token_nll
-from molgen.runs import CURVES, LOG, STATE, Run, at_work
-from molgen.runtime.cache import Arrays, cached, expect
-from molgen.runtime.device import autocast, choose_device, hardware, memory_used, split_on_oom
-from molgen.runtime.distributed import ProcessGroup, process_group
-from molgen.runtime.log import duration, progress_disabled
-from molgen.runtime.signals import signals_held
-from molgen.runtime.threads import shared_threads, worker_threads
-from molgen.tokenizer import SmilesTokenizer
-from molgen.training.curves import draw_curves
-from molgen.training.model_card import model_card
-from molgen.training.optim import WeightAverage, build_optimizer, learning_rate, take_step
-from molgen.training.resume import TrainerState, check_unchanged, progress_of, resume_fingerprint
-from molgen.training.setup import (
-    apply_encoded_settings,
-    check_directory,
-    encoded_source,
-    prepare_dataset,
-    prepare_encoded,
-)
+from molgen.model.likelihood import Likelihood, likelihood
+from molgen.runs import LOG, STATE, Run
+from molgen.runtime.signals import HeldSignals, signals_held
+from molgen.training.optim import WeightAverage, build_optimizer, learning_rate
+from molgen.training.resume import TrainerState, trainer_state
+from molgen.training.step import Loss, Step, nll_loss
 
-logger = logging.getLogger(__name__)
-
-_ENCODED = "1"  # goes up with a change of what `_encoded` keeps
-_SECONDS_BETWEEN_CURVES = 15.0
-_SECONDS_BETWEEN_STATES = 300.0
-_SECONDS_BETWEEN_SIGNS = 300.0
-_SECONDS_BETWEEN_FIGURES = 1.0
-_SECONDS_BEFORE_FORECAST = 10.0
+logger = getLogger(__name__)
 
 
-def train(config: Config, out: str | os.PathLike[str], resume: bool = False, force: bool = False) -> Run:
-    """Trains what `config` says into the run directory `out`; with `resume` goes on there from its own configuration.
+@dataclass
+class EpochProgress:
+    """How far an epoch has come. Positions are predicted ones: padding does not count."""
 
-    With `config.training.init` it starts from that run's weights; `config.model` is then left out, or the same.
-    Under torchrun the processes share each step's molecules; the first alone reads the data and writes the run, but
-    an encoded file is read by each.
-    Raises MolgenError for unusable data, an existing directory (unless `force`) or a loss that is no longer finite.
+    all_positions: int
+    nll: Tensor
+    """() float64: the summed NLL of this process's molecules so far."""
+    positions: int = 0
+    """Of the steps so far, those of an earlier, interrupted run of this epoch among them."""
+    molecules: int = 0
+    trained_positions: int = 0
+    """Of the steps that were taken here."""
+    began: float = 0.0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Since the epoch began here."""
+        return self.trained_positions / (time.monotonic() - self.began)
+
+
+class Callback:
+    """What a trainer calls as it goes on. A subclass overrides the moments that concern it."""
+
+    def before_epoch(self, trainer: "Trainer", progress: EpochProgress) -> None:
+        """Before the first step of an epoch."""
+
+    def after_step(self, trainer: "Trainer", progress: EpochProgress) -> None:
+        """After each step of the optimiser, and of the average of the weights."""
+
+    def after_steps(self, trainer: "Trainer", progress: EpochProgress) -> None:
+        """After the last step of an epoch, and when an exception ends it before."""
+
+    def in_validation(self, trainer: "Trainer", progress: EpochProgress) -> None:
+        """After each batch of a validation in one process; it may end the training by an exception."""
+
+    def after_epoch(self, trainer: "Trainer") -> None:
+        """After validation: the state and the last row of `trainer.log` are those of this epoch."""
+
+    def after_training(self, trainer: "Trainer") -> None:
+        """When no epoch is left."""
+
+
+class Trainer:
+    """Trains the model of a run, from its state where it has one.
+
+    `loss` is what is minimised; `callbacks` do what follows from it, in their order, in every process alike.
     """
-    if resume and config.training.init is not None:
-        raise MolgenError("--init with --resume: a resumed training goes on from its own state", "leave --init out")
-    out = Path(out)
-    config = Run(out).config if resume else config
-    file = encoded_source(config, out, resume)
-    config = apply_encoded_settings(config, file) if file and not resume else config
-    uses_rdkit = not file or config.training.randomizes
-    with (
-        process_group() as group,
-        at_work(out) if group.is_main else nullcontext(),
-        workers() if group.is_main and uses_rdkit else nullcontext() as pool,
-    ):
-        dataset, fingerprint = Dataset(config.data.source, (), ()), dict[str, str]()
-        if group.is_main:
-            check_directory(out, resume, force)
-            choose_device(config.training.device)
-            if file:
-                molecules_sha256 = prepare_encoded(config, file, out, resume)
-            elif pool:
-                dataset = prepare_dataset(config, out, resume, pool)
-                molecules_sha256 = dataset.sha256
-            fingerprint = resume_fingerprint(Run(out), molecules_sha256)
-            if resume:
-                check_unchanged(Run(out), fingerprint)
-        run = Run(Path(group.broadcast_str(str(out))))
-        config, tokenizer = run.config, run.tokenizer
-        device = choose_device(config.training.device)
-        model = build_model(config.model, len(tokenizer), config.training.seed).to(device)
-        where = device.type if group.size == 1 else f"{group.size} processes on {device.type}"
-        logger.info(f"{model.weights:,} weights, {len(tokenizer)} tokens, {where}, into {run.path}")
-        if file:
-            canonical = file.strings("train") if pool else []
-            fixed, validation = file.split("train"), file.split("validation")
-        else:
-            canonical = dataset.split("train")
-            fixed = _encoded(canonical, tokenizer).shared(group)
-            validation = _known(dataset.split("validation"), tokenizer, group)
-        progress = _loop(
-            config.training, model, tokenizer, canonical, fixed, validation, run, fingerprint, pool, device, group
-        )
-        if group.is_main:
-            summary, made_of = (file.summary, file.made_of) if file else (dataset.summary, None)
-            _finish(run, model, tokenizer, summary, made_of, validation, progress, device, group)
-    return run
 
+    def __init__(
+        self,
+        run: Run,
+        data: TrainingData,
+        runtime: Runtime,
+        fingerprint: dict[str, str],
+        callbacks: Sequence[Callback] = (),
+        loss: Loss = nll_loss,
+    ) -> None:
+        self.run, self.data, self.runtime, self.callbacks = run, data, runtime, callbacks
+        self.config = run.config.training
+        self.fingerprint = fingerprint
+        """What the state belongs to: see `resume_fingerprint`."""
+        self.model = build_model(run.config.model, len(data.tokenizer), self.config.seed).to(runtime.device)
+        self.optimizer = build_optimizer(self.model, self.config)
+        self._average = WeightAverage(self.model, self.config.ema) if self.config.ema else None
+        self.best_candidate = cast(Decoder, self._average.model) if self._average else self.model
+        """What is validated, and saved when it is the best so far: the average of the weights, if there is one."""
+        self.models = {"model": self.model, **({"average": self.best_candidate} if self._average else {})}
+        self.state = TrainerState()
+        self.log: list[dict[str, float]] = []
+        """The rows of log.csv."""
+        self.signals = HeldSignals()
+        self.began = 0.0
+        """When the training would have begun if it had never been interrupted, by the monotonic clock."""
+        if os.path.lexists(run.path / STATE):
+            self.state = trainer_state(run, load_state(run.path / STATE, self.models, self.optimizer))
+        if self.state.epoch:
+            self.log = self._log_so_far()
+        self._step = Step(self.model, self.optimizer, loss, self.config, self.state, runtime)
 
-def _loop(
-    config: TrainingConfig,
-    model: Decoder,
-    tokenizer: SmilesTokenizer,
-    canonical: Sequence[str],
-    fixed: Corpus,
-    validation: Corpus,
-    run: Run,
-    fingerprint: dict[str, str],
-    pool: Workers | None,
-    device: torch.device,
-    group: ProcessGroup,
-) -> TrainerState:
-    """Epoch after epoch: train, validate, keep the best weights, save. All randomness comes from (seed, epoch)."""
-    optimizer = build_optimizer(model, config)
-    average = WeightAverage(model, config.ema) if config.ema else None
-    kept = cast(Decoder, average.model) if average else model  # what is validated, and saved when it is the best
-    models = {"model": model, "average": kept} if average else {"model": model}
-    progress = TrainerState()
-    log: list[dict[str, float]] = []
-    if os.path.lexists(run.path / STATE):
-        progress = progress_of(run, load_state(run.path / STATE, models, optimizer))
-    if progress.epoch:
-        log = [row for row in run.log() if row["epoch"] <= progress.epoch]
-        if len(log) != progress.epoch:
+    def fit(self) -> TrainerState:
+        """Trains to the last epoch, or until validation has not improved for more than `patience` epochs."""
+        self._log_start()
+        self.began = time.monotonic() - self.state.seconds
+        context, first = self.model.context, self.state.epoch
+        with (
+            signals_held() as self.signals,
+            augmented_epochs(self.data, self.config, context, first, self.runtime, self.signals) as corpora,
+        ):
+            while self.state.epoch < self.config.epochs and not self._out_of_patience():
+                corpus, kept_canonical = next(corpora)
+                train_nll, speed = self.train_epoch(corpus)
+                held_out = self._validate()
+                self._finish_epoch(held_out, kept_canonical)
+                self.log.append(self._log_row(train_nll, held_out, speed))
+                self._call("after_epoch")
+            if number := self.runtime.group.all_reduce_max(self.signals.received):
+                self.signals.leave(number)
+        self._call("after_training")
+        return self.state
+
+    def train_epoch(self, corpus: Corpus) -> tuple[float, float]:
+        """One pass over a corpus: (mean NLL per molecule, tokens per second).
+
+        Steps that the state says are done are left out, except for what they draw at random. A process group takes the
+        same steps as one process, each process with a shard of their molecules.
+        """
+        config, state, rank = self.config, self.state, self.runtime.group.rank
+        order = np.random.default_rng([config.seed, state.epoch])
+        seeds = np.random.default_rng([config.seed, state.epoch, 2, rank])  # each process has dropout of its own
+        cut = bucketed_batches if config.batching == "buckets" else random_batches
+        self._progress = progress = EpochProgress(corpus.all_positions, self._nll_so_far(), began=time.monotonic())
+        done = state.step_of_epoch
+        self.model.train()
+        self._call("before_epoch", progress)
+        try:
+            with self._step.threads():
+                for i, (fraction, window, parts) in enumerate(epoch_steps(corpus, cut, config.batch_size, order)):
+                    shards = self._step.shards(window, parts, seeds)
+                    molecules = sum(len(rows) for rows in parts)
+                    positions = sum(int(window.positions[rows].sum()) for rows in parts)
+                    progress.molecules += molecules
+                    progress.positions += positions
+                    self._set_learning_rate((state.epoch + fraction) / config.epochs)
+                    if i < done:
+                        continue
+                    for nll in self._step(shards, positions if config.loss == "token" else molecules):
+                        progress.nll += nll.to(progress.nll.device)
+                    progress.trained_positions += positions
+                    state.step, state.step_of_epoch = state.step + 1, i + 1
+                    if self._average:
+                        self._average.update(self.model, state.step)
+                    self._call("after_step", progress)
+        finally:
+            self._call("after_steps", progress)
+        mean = self.total_nll(progress) / progress.molecules
+        check_finite(mean, "loss", state)
+        return mean, progress.tokens_per_second
+
+    def total_nll(self, progress: EpochProgress) -> float:
+        """The summed NLL of an epoch's molecules so far, over all processes."""
+        return float(self.runtime.group.all_reduce_sum(np.array(float(progress.nll))))
+
+    def _validate(self) -> Likelihood:
+        alone = self.runtime.group.size == 1
+        between = partial(self._call, "in_validation", self._progress) if alone else None
+        held_out = self._likelihood(self.best_candidate, between)
+        check_finite(held_out.mean_nll, "validation NLL", self.state)  # before anything of this epoch is saved
+        return held_out
+
+    def _likelihood(self, model: Decoder, between: Callable[[], None] | None = None) -> Likelihood:
+        device, group = self.runtime.device, self.runtime.group
+        return likelihood(model, self.data.validation, device, group=group, between=between)
+
+    def _finish_epoch(self, held_out: Likelihood, kept_canonical: int) -> None:
+        state = self.state
+        state.epoch, state.step_of_epoch, state.nll_of_epoch = state.epoch + 1, 0, 0.0
+        state.canonical_instead += kept_canonical
+        state.seconds = time.monotonic() - self.began
+        if held_out.mean_nll < state.best_nll:
+            state.best_nll, state.best_epoch = held_out.mean_nll, state.epoch
+
+    def _log_row(self, train_nll: float, held_out: Likelihood, speed: float) -> dict[str, float]:
+        return {
+            "step": self.state.step,
+            "epoch": self.state.epoch,
+            "train_nll": train_nll,
+            "val_nll": held_out.mean_nll,
+            "val_top1": held_out.top1,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "tokens_per_second": speed,
+            "seconds": self.state.seconds,
+        }
+
+    def _set_learning_rate(self, fraction: float) -> None:
+        """That of a fraction of the whole training."""
+        rate = learning_rate(fraction, self.config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def _nll_so_far(self) -> Tensor:
+        """This process's part of what an interrupted epoch has; float64, for float32 loses digits over an epoch."""
+        device = self.runtime.device if self.runtime.device.type != "mps" else torch.device("cpu")  # MPS has none
+        return torch.tensor(self.state.nll_of_epoch / self.runtime.group.size, dtype=torch.float64, device=device)
+
+    def _log_so_far(self) -> list[dict[str, float]]:
+        """The rows of log.csv up to the state; a kill may have left a row of an epoch that the state does not have."""
+        log = [row for row in self.run.log() if row["epoch"] <= self.state.epoch]
+        if len(log) != self.state.epoch:
             raise MolgenError(
-                f"{run.path / LOG}: has {len(log)} of the {progress.epoch} epochs that are done",
+                f"{self.run.path / LOG}: has {len(log)} of the {self.state.epoch} epochs that are done",
                 "restore the file, or train again",
             )
-        if group.is_main:
-            run.write_log(log)  # a kill may have left a row of an epoch that the state does not have
-    if progress.step:
-        steps = f" and {progress.step_of_epoch} steps of the next" if progress.step_of_epoch else ""
-        logger.info(f"going on after epoch {progress.epoch} of {config.epochs}{steps}")
-    if config.init is not None and not progress.step:
-        before = likelihood(model, validation, device, group=group)
-        logger.info(f"before the first step: validation NLL {before.mean_nll:.2f}, top-1 {before.top1:.3f}")
-    began, drawn, saved = time.monotonic() - progress.seconds, -math.inf, time.monotonic()
-    reached = 0, torch.zeros(())
-    """Steps of the epoch that is trained, and its NLL: what a state says if a signal comes while it is validated."""
-    forecast = _Forecast(len(fixed) / config.batch_size, progress, config)
+        if self.runtime.group.is_main:
+            self.run.write_log(log)
+        return log
 
-    def save() -> None:
-        nonlocal saved
-        progress.seconds, saved = time.monotonic() - began, time.monotonic()
-        if group.is_main:
-            save_state(run.path / STATE, models, optimizer, progress.position, fingerprint)
+    def _log_start(self) -> None:
+        state, group = self.state, self.runtime.group
+        device = self.runtime.device.type
+        where = device if group.size == 1 else f"{group.size} processes on {device}"
+        tokens = len(self.data.tokenizer)
+        logger.info(f"{self.model.weights:,} weights, {tokens} tokens, {where}, into {self.run.path}")
+        if state.step:
+            steps = f" and {state.step_of_epoch} steps of the next" if state.step_of_epoch else ""
+            logger.info(f"going on after epoch {state.epoch} of {self.config.epochs}{steps}")
+        elif self.config.init is not None:
+            before = self._likelihood(self.model)
+            logger.info(f"before the first step: validation NLL {before.mean_nll:.2f}, top-1 {before.top1:.3f}")
 
-    def save_amid_epoch(steps: int, nll: float) -> None:
-        progress.step_of_epoch, progress.nll_of_epoch = steps, nll
-        _check_finite(nll, "loss", progress)
-        norm = sum(float(parameter.detach().double().square().sum()) for parameter in model.parameters())
-        _check_finite(norm, "norm of the weights", progress)
-        save()
+    def _out_of_patience(self) -> bool:
+        patience = self.config.patience
+        return patience is not None and self.state.epoch - self.state.best_epoch > patience
 
-    def after_step(nll: Tensor) -> None:
-        nonlocal reached
-        reached = progress.step_of_epoch, nll
-        if average:
-            average.update(model, progress.step)
-        forecast.after_step(progress)
-        overdue = group.is_main and time.monotonic() - saved > _SECONDS_BETWEEN_STATES
-        wanted = group.all_reduce_max(2 * signals.received + overdue)  # by any process, in one message
-        if wanted:
-            save_amid_epoch(progress.step_of_epoch, float(group.all_reduce_sum(np.array(float(nll)))))
-        if wanted > 1:
-            signals.leave(wanted // 2)
-
-    def in_validation() -> None:
-        """A signal leaves a state in which all steps of the epoch are done, and its validation comes next."""
-        if signals.received:
-            steps, nll = reached
-            save_amid_epoch(steps, float(nll))
-            signals.leave(signals.received)
-
-    with (
-        signals_held() as signals,
-        augmented_epochs(
-            canonical, fixed, tokenizer, pool, config, model.context, progress.epoch, group, signals
-        ) as corpora,
-    ):
-        while progress.epoch < config.epochs and not _out_of_patience(progress, config):
-            corpus, replaced = next(corpora)
-            reached = progress.step_of_epoch, torch.tensor(progress.nll_of_epoch)
-            train_nll, speed = train_epoch(model, optimizer, corpus, config, progress, device, group, after_step)
-            held_out = likelihood(
-                kept, validation, device, group=group, between=None if group.size > 1 else in_validation
-            )
-            _check_finite(held_out.mean_nll, "validation NLL", progress)  # before anything of this epoch is saved
-            progress.epoch += 1
-            progress.canonical_instead += replaced
-            progress.seconds = time.monotonic() - began
-            if held_out.mean_nll < progress.best_nll:
-                progress.best_nll, progress.best_epoch = held_out.mean_nll, progress.epoch
-            if not group.is_main:
-                saved = time.monotonic()
-                continue
-            if progress.best_epoch == progress.epoch:
-                run.save_model(kept)
-            log.append(
-                {
-                    "step": progress.step,
-                    "epoch": progress.epoch,
-                    "train_nll": train_nll,
-                    "val_nll": held_out.mean_nll,
-                    "val_top1": held_out.top1,
-                    "lr": optimizer.param_groups[0]["lr"],
-                    "tokens_per_second": speed,
-                    "seconds": progress.seconds,
-                }
-            )
-            run.write_log(log)
-            save()
-            if time.monotonic() - drawn > _SECONDS_BETWEEN_CURVES:
-                draw_curves(log, run.path / CURVES, run.path.name)
-                drawn = time.monotonic()
-            best = "  best" if progress.best_epoch == progress.epoch else ""
-            logger.info(
-                f"epoch {progress.epoch:>3}/{config.epochs}  train {train_nll:.2f}  "
-                f"validation {held_out.mean_nll:.2f}  top-1 {held_out.top1:.3f}  "
-                f"{speed:,.0f} tokens/s  {progress.seconds:,.0f} s{best}"
-            )
-        if number := group.all_reduce_max(signals.received):
-            signals.leave(number)
-    if group.is_main:
-        draw_curves(log, run.path / CURVES, run.path.name)
-    return progress
+    def _call(self, moment: str, *progress: EpochProgress) -> None:
+        for callback in self.callbacks:
+            getattr(callback, moment)(self, *progress)
 
 
-def train_epoch(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    corpus: Corpus,
-    config: TrainingConfig,
-    progress: TrainerState,
-    device: torch.device,
-    group: ProcessGroup,
-    after_step: Callable[[Tensor], None],
-) -> tuple[float, float]:
-    """One pass over a corpus; gives back its mean NLL a molecule and the tokens a second (padding not counted).
-
-    Steps that `progress` says are done are left out, but for what they draw at random. `after_step` is given the NLL
-    summed over this process's molecules so far.
-    A team takes the very steps that one process would, each process with a share of their molecules.
-    """
-    parameters = list(model.parameters())
-    num_chunks = worker_threads(device)
-
-    def gradient(share: tuple[Corpus, Rows, int], divisor: int) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The summed NLL of some molecules of a batch, and the gradient of their part of its loss."""
-        window, rows, seed = share
-
-        def half_batches() -> tuple[Tensor, tuple[Tensor, ...]]:
-            (nll, grads), (more, others) = (
-                full_batch((window, rows[i::2], (seed + i) % 2**63), divisor) for i in range(2)
-            )
-            return nll + more, tuple(a + b for a, b in zip(grads, others, strict=True))
-
-        if len(rows) == 1:
-            return full_batch(share, divisor)
-        progress.halved, result = split_on_oom(progress.halved, partial(full_batch, share, divisor), half_batches)
-        return result
-
-    def full_batch(share: tuple[Corpus, Rows, int], divisor: int) -> tuple[Tensor, tuple[Tensor, ...]]:
-        window, rows, seed = share
-        seed_dropout(seed, device)
-        batch = window.batch(rows, device)
-        with autocast(config.precision, device):
-            logits = model(batch.inputs)  # (B, T, V)
-        nll = token_nll(logits, batch.targets).sum()
-        return nll.detach(), torch.autograd.grad(nll / divisor, parameters)
-
-    rng = np.random.default_rng([config.seed, progress.epoch])
-    cut = bucketed_batches if config.batching == "buckets" else random_batches
-    steps = epoch_steps(corpus, cut, config.batch_size, rng)
-    model.train()
-    done, seen, read, tokens = progress.step_of_epoch, 0, 0, 0
-    # float64, for float32 loses digits over an epoch; MPS has none
-    place = torch.device("cpu") if device.type == "mps" else device
-    total = torch.tensor(progress.nll_of_epoch / group.size, dtype=torch.float64, device=place)
-    began = said = shown = time.monotonic()
-    noise = np.random.default_rng([config.seed, progress.epoch, 2, group.rank])  # each process has dropout of its own
-    with (
-        shared_threads(num_chunks) as threads,
-        tqdm(total=corpus.all_positions, unit="tok", unit_scale=True, leave=False, disable=progress_disabled()) as bar,
-    ):
-        parallel_map = (
-            threads.map if num_chunks > 1 else map
-        )  # one piece is fastest in the thread that has PyTorch's others
-        bar.set_description(f"epoch {progress.epoch + 1}/{config.epochs}")
-        for i, (behind, window, parts) in enumerate(steps):
-            molecules_here = sum(len(rows) for rows in parts)
-            positions = sum(int(window.positions[rows].sum()) for rows in parts)
-            shares = [
-                share[i::num_chunks] for share in map(group.shard, parts) for i in range(min(num_chunks, len(share)))
-            ]
-            seeds = noise.integers(2**63, size=len(shares)).tolist()
-            seen, read = seen + molecules_here, read + positions
-            bar.update(positions)
-            rate = learning_rate((progress.epoch + behind) / config.epochs, config)
-            for param_group in optimizer.param_groups:
-                param_group["lr"] = rate
-            if i < done:
-                continue
-            sums = [torch.zeros_like(parameter) for parameter in parameters]
-            divisor = positions if config.loss == "token" else molecules_here
-            work = ((window, rows, seed) for rows, seed in zip(shares, seeds, strict=True))
-            for nll, gradients in parallel_map(partial(gradient, divisor=divisor), work):  # in order, for sums round
-                total += nll.to(place)
-                for whole, part in zip(sums, gradients, strict=True):
-                    whole += part
-            group.all_reduce_sum_(sums)
-            for parameter, whole in zip(parameters, sums, strict=True):
-                parameter.grad = whole
-            if config.clip_norm is not None:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-            take_step(optimizer, parallel_map, num_chunks)
-            tokens, progress.step, progress.step_of_epoch = tokens + positions, progress.step + 1, i + 1
-            if not bar.disable and time.monotonic() - shown > _SECONDS_BETWEEN_FIGURES:  # a GPU is waited for
-                shown = time.monotonic()
-                bar.set_postfix_str(f"NLL {float(total) * group.size / seen:.2f}", refresh=False)
-            if bar.disable and time.monotonic() - said > _SECONDS_BETWEEN_SIGNS:  # a log file has no bar
-                said = time.monotonic()
-                speed = tokens / (said - began)
-                logger.info(f"epoch {progress.epoch + 1}: {read / corpus.all_positions:.0%}, {speed:,.0f} tokens/s")
-            after_step(total)
-    mean = float(group.all_reduce_sum(np.array(float(total)))) / seen
-    _check_finite(mean, "loss", progress)
-    progress.step_of_epoch, progress.nll_of_epoch = 0, 0.0
-    return mean, tokens / (time.monotonic() - began)
-
-
-def _check_finite(value: float, name: str, progress: TrainerState) -> None:
+def check_finite(value: float, name: str, state: TrainerState) -> None:
     """Raises FloatingPointError for a loss that has run away."""
     if not math.isfinite(value):
         raise FloatingPointError(
-            f"the {name} is no longer finite in epoch {progress.epoch + 1}; the last good weights are kept. "
+            f"the {name} is no longer finite in epoch {state.epoch + 1}; the last good weights are kept. "
             "Try a lower training.learning_rate"
         )
-
-
-class _Forecast:
-    """Says once, some seconds after the first step, how long the training will take and what it takes already."""
-
-    def __init__(self, steps_an_epoch: float, progress: TrainerState, config: TrainingConfig) -> None:
-        self._steps = steps_an_epoch * (config.epochs - progress.epoch) - progress.step_of_epoch
-        self._epochs = config.epochs - progress.epoch
-        self._first, self._began, self._said = 0, 0.0, False
-
-    def after_step(self, progress: TrainerState) -> None:
-        if self._said:
-            return
-        if not self._first:  # which takes longer than all others
-            self._first, self._began = progress.step, time.monotonic()
-            return
-        seconds = time.monotonic() - self._began
-        if seconds >= _SECONDS_BEFORE_FORECAST:
-            whole = seconds / (progress.step - self._first) * self._steps
-            epochs = "1 epoch" if self._epochs == 1 else f"{self._epochs} epochs"
-            logger.info(f"about {duration(whole)} for {epochs} at this speed; {memory_used()} of memory so far")
-            self._said = True
-
-
-def _out_of_patience(progress: TrainerState, config: TrainingConfig) -> bool:
-    return config.patience is not None and progress.epoch - progress.best_epoch > config.patience
-
-
-def _encoded(smiles: Sequence[str], tokenizer: SmilesTokenizer) -> Corpus:
-    """The molecules whose tokens the vocabulary has; of many molecules kept for the next time."""
-
-    def build() -> Arrays:
-        corpus = Corpus.of([ids for ids in map(tokenizer.encode, smiles) if ids is not None], len(tokenizer))
-        return {"ids": corpus.ids, "offsets": corpus.offsets}
-
-    def read(arrays: Arrays) -> Corpus:
-        ids, offsets = arrays["ids"], arrays["offsets"]
-        expect(offsets, np.int64, (None,))
-        expect(ids, np.uint8 if len(tokenizer) <= 2**8 else np.uint16, (None,))
-        sound = offsets[0] == 0 and offsets[-1] == len(ids) and (np.diff(offsets) >= 2).all()
-        if not sound or len(offsets) > len(smiles) + 1 or int(ids.max(initial=0)) >= len(tokenizer):
-            raise ValueError("no corpus of these molecules")
-        return Corpus(ids, offsets)
-
-    if len(smiles) < LARGE:
-        return read(build())
-    key = [_ENCODED, tokenizer.fingerprint, *smiles]
-    return cached(data_directory() / "cache", "encoded", key, build, read)
-
-
-def _known(smiles: Sequence[str], tokenizer: SmilesTokenizer, group: ProcessGroup) -> Corpus:
-    """Held-out molecules whose tokens the vocabulary has; the others are said."""
-    corpus = _encoded(smiles, tokenizer).shared(group)
-    if len(corpus) < len(smiles):
-        left_out = len(smiles) - len(corpus)
-        logger.info(f"{left_out} of {len(smiles)} validation molecules have tokens that training lacks: left out")
-    if not len(corpus):
-        raise MolgenError("no validation molecule has only tokens known from training", "give more molecules")
-    return corpus
-
-
-def _finish(
-    run: Run,
-    model: Decoder,
-    tokenizer: SmilesTokenizer,
-    summary: Summary,
-    made_of: str | None,
-    validation: Corpus,
-    progress: TrainerState,
-    device: torch.device,
-    group: ProcessGroup,
-) -> None:
-    """Writes report.json: the best weights' validation figures and what they rest on."""
-    best = run.model(device)
-    held_out = likelihood(best, validation, device)
-    report = {
-        "molgen": __version__,
-        "source": run.config.data.source,
-        **({"encoded_from": made_of} if made_of else {}),
-        **summary.model_dump(),
-        "weights": model.weights,
-        "tokens": len(tokenizer),
-        "init": {"path": init, "sha256": progress.init_sha256} if (init := run.config.training.init) else None,
-        "epochs": progress.epoch,
-        "steps": progress.step,
-        "seconds": round(progress.seconds, 1),
-        "best_epoch": progress.best_epoch,
-        "canonical_instead_of_random": progress.canonical_instead,
-        "validation": {
-            "n": len(held_out.nll),
-            "unknown_tokens": summary.sizes["validation"] - len(held_out.nll),
-            **held_out.figures(),
-        },
-        "hardware": {**hardware(device), "processes": group.size},
-        "versions": {name: version(name) for name in ("torch", "rdkit", "numpy", "deepchem")},
-    }
-    run.write_report(report, model_card(run.path.name, run.config, report))
-    logger.info(
-        f"best validation NLL {held_out.mean_nll:.2f} ± {held_out.stderr:.2f} nats a molecule, "
-        f"top-1 {held_out.top1:.3f} (epoch {progress.best_epoch}, n = {len(held_out.nll)}, {progress.seconds:,.0f} s)"
-    )

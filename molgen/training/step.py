@@ -1,0 +1,125 @@
+"""One step of the optimiser: the loss of a batch, its gradient in chunks, clipping, the update.
+
+What the loss is comes from outside, as a function of the model and of some molecules.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import repeat
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from molgen.config import TrainingConfig
+from molgen.data.batches import Batch, Corpus, Rows
+from molgen.machine import Runtime
+from molgen.model.dropout import seed_dropout
+from molgen.model.likelihood import token_nll
+from molgen.runtime.device import autocast, split_on_oom
+from molgen.runtime.threads import shared_threads, worker_threads
+from molgen.training.optim import ParallelMap, take_step
+from molgen.training.resume import TrainerState
+
+Loss = Callable[[nn.Module, Batch, Rows], Tensor]
+"""(model, B molecules, their rows in the corpus (B,)) → their loss, summed over them, a scalar.
+
+The step divides the sum by the number of positions or molecules of the batch. It hands over fewer molecules than a
+batch has where threads or memory ask for it, so a loss must be a sum over molecules.
+"""
+
+
+def nll_loss(model: nn.Module, batch: Batch, _: Rows) -> Tensor:
+    """−ln p of the molecules' tokens and `<eos>`, in nats: maximum likelihood."""
+    return token_nll(model(batch.inputs), batch.targets).sum()
+
+
+class Shard(NamedTuple):
+    """Some molecules of a batch: the work of one thread of one process."""
+
+    corpus: Corpus
+    rows: Rows
+    seed: int
+    """Of its dropout."""
+
+    def half(self, i: int) -> "Shard":
+        """Every second molecule, from the first (0) or the second (1) on."""
+        return Shard(self.corpus, self.rows[i::2], (self.seed + i) % 2**63)
+
+
+class Step:
+    """Takes the steps of a training, with the same arithmetic on one process or several."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        loss: Loss,
+        config: TrainingConfig,
+        state: TrainerState,
+        runtime: Runtime,
+    ) -> None:
+        self._model, self._optimizer, self._loss, self._config = model, optimizer, loss, config
+        self._state, self._runtime = state, runtime
+        self._parameters = list(model.parameters())
+        self._num_chunks = worker_threads(runtime.device)
+        self._parallel_map: ParallelMap = map
+
+    @contextmanager
+    def threads(self) -> Iterator[None]:
+        """Steps inside the block share the cores between the chunks of a batch."""
+        with shared_threads(self._num_chunks) as threads:
+            # one chunk is fastest in the thread that has PyTorch's others
+            self._parallel_map = threads.map if self._num_chunks > 1 else map
+            yield
+
+    def shards(self, corpus: Corpus, parts: Sequence[Rows], seeds: np.random.Generator) -> list[Shard]:
+        """This process's work in a batch that is given in parts of similar length."""
+        mine = map(self._runtime.group.shard, parts)
+        n = self._num_chunks
+        rows = [part[i::n] for part in mine for i in range(min(n, len(part)))]
+        return list(map(Shard, repeat(corpus), rows, seeds.integers(2**63, size=len(rows)).tolist()))
+
+    def __call__(self, shards: Sequence[Shard], divisor: int) -> list[Tensor]:
+        """One step; gives back the summed loss of each shard of this process.
+
+        The gradient is that of the sum over all shards of all processes, divided by `divisor`.
+        """
+        gradient = [torch.zeros_like(parameter) for parameter in self._parameters]
+        losses = []
+        for loss, part in self._parallel_map(partial(self._gradient, divisor), shards):  # in order, for sums round
+            losses.append(loss)
+            for whole, one in zip(gradient, part, strict=True):
+                whole += one
+        self._runtime.group.all_reduce_sum_(gradient)
+        for parameter, whole in zip(self._parameters, gradient, strict=True):
+            parameter.grad = whole
+        if self._config.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self._parameters, self._config.clip_norm)
+        take_step(self._optimizer, self._parallel_map, self._num_chunks)
+        return losses
+
+    def _gradient(self, divisor: int, shard: Shard) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The summed loss of a shard, and the gradient of its part of the batch's loss."""
+        if len(shard.rows) == 1:
+            return self._full_batch(divisor, shard)
+        self._state.halved, result = split_on_oom(
+            self._state.halved, partial(self._full_batch, divisor, shard), partial(self._half_batches, divisor, shard)
+        )
+        return result
+
+    def _half_batches(self, divisor: int, shard: Shard) -> tuple[Tensor, tuple[Tensor, ...]]:
+        (loss, gradient), (more, others) = (self._full_batch(divisor, shard.half(i)) for i in range(2))
+        return loss + more, tuple(a + b for a, b in zip(gradient, others, strict=True))
+
+    def _full_batch(self, divisor: int, shard: Shard) -> tuple[Tensor, tuple[Tensor, ...]]:
+        seed_dropout(shard.seed, self._runtime.device)
+        batch = shard.corpus.batch(shard.rows, self._runtime.device)
+        with autocast(self._config.precision, self._runtime.device):
+            loss = self._loss(self._model, batch, shard.rows)
+        # `.backward()` would add to one `.grad` in the order in which threads finish, and no resume would be exact;
+        # a parameter that this batch does not use has a gradient of zero
+        gradient = torch.autograd.grad(loss / divisor, self._parameters, allow_unused=True, materialize_grads=True)
+        return loss.detach(), gradient

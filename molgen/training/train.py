@@ -1,0 +1,83 @@
+"""`molgen train`: a configuration → set-up → the trainer → the run's report and model card."""
+
+import logging
+import os
+from contextlib import nullcontext
+from importlib.metadata import version
+from pathlib import Path
+
+from molgen._version import __version__
+from molgen.config import Config
+from molgen.data.batches import TrainingData
+from molgen.data.dataset import Summary
+from molgen.errors import MolgenError
+from molgen.machine import Runtime, open_runtime
+from molgen.model.likelihood import likelihood
+from molgen.runs import Run, at_work
+from molgen.runtime.device import hardware
+from molgen.training.callbacks import standard_callbacks
+from molgen.training.model_card import model_card
+from molgen.training.resume import TrainerState
+from molgen.training.setup import open_source, prepare_run
+from molgen.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+def train(config: Config, out: str | os.PathLike[str], resume: bool = False, force: bool = False) -> Run:
+    """Trains what `config` says into the run directory `out`; with `resume` goes on there from its own configuration.
+
+    With `config.training.init` it starts from that run's weights; `config.model` is then left out, or the same.
+    Under torchrun the processes share each step's molecules; the main one alone reads the data and writes the run, but
+    an encoded file is read by each.
+    Raises MolgenError for unusable data, an existing directory (unless `force`) or a loss that is no longer finite.
+    """
+    if resume and config.training.init is not None:
+        raise MolgenError("--init with --resume: a resumed training goes on from its own state", "leave --init out")
+    out = Path(out)
+    config = Run(out).config if resume else config
+    source = open_source(config, out, resume)
+    with (
+        open_runtime(config.training.device, start_workers=False) as runtime,
+        at_work(out) if runtime.group.is_main else nullcontext(),
+    ):
+        run, data, fingerprint = prepare_run(source, out, resume, force, runtime)
+        state = Trainer(run, data, runtime, fingerprint, standard_callbacks(runtime.group.is_main)).fit()
+        if runtime.group.is_main:
+            _write_report(run, data, state, source.summary, source.encoded_from, runtime)
+    return run
+
+
+def _write_report(
+    run: Run, data: TrainingData, state: TrainerState, summary: Summary, encoded_from: str | None, runtime: Runtime
+) -> None:
+    """Writes the model card and report.json: the best weights' validation figures and what they rest on."""
+    best = run.model(runtime.device)
+    held_out = likelihood(best, data.validation, runtime.device)
+    report = {
+        "molgen": __version__,
+        "source": run.config.data.source,
+        **({"encoded_from": encoded_from} if encoded_from else {}),
+        **summary.model_dump(),
+        "weights": best.weights,
+        "tokens": len(data.tokenizer),
+        "init": {"path": init, "sha256": state.init_sha256} if (init := run.config.training.init) else None,
+        "epochs": state.epoch,
+        "steps": state.step,
+        "seconds": round(state.seconds, 1),
+        "best_epoch": state.best_epoch,
+        "canonical_instead_of_random": state.canonical_instead,
+        "validation": {
+            "n": len(held_out.nll),
+            "unknown_tokens": summary.sizes["validation"] - len(held_out.nll),
+            **held_out.figures(),
+        },
+        "hardware": {**hardware(runtime.device), "processes": runtime.group.size},
+        "versions": {name: version(name) for name in ("torch", "rdkit", "numpy", "deepchem")},
+    }
+    run.write_report(report, model_card(run.path.name, run.config, report))
+    error = "" if held_out.stderr is None else f" ± {held_out.stderr:.2f}"  # none of one molecule
+    logger.info(
+        f"best validation NLL {held_out.mean_nll:.2f}{error} nats per molecule, "
+        f"top-1 {held_out.top1:.3f} (epoch {state.best_epoch}, n = {len(held_out.nll)}, {state.seconds:,.0f} s)"
+    )
