@@ -21,14 +21,17 @@ class Runtime:
     """
 
     def __init__(
-        self, device: Device = "auto", group: ProcessGroup = SINGLE_PROCESS, workers: Workers | None = None
+        self,
+        device: "Device | torch.device" = "auto",
+        group: ProcessGroup = SINGLE_PROCESS,
+        workers: Workers | None = None,
     ) -> None:
         self._wanted, self.group, self._workers = device, group, workers
 
     @cached_property
     def device(self) -> "torch.device":
         """Where tensors are computed."""
-        return choose_device(self._wanted)
+        return choose_device(self._wanted) if isinstance(self._wanted, str) else self._wanted
 
     @property
     def workers(self) -> Workers:

@@ -116,9 +116,9 @@ def sample_ours(job: Job) -> Figures:
 
     Two batches of each size at a time, as any larger sample has them.
     """
-    from molgen.chem.pool import workers
     from molgen.generation.decode import SamplingParams
-    from molgen.generation.generator import MoleculeGenerator, RejectionRules, SamplingStats, even_batches
+    from molgen.generation.generator import MoleculeGenerator, even_batches
+    from molgen.generation.options import SampleOptions
 
     generator = MoleculeGenerator.load(job.run, "cuda" if job.device == "cuda" else "cpu")
     if job.network == "source":
@@ -131,15 +131,12 @@ def sample_ours(job: Job) -> Figures:
         return [text for texts in generator.strings(batches, SamplingParams(), seed=job.seed) for text in texts]
 
     def canonical(rows: int) -> list[str | None]:
-        stream = generator.stream(
-            2 * rows, SamplingParams(), RejectionRules(), pool, SamplingStats(), seed=next(seeds), batch_size=rows
-        )
+        stream = generator.stream(SampleOptions(2 * rows, seed=next(seeds), batch_size=rows))
         return [sample.smiles for batch in stream for sample in batch]
 
     if not job.canonical:
         return drawn(job, generator.model, raw, tokens_by(generator.tokenizer), generator.model.context + 1)
-    with workers() as pool:
-        return drawn(job, generator.model, canonical, tokens_by(generator.tokenizer), generator.model.context + 1)
+    return drawn(job, generator.model, canonical, tokens_by(generator.tokenizer), generator.model.context + 1)
 
 
 # --- Hugging Face transformers

@@ -16,12 +16,13 @@ from conftest import SMALL
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from molgen.chem.pool import Workers
 from molgen.config import load_config
 from molgen.errors import MolgenError
-from molgen.generation.decode import SamplingParams
-from molgen.generation.generator import MoleculeGenerator, RejectionRules, Sample, SamplingStats
+from molgen.generation.generator import MoleculeGenerator
+from molgen.generation.options import SampleOptions
+from molgen.generation.rejection import RejectionRules, Sample, SampleStream, SamplingStats
 from molgen.generation.writers import summary, write_samples
+from molgen.machine import Runtime
 from molgen.runs import Run
 from molgen.runtime.distributed import ProcessGroup
 from molgen.training.train import train
@@ -134,23 +135,18 @@ def test_shares_are_even_and_leave_nothing_out(n: int) -> None:
     assert [i for member in team for i in member.run_of(range(n))] == list(range(n))
 
 
-def test_unique_is_refused_where_several_processes_sample(small_run: Run, pool: Workers) -> None:
-    generator = MoleculeGenerator.load(small_run.path, "cpu")
+def test_unique_is_refused_where_several_processes_sample(small_run: Run) -> None:
+    generator = MoleculeGenerator.load(small_run.path, runtime=Runtime("cpu", ProcessGroup(0, 2)))
     with pytest.raises(MolgenError, match="--unique"):
-        next(
-            generator.stream(
-                10, SamplingParams(), RejectionRules(unique=True), pool, SamplingStats(), group=ProcessGroup(0, 2)
-            )
-        )
+        generator.stream(SampleOptions(10, rules=RejectionRules(unique=True)))
 
 
-def test_the_summary_counts_distinct_molecules_and_those_that_training_lacks(
-    small_run: Run, pool: Workers, tmp_path: Path
-) -> None:
+def test_the_summary_counts_distinct_molecules_and_those_that_training_lacks(small_run: Run, tmp_path: Path) -> None:
     known = small_run.split("train")[:3]
     samples = [Sample(smiles, smiles) for smiles in [*known, *known, "CO", "C[Ta]"]] + [Sample("C(", None)] * 2
-    written = write_samples(iter([samples[:4], samples[4:]]), 10, SamplingStats(10, 10), tmp_path / "x.smi", None)
-    line = summary(written, SamplingStats(10, 10), MoleculeGenerator.load(small_run.path, "cpu"), pool)
+    stream = SampleStream(10, iter([samples[:4], samples[4:]]), SamplingStats(10, 10))
+    written = write_samples(stream, tmp_path / "x.smi")
+    line = summary(written, stream.stats, MoleculeGenerator.load(small_run.path, "cpu"))
     assert line == "10 molecules: validity 0.800, uniqueness 0.625, novelty 0.400"  # 8 of 10, 5 of 8, 2 of 5
 
 

@@ -12,11 +12,12 @@ from rdkit import Chem, DataStructs
 from rdkit.Chem import QED, Descriptors, rdFingerprintGenerator
 from rdkit.SimDivFilters import rdSimDivPickers
 
-from molgen.chem.pool import Workers
 from molgen.chem.properties import PROPERTIES, MoleculeFilter, screen, tabulate
 from molgen.errors import MolgenError
 from molgen.generation.decode import SamplingParams
-from molgen.generation.generator import MoleculeGenerator, RejectionRules, Sample, SamplingStats
+from molgen.generation.generator import MoleculeGenerator
+from molgen.generation.options import SampleOptions
+from molgen.generation.rejection import RejectionRules, Sample
 from molgen.generation.sample_table import CHEAP, COLUMNS, SampleTable
 from molgen.metrics.similarity import max_min
 from molgen.runs import Run
@@ -42,14 +43,14 @@ def test_aspirin_has_the_properties_that_are_published_of_it() -> None:
     assert tabulate("C(", ["mw"]) == {"error": "syntax"}
 
 
-def test_each_column_says_what_it_should(generator: MoleculeGenerator, pool: Workers) -> None:
-    training = sorted(generator.training_set(pool))
+def test_each_column_says_what_it_should(generator: MoleculeGenerator) -> None:
+    training = sorted(generator.training_set())
     known = training[0]
     batch = [
         *(Sample("OCC", "CCO"), Sample("C(", None), Sample("", None), Sample("", None, True)),
         *(Sample("CC(C)(C)(C)C", None), Sample(known, known), Sample("CCO", "CCO")),
     ]
-    table = SampleTable("all", generator, pool)
+    table = SampleTable("all", generator)
     rows = table.rows(batch[:5]) + table.rows(batch[5:])  # what was seen is remembered over batches
     assert tuple(rows[0]) == COLUMNS
     column = {name: [row[name] for row in rows] for name in COLUMNS}
@@ -109,13 +110,11 @@ def test_the_account_beside_a_table_says_how_to_draw_it_again(cli: Cli, small_ru
     assert (refused.code, "x.meta.json: exists" in refused.err) == (2, True)
 
 
-def test_filters_reject_by_property_and_pattern_and_count_what_each_cost(
-    generator: MoleculeGenerator, pool: Workers
-) -> None:
-    tally = SamplingStats()
+def test_filters_reject_by_property_and_pattern_and_count_what_each_cost(generator: MoleculeGenerator) -> None:
     wanted = MoleculeFilter("mw < 300 and qed > 0.5", ("a",), ("[N+]", "S"), no_alerts=True)
-    keep = RejectionRules(unique=True, novel=True, screen=wanted)
-    samples = [s for batch in generator.stream(12, SamplingParams(0.7), keep, pool, tally) for s in batch]
+    rules = RejectionRules(unique=True, novel=True, filter=wanted)
+    stream = generator.stream(SampleOptions(12, SamplingParams(0.7), rules))
+    samples, tally = [s for batch in stream for s in batch], stream.stats
     assert len({sample.canonical for sample in samples}) == 12
     for sample in samples:
         molecule = Chem.MolFromSmiles(sample.smiles)
@@ -124,7 +123,7 @@ def test_filters_reject_by_property_and_pattern_and_count_what_each_cost(
         assert any(atom.GetIsAromatic() for atom in molecule.GetAtoms())
         assert not any(atom.GetSymbol() == "S" and not atom.GetIsAromatic() for atom in molecule.GetAtoms())
         assert not tabulate(sample.smiles, ["alerts"])["alerts"]
-        assert sample.canonical not in generator.training_set(pool)
+        assert sample.canonical not in generator.training_set()
     assert tally.draws == tally.kept + sum(tally.rejected.values())
     assert tally.rejected["valid"] > 0
     assert tally.rejected["where"] > 0
@@ -161,10 +160,10 @@ def test_the_first_filter_that_rejects_a_molecule_is_named(smiles: str, settings
     ],
 )
 def test_a_filter_that_cannot_be_understood_is_refused(
-    wanted: MoleculeFilter, said: str, generator: MoleculeGenerator, pool: Workers
+    wanted: MoleculeFilter, said: str, generator: MoleculeGenerator
 ) -> None:
     with pytest.raises(MolgenError, match=said):
-        next(generator.stream(1, SamplingParams(), RejectionRules(screen=wanted), pool, SamplingStats()))
+        generator.stream(SampleOptions(1, rules=RejectionRules(filter=wanted)))
 
 
 def test_max_min_picks_as_rdkit_does(moses_mini: list[str]) -> None:

@@ -6,11 +6,12 @@ from itertools import count
 import pytest
 import torch
 
-from molgen.chem.pool import Workers
 from molgen.config import ModelConfig
 from molgen.errors import MolgenError
 from molgen.generation.decode import SamplingParams, decode, draw, keep_top_k, keep_top_p
 from molgen.generation.generator import MoleculeGenerator, even_batches
+from molgen.generation.options import SampleOptions
+from molgen.generation.rejection import RejectionRules
 from molgen.model.build import build_model
 from molgen.model.decoder import Decoder
 from molgen.runs import Run
@@ -233,8 +234,8 @@ def test_branches_and_rings_of_a_prompt_may_be_unfinished(generator: MoleculeGen
     assert all(smiles.startswith(prompt) or not smiles for smiles in generator.sample(3, prompt=prompt).smiles)
 
 
-def test_whether_training_begins_like_a_prompt_goes_by_tokens(generator: MoleculeGenerator, pool: Workers) -> None:
-    known = sorted(generator.training_set(pool))
+def test_whether_training_begins_like_a_prompt_goes_by_tokens(generator: MoleculeGenerator) -> None:
+    known = sorted(generator.training_set())
     tokens = generator.tokenizer.splitter.split(known[0]) or []
     assert generator.starts_like_training("".join(tokens[:4])) is True
     assert generator.starts_like_training(known[0] + "CCCCCCCCC") is False
@@ -244,42 +245,33 @@ def test_whether_training_begins_like_a_prompt_goes_by_tokens(generator: Molecul
     assert generator.starts_like_training(beginning) is bool(others)
 
 
-def test_rejection_keeps_drawing_until_n_satisfy_it(generator: MoleculeGenerator, pool: Workers) -> None:
-    from molgen.generation.generator import RejectionRules, SamplingStats
-
-    tally = SamplingStats()
-    stream = generator.stream(
-        40, SamplingParams(temperature=0.7), RejectionRules(valid=True, unique=True, novel=True), pool, tally
-    )
+def test_rejection_keeps_drawing_until_n_satisfy_it(generator: MoleculeGenerator) -> None:
+    rules = RejectionRules(valid=True, unique=True, novel=True)
+    stream = generator.stream(SampleOptions(40, SamplingParams(temperature=0.7), rules))
+    tally = stream.stats
     canonical = [sample.canonical for batch in stream for sample in batch]
     assert len(set(canonical)) == len(canonical) == 40 == tally.kept
     assert None not in canonical
-    assert not set(canonical) & generator.training_set(pool)
+    assert not set(canonical) & generator.training_set()
     assert tally.draws > 40
 
 
-def test_rejection_without_hope_stops_with_what_it_has(small_run: Run, pool: Workers) -> None:
-    from molgen.generation.generator import RejectionRules, SamplingStats
-
+def test_rejection_without_hope_stops_with_what_it_has(small_run: Run) -> None:
     generator = MoleculeGenerator.load(small_run.path, "cpu")
-    tally = SamplingStats()
     # greedy draws are all the same molecule: of distinct ones there is one
-    stream = generator.stream(
-        5, SamplingParams(temperature=0), RejectionRules(unique=True), pool, tally, batch_size=2_048
-    )
+    rules = RejectionRules(unique=True)
+    stream = generator.stream(SampleOptions(5, SamplingParams(temperature=0), rules, batch_size=2_048))
     assert sum(len(batch) for batch in stream) == 1
-    assert tally.gave_up
+    assert stream.stats.gave_up
 
 
-def test_a_model_that_never_ends_is_capped_and_counted(small_run: Run, pool: Workers) -> None:
-    from molgen.generation.generator import RejectionRules, SamplingStats
-
+def test_a_model_that_never_ends_is_capped_and_counted(small_run: Run) -> None:
     generator = MoleculeGenerator.load(small_run.path, "cpu")
     with torch.no_grad():
         generator.model.embedding.weight[EOS] = 0  # a tied head then gives the end a small constant logit
         generator.model.norm.weight.mul_(20)
-    tally = SamplingStats()
-    drawn = [s for batch in generator.stream(20, SamplingParams(), RejectionRules(), pool, tally) for s in batch]
+    stream = generator.stream(SampleOptions(20))
+    drawn, tally = [s for batch in stream for s in batch], stream.stats
     assert tally.unfinished > 10
     assert sum(s.smiles == "" for s in drawn) >= tally.unfinished
 

@@ -24,7 +24,6 @@ from molgen.cli.data import data_app
 from molgen.cli.options import (
     DATA_HELP,
     Column,
-    Device,
     DeviceOption,
     Force,
     Recipe,
@@ -37,8 +36,8 @@ from molgen.cli.options import (
     configuration,
 )
 from molgen.errors import MolgenError
-from molgen.runtime.device import check_memory
-from molgen.runtime.distributed import check_environment, process_group
+from molgen.runtime.device import Device, check_memory
+from molgen.runtime.distributed import check_environment
 from molgen.runtime.log import log_to_stderr, print_error
 from molgen.runtime.signals import TerminatedError, terminate
 
@@ -46,8 +45,6 @@ if TYPE_CHECKING:
     from molgen.evaluation.evaluate import Evaluation
 
 logger = logging.getLogger(__name__)
-
-_BYTES_REMEMBERED = 200  # of a string and its number in a dictionary
 
 app = typer.Typer(
     help="Learn molecules as a language: train on SMILES, sample new ones, say honestly how good they are.",
@@ -102,7 +99,7 @@ def train(
     force: Force = False,
 ) -> None:
     """Train on a dataset or a file (default: Tox21) into a run directory."""
-    options = {"seed": seed, "device": device.value if device else None, "init": init}
+    options = {"seed": seed, "device": device, "init": init}
     training = {f"training.{name}": value for name, value in options.items()}
     recipe, resolved = configuration(data, config, settings, smiles_column, where, training)
     from molgen import runs
@@ -169,7 +166,7 @@ def sample(
         int | None, typer.Option(metavar="K", help="Of the n molecules write K that differ most (MaxMin).")
     ] = None,
     grid: Annotated[Path | None, typer.Option(help="Draw the first 30 valid ones into a .png or .svg file.")] = None,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     batch_size: Annotated[
         int | None, typer.Option(help="Most molecules drawn at a time.", show_default="2048; 8192 on a GPU")
     ] = None,
@@ -179,53 +176,27 @@ def sample(
     for path in (output, grid):
         check_target(path, force)
     check_apart({"-o": output, "--grid": grid}, [])
-    from molgen.chem.pool import workers
+    from molgen.machine import open_runtime
 
-    with process_group() as group, workers() as pool:  # they start while the rest is imported
+    with open_runtime(device) as runtime:  # its workers start while the rest is imported
         from molgen.chem.properties import MoleculeFilter
-        from molgen.generation import writers as writing
         from molgen.generation.decode import SamplingParams
-        from molgen.generation.generator import MoleculeGenerator, RejectionRules, SamplingStats
-        from molgen.generation.sample_table import SampleTable
+        from molgen.generation.generator import MoleculeGenerator
+        from molgen.generation.options import SampleOptions
+        from molgen.generation.rejection import RejectionRules
+        from molgen.generation.writers import SampleTargets, sample_into
         from molgen.runs import find_run
 
-        writing.check_targets(output, grid, columns is not None)
-        has_table = output is not None and output.suffix in writing.TABLES
-        if output is not None and has_table:
-            check_target(writing.meta_beside(output), force)
+        targets = SampleTargets(output, grid, columns, diverse)
+        check_target(targets.meta, force)
         found = find_run(run).path
-        beside = writing.meta_beside(output) if output is not None and has_table else None
-        check_apart({"-o": output, "--grid": grid, "the account beside it": beside}, [found])
-        generator = MoleculeGenerator.load(group.broadcast_str(str(found)), device.value)
-        if group.is_main and generator.run is not None:
+        check_apart({"-o": output, "--grid": grid, "the account beside it": targets.meta}, [found])
+        generator = MoleculeGenerator.load(runtime.group.broadcast_str(str(found)), runtime=runtime)
+        if runtime.group.is_main and generator.run is not None:
             generator.run.check_molecules()
-        screen = MoleculeFilter(where, tuple(smarts or ()), tuple(not_smarts or ()), no_alerts)
-        filters, keep, tally = (
-            SamplingParams(temperature, top_k, top_p),
-            RejectionRules(valid, unique, novel, screen),
-            SamplingStats(),
-        )
-        stream = generator.stream(
-            n, filters, keep, pool, tally, prompt=prompt, seed=seed, batch_size=batch_size, group=group
-        )
-        if diverse is not None:
-            stream = writing.pick_diverse(stream, n, diverse, pool, group)
-        table = SampleTable(columns, generator, pool, output.suffix == ".sdf", group) if output and has_table else None
-        if table is not None and "duplicate_of" in table.columns:
-            check_memory(f"-n {n:,}: the column duplicate_of", _BYTES_REMEMBERED * n)
-        written = writing.write_samples(stream, n, tally, output, grid, group, table)
-        if group.is_main and prompt and generator.starts_like_training(prompt) is False:
-            logger.info(
-                f"no training molecule begins with {prompt}: the model has not seen what it was asked to go on with"
-            )
-        if group.is_main:
-            logger.info(writing.summary(written, tally, generator, pool))
-        if output is not None and has_table and group.is_main:
-            settings = {"n": n, "seed": seed, **filters._asdict(), "prompt": prompt, "batch_size": batch_size}
-            settings |= {"filters": {"valid": valid, "unique": unique, "novel": novel, **screen._asdict()}}
-            settings |= {"diverse": diverse, "columns": table.columns if table else None}
-            writing.write_meta(output, _command(), settings, written, tally, generator)
-        writing.check_complete(tally, n)
+        wanted = MoleculeFilter(where, tuple(smarts or ()), tuple(not_smarts or ()), no_alerts)
+        params, rules = SamplingParams(temperature, top_k, top_p), RejectionRules(valid, unique, novel, wanted)
+        sample_into(generator, SampleOptions(n, params, rules, prompt, seed, batch_size), targets, _command())
 
 
 @app.command(name="eval")
@@ -247,7 +218,7 @@ def evaluate(
         Path | None, typer.Option(help="Also write a page with pictures, FILE.html; adds the chem metrics.")
     ] = None,
     seed: Annotated[int, typer.Option(help="For the samples of a run.")] = 0,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     force: Force = False,
 ) -> None:
     """Evaluate runs, or files whose lines are samples: NLL, top-1, validity, uniqueness, novelty, benchmarks."""
@@ -262,7 +233,7 @@ def evaluate(
     with workers() as pool:  # they start while the rest is imported
         from molgen.evaluation.evaluate import evaluate_targets
         from molgen.evaluation.text_table import table
-        from molgen.generation.generator import BYTES_A_SAMPLE
+        from molgen.generation.generator import BYTES_PER_SAMPLE
         from molgen.runs import find_run, run_directory
         from molgen.runtime.files import write_atomically
 
@@ -272,9 +243,9 @@ def evaluate(
         for run in runs if report else []:
             run.check_log()  # which the page shows, once all else has been computed
 
-        check_memory(f"-n {n:,}", BYTES_A_SAMPLE * n)
+        check_memory(f"-n {n:,}", BYTES_PER_SAMPLE * n)
         evaluations: list[Evaluation] = evaluate_targets(
-            pool, named, n, split.value, seed, device.value, chosen, train, reference, smiles_column
+            pool, named, n, split.value, seed, device, chosen, train, reference, smiles_column
         )
     try:  # what takes longest to get again first; what cannot be written is shown all the same
         if json is not None:
@@ -305,17 +276,19 @@ def score(
         typer.Option(metavar="K", help="Also sum over K distinct strings a molecule: a lower bound for the molecule."),
     ] = None,
     smiles_column: Column = None,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
 ) -> None:
     """Score molecules: a CSV of log-likelihoods (nats) on stdout, one line for each of the file's molecules."""
     import csv
 
-    from molgen.chem.pool import workers
-    from molgen.generation.generator import MoleculeGenerator
-    from molgen.generation.score import Score, score_file
+    from molgen.machine import open_runtime
 
-    with workers() as pool:
-        rows = score_file(file, MoleculeGenerator.load(run, device.value), pool, smiles_column, as_written, strings)
+    with open_runtime(device) as runtime:  # its workers start while the rest is imported
+        from molgen.generation.generator import MoleculeGenerator
+        from molgen.generation.score import Score, score_file
+
+        generator = MoleculeGenerator.load(run, runtime=runtime)
+        rows = score_file(file, generator, smiles_column, as_written, strings)
     columns = len(Score._fields) - (0 if strings else 2)
     table = csv.writer(sys.stdout, lineterminator="\n")
     table.writerow(Score._fields[:columns])

@@ -2,22 +2,18 @@
 
 import os
 from collections.abc import Iterable, Mapping
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from molgen.errors import MolgenError
+from molgen.runtime.device import Device
 
 if TYPE_CHECKING:
     from molgen.config import Config
 
 DATA_HELP = "tox21, moses, moses-mini, a .csv .tsv .smi .txt .sdf (also .gz .bz2) or .parquet file, or - for stdin."
-
-
-class Device(StrEnum):
-    auto, cpu, cuda, mps = "auto", "cpu", "cuda", "mps"
 
 
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]

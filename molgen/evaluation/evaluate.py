@@ -17,8 +17,9 @@ from molgen.data.download import data_directory, has_moses
 from molgen.data.readers import read_samples
 from molgen.errors import MolgenError
 from molgen.evaluation.benchmarks import BenchmarkResult, ComparisonSets, Metric, parts, run_benchmarks
-from molgen.generation.decode import SamplingParams
-from molgen.generation.generator import MoleculeGenerator, RejectionRules, Sample, SamplingStats
+from molgen.generation.generator import MoleculeGenerator
+from molgen.generation.options import SampleOptions
+from molgen.generation.rejection import Sample, SampleStream
 from molgen.metrics import guacamol
 from molgen.metrics.basic import MetricValues
 from molgen.metrics.profile import MoleculeTable
@@ -168,8 +169,8 @@ def evaluate_run(
         sets.held_out = run_set(run, split)
     _training_likelihood(generator, run, evaluation)
     _training_sets(run, sets, library.pool, evaluation)
-    tally = SamplingStats()
-    samples = _draw(generator, n, seed, library.pool, tally)
+    stream = generator.stream(SampleOptions(n, seed=seed))
+    samples = _draw(stream)
     evaluation.samples, evaluation.training = [sample.smiles for sample in samples], sets.training
     evaluation.profile = library.describe(evaluation.samples, parts(metrics), "samples")
     more = None
@@ -179,7 +180,9 @@ def evaluate_run(
     if evaluation.nll:
         own = generator.log_likelihood([s for s in evaluation.samples if s])
         evaluation.nll["samples"] = -own[~np.isnan(own)]
-    evaluation.notes.append(f"samples: n = {n:,}, temperature 1, no filter, seed {seed}, {tally.unfinished} unfinished")
+    evaluation.notes.append(
+        f"samples: n = {n:,}, temperature 1, no filter, seed {seed}, {stream.stats.unfinished} unfinished"
+    )
     return evaluation
 
 
@@ -298,10 +301,10 @@ def _finite(values: Mapping[str, float | int | None]) -> dict[str, float | int |
     return {name: value if value is None or math.isfinite(value) else None for name, value in values.items()}
 
 
-def _draw(generator: MoleculeGenerator, n: int, seed: int, pool: Workers, tally: SamplingStats) -> list[Sample]:
+def _draw(stream: SampleStream) -> list[Sample]:
     samples: list[Sample] = []
-    with tqdm(total=n, desc="sampling", unit="mol", delay=1, leave=False, disable=None) as bar:
-        for batch in generator.stream(n, SamplingParams(), RejectionRules(), pool, tally, seed=seed):
+    with tqdm(total=stream.n, desc="sampling", unit="mol", delay=1, leave=False, disable=None) as bar:
+        for batch in stream:
             samples += batch
             bar.update(len(batch))
     return samples
@@ -317,9 +320,7 @@ def _more_draws(
     if len(seen) >= wanted or most <= 0:
         return None
     # another stream of random numbers, so that the first n samples stay what they are without this benchmark
-    stream = generator.stream(
-        most, SamplingParams(), RejectionRules(), library.pool, SamplingStats(), seed=(seed + 2**63) % 2**64
-    )
+    stream = generator.stream(SampleOptions(most, seed=(seed + 2**63) % 2**64))
     for batch in stream:
         more += [sample.smiles for sample in batch]
         seen |= {sample.canonical for sample in batch if sample.canonical is not None}

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from molgen.chem.pool import Workers
 from molgen.chem.properties import PROPERTIES
 from molgen.data.download import data_directory
 from molgen.errors import MolgenError
-from molgen.generation.generator import MoleculeGenerator, Sample
+from molgen.generation.generator import MoleculeGenerator
+from molgen.generation.rejection import Sample
 from molgen.metrics.references import ReferenceCache, ReferenceSet
 from molgen.metrics.similarity import neighbours
-from molgen.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 
 logger = logging.getLogger(__name__)
 
@@ -58,16 +57,9 @@ class SampleTable:
     1. Where a run carries no training molecules, the columns on them are empty, unless they were asked for by name.
     """
 
-    def __init__(
-        self,
-        asked: str | None,
-        generator: MoleculeGenerator,
-        pool: Workers,
-        molblocks: bool = False,
-        group: ProcessGroup = SINGLE_PROCESS,
-    ) -> None:
+    def __init__(self, asked: str | None, generator: MoleculeGenerator, molblocks: bool = False) -> None:
         self.columns = columns_of(asked)
-        if group.size > 1 and "duplicate_of" in self.columns:
+        if generator.runtime.group.size > 1 and "duplicate_of" in self.columns:
             if asked is not None:
                 raise MolgenError(
                     "--columns: duplicate_of: one process does not know what the others draw",
@@ -75,7 +67,7 @@ class SampleTable:
                 )
             self.columns = tuple(name for name in self.columns if name != "duplicate_of")
             logger.info("several processes: the table has no column duplicate_of")
-        self._generator, self._pool = generator, pool
+        self._generator, self._workers = generator, generator.runtime.workers
         self._parts = [*(name for name in self.columns if name in PROPERTIES), *(["molblock"] if molblocks else [])]
         self._first: dict[str, int] = {}
         self._rows = 0
@@ -97,13 +89,13 @@ class SampleTable:
         nearest = self._trained and not {"nearest_training", "nn_similarity"}.isdisjoint(self.columns)
         parts = [*self._parts, *(["fingerprint"] if nearest else [])]
         with ThreadPoolExecutor(1) as aside:  # RDKit's processes and the model work at the same time
-            described = aside.submit(self._pool.map, "tabulate", smiles, columns=parts)
+            described = aside.submit(self._workers.map, "tabulate", smiles, columns=parts)
             wants_likelihood = "log_likelihood" in self.columns
             likelihoods = self._generator.log_likelihood(smiles).tolist() if wants_likelihood else []
-            told = described.result()
+            properties = described.result()
         known = self._training if self._trained and "in_training" in self.columns else frozenset()
         rows: list[dict[str, Any]] = []
-        for sample, answer in zip(batch, told, strict=True):
+        for sample, answer in zip(batch, properties, strict=True):
             self._rows += 1
             valid = sample.canonical is not None
             row = {"smiles": sample.smiles, "canonical": sample.canonical, "valid": _yes(valid)}
@@ -134,13 +126,13 @@ class SampleTable:
 
     @cached_property
     def _training(self) -> frozenset[str]:
-        return self._generator.training_set(self._pool)
+        return self._generator.training_set()
 
     @cached_property
     def _references(self) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], list[str]]:
         """(fingerprints, their SMILES) of the training molecules."""
         training = sorted(self._training)
-        library = ReferenceCache(self._pool, data_directory() / "cache")
+        library = ReferenceCache(self._workers, data_directory() / "cache")
         known = library.known(ReferenceSet.of("training set", training), (), True)
         return known.fingerprints, [training[i] for i in known.rows.tolist()]
 

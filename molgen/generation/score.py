@@ -44,7 +44,6 @@ class Score(NamedTuple):
 def score_file(
     file: str,
     generator: MoleculeGenerator,
-    pool: Workers,
     smiles_column: str | None = None,
     as_written: bool = False,
     strings: int | None = None,
@@ -61,7 +60,7 @@ def score_file(
     rows = list(read_rows(file, smiles_column))
     if not rows:
         raise MolgenError(f"{file}: no molecules in it", "give a file with one molecule a line")
-    cleaned = _as_written(rows, pool) if as_written else _standardised(rows, generator, pool)
+    cleaned = _as_written(rows, generator.runtime.workers) if as_written else _standardised(rows, generator)
     values = generator.log_likelihood([smiles for smiles, _ in cleaned])
     scores = []
     for row, (scored, note), value in zip(rows, cleaned, values, strict=True):
@@ -74,17 +73,17 @@ def score_file(
             note = note or ("a token that training lacks" if unseen else clean.TOO_LONG)
         per_token = None if known is None else known / (len(tokens) + 1)
         scores.append(Score(smiles, row.name, scored, known, len(tokens), per_token, unseen, note))
-    return scores if strings is None else list(_summed(scores, strings, generator, pool))
+    return scores if strings is None else list(_summed(scores, strings, generator))
 
 
-def _standardised(rows: Sequence[Row], generator: MoleculeGenerator, pool: Workers) -> list[tuple[str, str]]:
+def _standardised(rows: Sequence[Row], generator: MoleculeGenerator) -> list[tuple[str, str]]:
     """(the string that the run would train on, what was changed), or ("", why there is none)."""
     if generator.run is None:
         raise MolgenError("this generator has no run to standardise as", "score the strings as written")
     anything = {"min_tokens": 1, "max_tokens": None, "unparsable": "drop", "split": "random"}
     config = generator.run.config.data.model_copy(update=anything)
     settings = clean.settings(config, generator.model.context, generator.tokenizer.splitter.pattern)
-    results = pool.map("clean", [row.smiles for row in rows], "standardising", **settings)
+    results = generator.runtime.workers.map("clean", [row.smiles for row in rows], "standardising", **settings)
     strings = []
     for row, result in zip(rows, results, strict=True):
         smiles, _, reason, changes = result or ("", "", clean.LOST, ())
@@ -92,9 +91,9 @@ def _standardised(rows: Sequence[Row], generator: MoleculeGenerator, pool: Worke
     return strings
 
 
-def _as_written(rows: Sequence[Row], pool: Workers) -> list[tuple[str, str]]:
+def _as_written(rows: Sequence[Row], workers: Workers) -> list[tuple[str, str]]:
     given = [clean.cut_extension(row.smiles) for row in rows]
-    parsed = pool.map("describe", [smiles for smiles, _ in given], "parsing", parts=("canonical",))
+    parsed = workers.map("describe", [smiles for smiles, _ in given], "parsing", parts=("canonical",))
     strings = []
     for row, (smiles, extension), answer in zip(rows, given, parsed, strict=True):
         cause = clean.LOST if answer is None else answer.get("failure", "")
@@ -103,15 +102,15 @@ def _as_written(rows: Sequence[Row], pool: Workers) -> list[tuple[str, str]]:
     return strings
 
 
-def _summed(scores: Sequence[Score], k: int, generator: MoleculeGenerator, pool: Workers) -> Iterator[Score]:
+def _summed(scores: Sequence[Score], k: int, generator: MoleculeGenerator) -> Iterator[Score]:
     """The scores with the sum over up to `k` distinct strings, the one that was scored among them.
 
     Where RDKit hung or crashed on some of a molecule's strings there is no sum, for it would be of fewer.
     """
-    at_a_time = max(1, _AT_A_TIME // k)
+    at_a_time, workers = max(1, _AT_A_TIME // k), generator.runtime.workers
     for start in range(0, len(scores), at_a_time):
         block = scores[start : start + at_a_time]
-        others = _random_forms([score.canonical for score in block if score.log_likelihood is not None], k - 1, pool)
+        others = _random_forms([score.canonical for score in block if score.log_likelihood is not None], k - 1, workers)
         lost = {smiles for smiles, found in others.items() if found is None}
         forms = [[score.canonical, *(others.get(score.canonical) or [])] for score in block]
         values = generator.log_likelihood([form for own in forms for form in own])
@@ -126,7 +125,7 @@ def _summed(scores: Sequence[Score], k: int, generator: MoleculeGenerator, pool:
                 yield score._replace(strings=len(known), log_likelihood_strings=_log_sum(known))
 
 
-def _random_forms(canonical: Sequence[str], most: int, pool: Workers) -> dict[str, list[str] | None]:
+def _random_forms(canonical: Sequence[str], most: int, workers: Workers) -> dict[str, list[str] | None]:
     """Up to `most` distinct random SMILES of each molecule, fewer of a small one; None where RDKit hung or crashed.
 
     All that a molecule still lacks is drawn again, some hundred at a time, each with a seed of its own.
@@ -140,7 +139,7 @@ def _random_forms(canonical: Sequence[str], most: int, pool: Workers) -> dict[st
             for smiles in lacking
             for number, first in enumerate(range(0, most, _DRAWS))
         ]
-        drawn = pool.map("random_forms", wanted, "random SMILES", at_a_time=max(1, _DRAWS // max(1, most)))
+        drawn = workers.map("random_forms", wanted, "random SMILES", at_a_time=max(1, _DRAWS // max(1, most)))
         for item, forms in zip(wanted, drawn, strict=True):
             if forms is None:
                 lost.add(str(item[0]))

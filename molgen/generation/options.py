@@ -1,0 +1,42 @@
+"""What is asked of a generator, as one value: a command, a page and a notebook all build it."""
+
+from dataclasses import dataclass, field
+
+from molgen.errors import MolgenError
+from molgen.generation.decode import SamplingParams
+from molgen.generation.rejection import RejectionRules
+from molgen.runtime.device import check_memory
+from molgen.runtime.distributed import ProcessGroup
+
+_MOST = 10**15
+_LARGEST_BATCH = 1_000_000
+_BYTES_REMEMBERED = 16  # `Seen` keeps 8, and as many again while it merges
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """How many molecules, how they are drawn, and which draws are kept."""
+
+    n: int = 100
+    params: SamplingParams = field(default_factory=SamplingParams)
+    rules: RejectionRules = field(default_factory=RejectionRules)
+    prompt: str = ""
+    """A prefix of tokens, not a substructure."""
+    seed: int = 0
+    batch_size: int | None = None
+    """Most molecules drawn at a time; None: by the device."""
+
+    def check(self, group: ProcessGroup) -> None:
+        """Raises MolgenError for a value out of range, or one that several processes cannot serve."""
+        if not 1 <= self.n <= _MOST:
+            raise MolgenError(f"-n {self.n}: out of range", f"ask for 1 to {_MOST:,} molecules")
+        if self.rules.unique and group.size > 1:
+            raise MolgenError(
+                "--unique: one process does not know what the others draw",
+                "sample in one process, or into a .csv without --unique and keep one line of each canonical SMILES",
+            )
+        if self.rules.unique:
+            check_memory(f"--unique: to remember {self.n:,} molecules", _BYTES_REMEMBERED * self.n)
+        self.rules.filter.checked()
+        if self.batch_size is not None and not 1 <= self.batch_size <= _LARGEST_BATCH:
+            raise MolgenError(f"--batch-size {self.batch_size}: out of range", f"1 to {_LARGEST_BATCH:,}")

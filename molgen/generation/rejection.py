@@ -1,0 +1,162 @@
+"""Rejection sampling: which draws are kept, and how many of each kind there were.
+
+All rules but `unique` give exactly the conditional distribution; `unique` draws without replacement.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from molgen.chem.pool import Workers
+from molgen.chem.properties import MoleculeFilter
+from molgen.runtime.distributed import ProcessGroup
+from molgen.runtime.hashing import Seen, keys_of
+
+# Rejection gives up when fewer than one in a thousand of the last ten thousand draws was kept.
+_WINDOW, _LEAST_KEPT = 10_000, 10
+
+
+class Sample(NamedTuple):
+    """One molecule as drawn."""
+
+    smiles: str
+    """Empty if the draw was empty or unfinished."""
+    canonical: str | None
+    """RDKit's canonical SMILES, None if invalid."""
+    unfinished: bool = False
+    """Whether it hit the length limit."""
+
+
+class RejectionRules(NamedTuple):
+    """What a draw must be in order to be kept; by default every draw is kept."""
+
+    valid: bool = False
+    """A molecule."""
+    unique: bool = False
+    """A molecule, or an invalid string, that was not kept before."""
+    novel: bool = False
+    """A molecule that is not in the training set."""
+    filter: MoleculeFilter = MoleculeFilter()
+    """A molecule that passes."""
+
+    @property
+    def filters(self) -> bool:
+        """Whether there is a filter on properties or patterns; only valid molecules pass one."""
+        return self.filter != MoleculeFilter()
+
+    @property
+    def rejects_invalid(self) -> bool:
+        """Whether invalid draws are rejected."""
+        return self.valid or self.novel or self.filters
+
+
+REASONS = ("valid", *MoleculeFilter._fields, "novel", "unique")
+"""In the order in which they are asked; a draw counts as rejected by the first that it fails."""
+
+
+@dataclass
+class SamplingStats:
+    """Counts of drawn, kept and rejected samples."""
+
+    draws: int = 0
+    """Up to the last that was kept; what was drawn with it, after it, does not count."""
+    kept: int = 0
+    unfinished: int = 0
+    """Of these draws."""
+    gave_up: bool = False
+    rejected: Counter[str] = field(default_factory=Counter)
+    """Draws by the one of REASONS that rejected them."""
+
+    def all_reduce(self, group: ProcessGroup) -> None:
+        """Makes them the counts of all processes together."""
+        rejected = [self.rejected[name] for name in REASONS]
+        counts = np.array([self.draws, self.kept, self.unfinished, self.gave_up, *rejected])
+        self.draws, self.kept, self.unfinished, gave_up, *rejected = group.all_reduce_sum(counts).tolist()
+        self.gave_up = bool(gave_up)
+        self.rejected = Counter(dict(zip(REASONS, rejected, strict=True)))
+
+
+class SampleStream(Iterator[list[Sample]]):
+    """Samples batch by batch, in the order in which they were started; `stats` counts the draws so far."""
+
+    def __init__(self, n: int, batches: Iterator[list[Sample]], stats: SamplingStats) -> None:
+        self.n, self.stats, self._batches = n, stats, batches
+        """`n` samples are asked for, of all processes together."""
+
+    def __next__(self) -> list[Sample]:
+        return next(self._batches)
+
+
+def select(
+    draws: Iterator[Sequence[str | None]],
+    n: int,
+    rules: RejectionRules,
+    training: Set[str],
+    workers: Workers,
+    stats: SamplingStats,
+) -> Iterator[list[Sample]]:
+    """The draws that the rules keep, batch by batch, until `n` are kept or hardly any is.
+
+    `draws` are batches of strings, None for an unfinished one; `training` has the canonical SMILES of the training set.
+    """
+    seen = Seen()
+    window: deque[tuple[int, int]] = deque()  # (draws, kept) of the last batches
+    while stats.kept < n and not stats.gave_up:
+        texts = next(draws)
+        batch = _kept(texts, n - stats.kept, rules, training, seen, workers, stats)
+        stats.kept += len(batch)
+        window.append((len(texts), len(batch)))
+        while sum(drawn for drawn, _ in window) - window[0][0] >= _WINDOW:
+            window.popleft()
+        drawn, kept = (sum(column) for column in zip(*window, strict=True))
+        stats.gave_up = drawn >= _WINDOW and kept < _LEAST_KEPT and stats.kept < n
+        yield batch
+
+
+def _kept(
+    texts: Sequence[str | None],
+    most: int,
+    rules: RejectionRules,
+    training: Set[str],
+    seen: Seen,
+    workers: Workers,
+    stats: SamplingStats,
+) -> list[Sample]:
+    """At most `most` of a batch; counts the draws up to the last that is kept."""
+    parsed = list(_parsed(texts, rules, workers))
+    keys = keys_of(s.canonical or s.smiles for s, _ in parsed) if rules.unique else np.empty(0, np.uint64)
+    came_before, fresh = seen.has(keys), set[np.uint64]()
+    batch: list[Sample] = []
+    for i, (sample, failed_filter) in enumerate(parsed):
+        stats.draws, stats.unfinished = stats.draws + 1, stats.unfinished + sample.unfinished
+        if sample.canonical is None and rules.rejects_invalid:
+            stats.rejected["valid"] += 1
+        elif failed_filter:
+            stats.rejected[failed_filter] += 1
+        elif rules.novel and sample.canonical in training:
+            stats.rejected["novel"] += 1
+        elif rules.unique and (came_before[i] or keys[i] in fresh):
+            stats.rejected["unique"] += 1
+        else:
+            if rules.unique:
+                fresh.add(keys[i])
+            batch.append(sample)
+            if len(batch) == most:
+                break
+    seen.add(np.array(list(fresh), np.uint64))
+    return batch
+
+
+def _parsed(texts: Sequence[str | None], rules: RejectionRules, workers: Workers) -> Iterator[tuple[Sample, str]]:
+    """(sample, the filter that it fails or an empty string) of each text."""
+    smiles = [text or "" for text in texts]
+    if rules.filters:
+        answers = workers.map("screen", smiles, **rules.filter._asdict())
+    else:
+        answers = [(canonical, "") for canonical in workers.map("canonical", smiles)]
+    for text, answer in zip(texts, answers, strict=True):
+        canonical, failed_filter = answer or (None, "")  # RDKit hung or crashed: invalid
+        yield Sample(text or "", canonical, text is None), failed_filter
