@@ -90,13 +90,13 @@ class DataConfig(Section):
     max_tokens: int | None = Field(None, ge=1)
     """Longer molecules are dropped and counted; null: the limit is the model's context."""
     split: Literal["grouped", "random"] = "grouped"
-    """Grouped: molecules whose neutral, stereo-free parents are tautomers get the same split. Random: each by itself."""
+    """Grouped: molecules whose neutral, stereo-free parents are tautomers get one split. Random: each by itself."""
     split_seed: int = Field(0, ge=0, lt=2**63)
     """Seed of the split, which does not depend on the training seed."""
     train_size: int | None = Field(None, ge=1)
-    """Number of training molecules; null: 80 % of fewer than 5,000, else 90 %, or all of a file's own split."""
+    """Training molecules; null: 80 % of fewer than 5,000, else 90 %, or all of a file's own split."""
     validation_size: int | None = Field(None, ge=1)
-    """Number of validation molecules; null: half of what training leaves, or a file's own. The rest is the test split."""
+    """Validation molecules; null: half of what training leaves, or a file's own. The rest is the test split."""
     rules: Literal[1, 2] = 2
     """Version of the rules for salts, groups and the order of tests. 1: up to molgen 0.1 (see docs/definitions.md)."""
     vocabulary: Literal["train", "all"] = "train"
