@@ -50,33 +50,33 @@ class DataConfig(Section):
     source: str = "tox21"
     """A named dataset (tox21, moses, moses-mini; from `fragments` to `min_token_count` it keeps all) or a file."""
     sha256: str | None = None
-    """Of an encoded file (`molgen data encode`): the molecules that it must hold; a training fills it in."""
+    """SHA-256 of the molecules that an encoded file (`molgen data encode`) must hold; the training fills it in."""
     smiles_column: str | None = None
     """The column that holds the SMILES; null finds it by name."""
     where: str | None = None
-    """Only rows on which this condition on the file's columns holds, such as `pIC50 > 7`; null: all rows."""
+    """Only rows for which this condition on the file's columns is true, such as `pIC50 > 7`; null: all rows."""
     form: Literal["canonical", "as-written"] = "canonical"
-    """The string that stands for a molecule: RDKit's canonical SMILES, or the one in the file."""
+    """The string that represents a molecule: RDKit's canonical SMILES, or the string in the file."""
     unparsable: Literal["drop", "keep"] = "drop"
     """What happens to strings that RDKit does not parse; `keep` needs the as-written form."""
     duplicates: Literal["drop", "keep"] = "drop"
     """What happens to the second and later copies of a string."""
     fragments: Literal["keep", "drop", "largest"] = "largest"
-    """Salts and mixtures: keep them, drop them, or cut them to the largest fragment that is no counter-ion."""
+    """Salts and mixtures: keep them, drop them, or cut them to the largest fragment that is not a counter-ion."""
     charges: Literal["keep", "neutralise"] = "neutralise"
-    """Neutralise: protons are added or taken where that removes a charge."""
+    """Neutralise: protons are added or removed where that removes a charge."""
     stereo: Literal["keep", "strip"] = "keep"
-    """Configuration of centres and double bonds."""
+    """Stereochemistry: the configuration of stereocentres and double bonds."""
     stereo_groups: Literal["undefined", "as_drawn"] = "undefined"
-    """Centres known only relative to each other (racemates, `&1`; one enantiomer, `o1`): undefined, or as drawn."""
+    """Stereocentres of a racemate (`&1`) or known only relative to each other (`o1`): made undefined, or as drawn."""
     isotopes: Literal["keep", "strip", "drop"] = "strip"
-    """Labelled atoms: keep them, make them natural, or drop their molecules."""
+    """Isotope labels: keep them, remove them, or drop the molecules that have them."""
     radicals: Literal["keep", "drop"] = "drop"
     """Molecules with unpaired electrons."""
     atom_maps: Literal["keep", "drop"] = "drop"
     """Molecules with atom map numbers, as reactions have."""
     wildcards: Literal["keep", "drop"] = "drop"
-    """Molecules with an atom `*`."""
+    """Molecules with a wildcard atom, `*`."""
     elements: list[Annotated[str, Field(pattern="^[A-Z][a-z]?$")]] | None = [
         *("H", "B", "C", "N", "O", "F", "Si", "P", "S", "Cl", "Se", "Br", "I")
     ]
@@ -84,23 +84,23 @@ class DataConfig(Section):
     require_carbon: bool = True
     """Whether molecules without carbon are dropped."""
     min_token_count: int = Field(5, ge=1)
-    """Molecules with a token that fewer molecules have are dropped: so few cannot teach it."""
+    """Molecules with a token that occurs in fewer molecules than this are dropped: too few to learn it from."""
     min_tokens: int = Field(1, ge=1)
     """Shorter molecules are dropped and counted."""
     max_tokens: int | None = Field(None, ge=1)
-    """Longer molecules are dropped and counted; null: the model's context."""
+    """Longer molecules are dropped and counted; null: the limit is the model's context."""
     split: Literal["grouped", "random"] = "grouped"
-    """Grouped: molecules whose neutral, stereo-free parents are tautomers stay on one side. Random: each for itself."""
+    """Grouped: molecules whose neutral, stereo-free parents are tautomers get one split. Random: each by itself."""
     split_seed: int = Field(0, ge=0, lt=2**63)
-    """Draws the split. The training seed never does."""
+    """Seed of the split, which does not depend on the training seed."""
     train_size: int | None = Field(None, ge=1)
-    """Training molecules; null: 80 % of fewer than 5,000 molecules, else 90 %, or all of a file's own split."""
+    """Training molecules; null: 80 % of fewer than 5,000, else 90 %, or all of a file's own split."""
     validation_size: int | None = Field(None, ge=1)
     """Validation molecules; null: half of what training leaves, or a file's own. The rest is the test split."""
     rules: Literal[1, 2] = 2
-    """Version of the rules for salts, groups and order of tests. 1: up to molgen 0.1 (docs/definitions.md says how)."""
+    """Version of the rules for salts, groups and the order of tests. 1: up to molgen 0.1 (see docs/definitions.md)."""
     vocabulary: Literal["train", "all"] = "train"
-    """The molecules whose tokens make the vocabulary."""
+    """The molecules whose tokens form the vocabulary: the training split, or all molecules."""
 
     @model_validator(mode="before")
     @classmethod
@@ -121,35 +121,35 @@ class ModelConfig(Section):
     """The decoder-only transformer."""
 
     context: int = Field(128, ge=2, le=65_536)
-    """Most tokens of one molecule, `<bos>` and `<eos>` not counted."""
+    """Maximum length of a molecule in tokens (max_length), `<bos>` and `<eos>` not counted."""
     width: int = Field(128, ge=1, le=16_384)
-    """Size of a token's vector between the blocks."""
+    """d_model: the size of a token's vector between the blocks."""
     blocks: int = Field(5, ge=1, le=256)
-    """Transformer blocks."""
+    """n_layers: the number of transformer blocks."""
     heads: int = Field(2, ge=1, le=256)
-    """Attention heads of a block."""
+    """n_heads: the number of attention heads (of queries) in each block."""
     kv_heads: int | None = Field(None, ge=1, le=256)
-    """Heads of keys and values, a divisor of heads: fewer make sampling's memory smaller; null: as many as heads."""
+    """Key and value heads (grouped-query attention), a divisor of heads; fewer: a smaller cache. null: as heads."""
     head_width: int = Field(64, ge=1, le=1_024)
-    """Width of one head; heads x head_width need not equal the width."""
+    """head_dim: the size of one head; heads x head_width need not equal the width."""
     feedforward: int = Field(512, ge=1, le=65_536)
-    """Hidden width of the feed-forward part."""
+    """ffn_dim (d_ff): the hidden size of the feed-forward layer."""
     positions: Literal["learned", "sinusoidal", "rotary"] = "rotary"
-    """How a token knows its position."""
+    """Position encoding: learned or sinusoidal embeddings, or rotary (RoPE)."""
     norm: Literal["before", "after"] = "before"
-    """Layer norm before each part (GPT-2) or after each sum (Vaswani 2017)."""
+    """Before: pre-norm, a layer norm before each part (GPT-2). After: post-norm, after each sum (Vaswani 2017)."""
     final_norm: bool = True
-    """A last layer norm before the head."""
+    """A last layer norm before the output head."""
     biases: bool = False
     """Biases in the linear layers of the blocks and in an untied head."""
     tied_head: bool = True
-    """The head uses the token embedding as its weights."""
+    """Weight tying: the output head uses the token embedding as its weights."""
     dropout: Share = 0.1
-    """Dropout on what each part adds to the residual stream."""
+    """Dropout on the output of each part, before it is added to the residual stream."""
     embedding_dropout: Share = 0.0
     """Dropout on the sum of token and position embedding."""
     initialization: Literal["scaled", "pytorch"] = "scaled"
-    """Scaled: GPT-2's normals, residual projections over sqrt(2 x blocks). PyTorch: each layer's own default."""
+    """Scaled: GPT-2's normal draws, residual projections / sqrt(2 x blocks). PyTorch: the default of each layer."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "ModelConfig":
@@ -163,7 +163,7 @@ class ModelConfig(Section):
 
 
 class TrainingConfig(Section):
-    """The loop."""
+    """How the model is trained."""
 
     epochs: int = Field(60, ge=1, le=1_000_000)
     """Passes over the training split."""
@@ -172,37 +172,37 @@ class TrainingConfig(Section):
     batching: Literal["buckets", "random"] = "buckets"
     """Buckets: batches of similar length and equal token count. Random: a shuffled list cut into equal numbers."""
     loss: Literal["token", "molecule"] = "token"
-    """What the batch loss is a mean over: predicted positions, or molecules (their summed NLL)."""
+    """What the batch loss is a mean over: predicted tokens, or molecules (each with the sum over its tokens)."""
     optimizer: Literal["adamw", "muon", "adamax"] = "muon"
-    """AdamW (fused), Muon for the blocks' matrices with AdamW for the rest, or Adamax."""
+    """AdamW (fused); Muon for the matrices of the blocks and AdamW for the rest; or Adamax."""
     learning_rate: float = Field(4e-3, gt=0, le=10)
     """The highest learning rate."""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """After the warm-up: cosine to a hundredth, or constant."""
+    """After the warm-up: cosine decay to 1 % of the highest rate, or constant."""
     warmup: Share = 0.02
     """Share of the training in which the learning rate rises from zero."""
     beta2: Annotated[float, Field(gt=0, lt=1)] = 0.98
     """Decay of the second moment (Adam) or of the infinity norm (Adamax)."""
     weight_decay: float = Field(0.1, ge=0, le=10)
-    """Decoupled weight decay of the matrices; vectors have none."""
+    """Decoupled weight decay of the matrices; vectors (biases, norms) have none."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.998
-    """Decay a step of the moving average of the weights, which is then what is validated and kept; 0: no average."""
+    """Exponential moving average of the weights: its decay per step. The average is validated and kept; 0: none."""
     clip_norm: float | None = Field(1.0, gt=0)
-    """Largest norm of the gradient; null: no clipping."""
+    """Gradient clipping: the largest norm of the gradient; null: no clipping."""
     precision: Precision = "auto"
-    """bf16 autocast where the device gains from it (auto), never (fp32), or always (bf16)."""
+    """bf16 autocast: where it is faster on the device (auto), never (fp32), or always (bf16)."""
     randomized: Share = 0.8
-    """Share of molecules shown as a random SMILES, fresh in each epoch, at the start; 0 with as-written strings."""
+    """SMILES augmentation: share of molecules shown as a new random SMILES, in the first epoch; 0 if as-written."""
     randomized_end: Share = 0.3
-    """The same share at the end; it moves linearly from one to the other."""
+    """The same share in the last epoch; it changes linearly from one to the other."""
     patience: int | None = Field(None, ge=0)
-    """Stop after more than this many epochs in a row without a better validation NLL; null: never."""
+    """Early stopping: after more than this many epochs in a row without a better validation NLL; null: never."""
     seed: int = Field(0, ge=0, lt=2**63)
-    """Initial weights, order, dropout, random SMILES."""
+    """Seed of the initial weights, the order of the molecules, dropout and random SMILES."""
     device: Device = "auto"
-    """Where to train: cuda, else mps, else cpu when `auto`."""
+    """Where to train; auto: cuda if there is one, else mps, else cpu."""
     init: str | None = None
-    """A run whose weights, vocabulary and model section are the start (fine-tuning); null: fresh weights."""
+    """Fine-tuning: the run that gives the first weights, the vocabulary and the model section; null: random weights."""
 
     @property
     def randomizes(self) -> bool:

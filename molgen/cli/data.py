@@ -21,14 +21,14 @@ from molgen.cli.options import (
 logger = logging.getLogger(__name__)
 
 data_app = typer.Typer(
-    help="Datasets: list and fetch the named ones; describe, clean or encode any; clear what was computed of them.",
+    help="Datasets: list and fetch the named ones; describe, clean or encode any dataset; delete the cache.",
     no_args_is_help=True,
 )
 
 
 @data_app.command(name="list")
 def data_list() -> None:
-    """The named datasets and where they are."""
+    """List the named datasets and show where they are."""
     from molgen.config import NAMED
     from molgen.data.download import data_directory
 
@@ -54,7 +54,7 @@ def data_describe(
     smiles_column: Column = None,
     where: Where = None,
 ) -> None:
-    """What a training would see: sizes, drops and changes, lengths, vocabulary, elements, charges, stereo twins."""
+    """Show what a training would see: sizes, drops, changes, lengths, vocabulary, elements, charges, stereo twins."""
     from molgen.chem.pool import workers
     from molgen.data.prepare import describe_data
 
@@ -73,7 +73,7 @@ def data_clean(
     where: Where = None,
     force: Force = False,
 ) -> None:
-    """Standardise and clean without training; what is dropped or altered is listed in a .dropped.csv.gz beside it."""
+    """Standardise and clean without training; dropped and altered rows are listed in a .dropped.csv.gz file."""
     from molgen.chem.pool import workers
     from molgen.data.prepare import dropped_beside, write_clean
 
@@ -97,7 +97,7 @@ def data_encode(
     where: Where = None,
     force: Force = False,
 ) -> None:
-    """Clean, split and encode without training; `molgen train` takes the file as it is, whatever its size."""
+    """Clean, split and encode without training; `molgen train` reads the file as it is, of any size."""
     from molgen.chem.pool import workers
     from molgen.data.prepare import check_encoded_name, write_encoded
 
@@ -112,7 +112,7 @@ def data_encode(
 
 @data_app.command(name="clear-cache")
 def data_clear_cache() -> None:
-    """Delete what was computed of datasets and kept for the next time; what was fetched stays."""
+    """Delete the results that were computed from datasets and cached; downloaded files stay."""
     from molgen.data.download import data_directory
     from molgen.runtime.cache import clear
 

@@ -17,12 +17,12 @@ DATA_HELP = "tox21, moses, moses-mini, a .csv .tsv .smi .txt .sdf (also .gz .bz2
 
 
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
-DeviceOption = Annotated[Device, typer.Option(help="Where to compute.")]
+DeviceOption = Annotated[Device, typer.Option(help="The device to compute on.")]
 Column = Annotated[str | None, typer.Option("--smiles-column", help="The column that holds the SMILES.")]
 Where = Annotated[
     str | None,
     typer.Option(
-        metavar="CONDITION", help="Only rows on which it holds, such as 'pIC50 > 7'.", show_default="all rows"
+        metavar="CONDITION", help="Only rows for which it is true, such as 'pIC50 > 7'.", show_default="all rows"
     ),
 ]
 Recipe = Annotated[
@@ -34,7 +34,7 @@ Settings = Annotated[
 ]
 RunArgument = Annotated[
     str | None,
-    typer.Argument(help="A run directory, or `moses-small`; left out, the newest under runs/.", show_default=False),
+    typer.Argument(help="A run directory, or `moses-small`; default: the newest under runs/.", show_default=False),
 ]
 
 
