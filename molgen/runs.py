@@ -21,9 +21,10 @@ import torch
 from molgen.checkpoint import load_weights, save_weights, saved_fingerprint
 from molgen.chem.pool import workers
 from molgen.config import NAMED, Config, parse_yaml, saved, to_yaml, validate
-from molgen.data.dataset import SPLITS, Dropped, Molecule, build_dataset, read_source
+from molgen.data.dataset import Dropped, Molecule, build_dataset, read_source
 from molgen.data.download import data_directory, has_moses
 from molgen.data.encoded_file import CorpusFile, named_corpus
+from molgen.data.splitting import SPLITS
 from molgen.errors import MolgenError
 from molgen.model.build import build_model, count_weights
 from molgen.model.decoder import Decoder

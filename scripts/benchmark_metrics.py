@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from rdkit import Chem
 
-from molgen.chem.descriptors import moses_alerts, moses_filters
+from molgen.chem.alerts import moses_alerts, moses_filters
 from molgen.chem.pool import workers
 from molgen.evaluation.benchmarks import parts
 from molgen.evaluation.evaluate import evaluate, open_library

@@ -8,7 +8,8 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem import QED, FilterCatalog
 
-from molgen.chem.descriptors import describe, moses_filters, qed, ring_systems
+from molgen.chem.alerts import moses_filters
+from molgen.chem.descriptors import describe, qed, ring_systems
 from molgen.chem.smiles import add_carbon, canonical, parse
 from molgen.data.readers import read_rows
 
@@ -36,14 +37,17 @@ def test_qed_is_that_of_rdkit(moses_mini: list[str]) -> None:
 
 def test_fragments_scaffold_and_flaws_of_a_molecule_counted_by_hand() -> None:
     # of ethyl naphthoate BRICS cuts the bonds ring-acyl, acyl-oxygen and oxygen-ethyl
-    parts = describe("O=C(OCC)c1ccc2ccccc2c1", ["fragments", "scaffold", "flaws", "ring_systems", "flat"])
+    parts = describe(
+        "O=C(OCC)c1ccc2ccccc2c1",
+        ["fragments", "scaffold", "radicals_fragments_charge", "ring_systems", "smiles_no_stereo"],
+    )
     assert sorted(parts["fragments"]) == ["[1*]C([6*])=O", "[16*]c1ccc2ccccc2c1", "[3*]O[3*]", "[4*]CC"]
     assert parts["scaffold"] == ["c1ccc2ccccc2c1", 2]
-    assert parts["flaws"] == [0, 1, 0]
+    assert parts["radicals_fragments_charge"] == [0, 1, 0]
     assert parts["ring_systems"] == ["c1ccc2ccccc2c1"]
-    assert describe("CC[O-].[Na+].[CH3]", ["flaws"])["flaws"] == [1, 3, 0]
-    assert describe("CC[O-]", ["flaws"])["flaws"] == [0, 1, -1]
-    assert describe("F[C@H](Cl)Br", ["flat"])["flat"] == "FC(Cl)Br"
+    assert describe("CC[O-].[Na+].[CH3]", ["radicals_fragments_charge"])["radicals_fragments_charge"] == [1, 3, 0]
+    assert describe("CC[O-]", ["radicals_fragments_charge"])["radicals_fragments_charge"] == [0, 1, -1]
+    assert describe("F[C@H](Cl)Br", ["smiles_no_stereo"])["smiles_no_stereo"] == "FC(Cl)Br"
 
 
 def test_ring_systems_are_fused_or_spiro_rings_with_their_double_bonds() -> None:

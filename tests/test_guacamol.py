@@ -16,7 +16,7 @@ PARTS = [*guacamol.PARTS, "activations"]
 
 
 def test_uniqueness_and_novelty_ignore_stereo(library: ReferenceCache, pool: Workers) -> None:
-    training = known(["CC(F)Cl", "CCO"], ("flat",), False, pool, "")
+    training = known(["CC(F)Cl", "CCO"], ("smiles_no_stereo",), False, pool, "")
     # valid: two mirror images, one of them twice, and CCN: 4 valid, 2 distinct without stereo, of which CCN is novel;
     # 3 are distinct with stereo, and novelty divides by these
     table = library.describe(["C[C@H](F)Cl", "C[C@@H](F)Cl", "C(", "C[C@H](F)Cl", "CCN"], PARTS, "samples")
@@ -59,7 +59,9 @@ def test_training_molecules_score_nearly_one_against_themselves(library: Referen
     training = ReferenceSet.of("training", moses_mini[:600])
     reference = library.guacamol_baseline(training)
     table = library.describe(moses_mini[:600], PARTS, "samples")
-    values = guacamol_figures(table, reference, library.known(training, ("canonical", "flat"), False)).values
+    values = guacamol_figures(
+        table, reference, library.known(training, ("canonical", "smiles_no_stereo"), False)
+    ).values
     assert values["guacamol/KL_score"] == pytest.approx(1, abs=1e-3)
     assert values["guacamol/FCD"] == pytest.approx(0, abs=1e-3)
     assert values["guacamol/FCD_score"] == pytest.approx(1, abs=1e-3)

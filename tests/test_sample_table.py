@@ -12,7 +12,8 @@ from rdkit import Chem, DataStructs
 from rdkit.Chem import QED, Descriptors, rdFingerprintGenerator
 from rdkit.SimDivFilters import rdSimDivPickers
 
-from molgen.chem.properties import PROPERTIES, MoleculeFilter, screen, tabulate
+from molgen.chem.descriptors import PROPERTIES, tabulate
+from molgen.chem.filters import MoleculeFilter, screen
 from molgen.errors import MolgenError
 from molgen.generation.decode import SamplingParams
 from molgen.generation.generator import MoleculeGenerator

@@ -63,7 +63,7 @@ def plain_form(molecule: Any) -> str:
     for atom in bare.GetAtoms():
         atom.SetIsotope(0)
         atom.SetAtomMapNum(0)
-    bare = _uncharger().uncharge(Chem.RemoveHs(bare))
+    bare = uncharged(Chem.RemoveHs(bare))
     Chem.RemoveStereochemistry(bare)
     return str(Chem.MolToSmiles(bare))
 
@@ -76,6 +76,11 @@ def _listed() -> frozenset[str]:
 @lru_cache(maxsize=1)
 def _largest() -> int:
     return max(int(Chem.MolFromSmiles(smiles).GetNumHeavyAtoms()) for smiles in _LIST.split())
+
+
+def uncharged(molecule: Any) -> Any:
+    """A copy to which protons are added, or from which they are taken, where that removes a charge."""
+    return _uncharger().uncharge(molecule)
 
 
 @lru_cache(maxsize=1)

@@ -1,23 +1,21 @@
-"""One molecule → all that the metrics need of it, from a single parse. Runs in the worker processes.
+"""One molecule → all that metrics and tables need of it, from a single parse. Runs in the worker processes.
 
-Strings in, JSON values out: `describe` computes the parts that are asked for. A fingerprint is packed and in base64.
+Strings in, JSON values out: `describe` computes the parts that metrics ask for, `tabulate` the columns of a table. A
+fingerprint is packed and in base64.
 """
 
-import csv
 import importlib.util
-import re
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 from rdkit import Chem, DataStructs, RDConfig
-from rdkit.Chem import QED, Descriptors, FilterCatalog, Fragments, rdFingerprintGenerator, rdMolDescriptors
+from rdkit.Chem import QED, Descriptors, Fragments, rdDepictor, rdFingerprintGenerator, rdMolDescriptors
 from rdkit.Chem.Scaffolds import MurckoScaffold
 
+from molgen.chem.alerts import alerts, moses_filters
 from molgen.chem.smiles import failure, parse, quiet
 from molgen.chem.standardize import parent_of, tautomer_of
 
@@ -39,13 +37,8 @@ GUACAMOL_DESCRIPTORS = (
     "NumAliphaticRings",
     "NumAromaticRings",
 )
-PROPERTIES = ("logP", "SA", "QED", "weight")
-_MOSES_ELEMENTS = frozenset(("C", "N", "S", "O", "F", "Cl", "Br", "H"))
-# in an entry of RDKit's filter catalogue: the length of a binary molecule, then its magic number; after it the least
-# number of matches
-_PATTERN_START = re.compile(rb" (\d+) (?=\xef\xbe\xad\xde)")
-_ONE_MATCH = re.compile(rb" 1 ")
-_ALERT_SETS = {"PAINS_A": "PAINS", "PAINS_B": "PAINS", "PAINS_C": "PAINS", "Brenk": "BRENK", "NIH": "NIH"}
+MOSES_PROPERTIES = ("logP", "SA", "QED", "weight")
+"""The names of `properties`, as MOSES has them."""
 
 
 def describe(smiles: str, parts: Sequence[str], alert_folder: str = "") -> dict[str, Any]:
@@ -64,7 +57,7 @@ def describe(smiles: str, parts: Sequence[str], alert_folder: str = "") -> dict[
         }
 
 
-def flat(molecule: Any) -> str:
+def smiles_no_stereo(molecule: Any) -> str:
     """Canonical SMILES without stereo."""
     return str(Chem.MolToSmiles(molecule, isomericSmiles=False))
 
@@ -131,32 +124,7 @@ def guacamol_descriptors(molecule: Any) -> list[float]:
     return [value if abs(value) < float("inf") else 0.0 for value in values]
 
 
-def moses_filters(molecule: Any, alert_folder: str) -> list[str]:
-    """The causes for which MOSES' filter rejects a molecule; an empty list passes.
-
-    charge: an atom with a formal charge. element: other than C N S O F Cl Br H. ring: of eight or more atoms.
-    MCF, PAINS: one of the alerts that MOSES ships matches, hydrogens added. unstable: its flat SMILES does not parse.
-    Source: `mol_passes_filters` of MOSES' code, which is stricter than the paper's "MCF and PAINS".
-    """
-    causes = []
-    atoms = list(molecule.GetAtoms())
-    if any(atom.GetFormalCharge() for atom in atoms):
-        causes.append("charge")
-    if any(atom.GetSymbol() not in _MOSES_ELEMENTS for atom in atoms):
-        causes.append("element")
-    if any(len(ring) >= 8 for ring in molecule.GetRingInfo().AtomRings()):
-        causes.append("ring")
-    with_hydrogens = Chem.AddHs(molecule)
-    bits = _words(Chem.PatternFingerprint(with_hydrogens))
-    for name, alerts in moses_alerts(alert_folder).items():
-        if any(with_hydrogens.HasSubstructMatch(pattern) for pattern in alerts.possible(bits)):
-            causes.append(name)
-    if not causes and Chem.MolFromSmiles(flat(molecule)) is None:
-        causes.append("unstable")
-    return causes
-
-
-def flaws(molecule: Any) -> list[int]:
+def radicals_fragments_charge(molecule: Any) -> list[int]:
     """[radical electrons, fragments, net charge]."""
     radicals = sum(atom.GetNumRadicalElectrons() for atom in molecule.GetAtoms())
     return [radicals, len(Chem.GetMolFrags(molecule)), Chem.GetFormalCharge(molecule)]
@@ -170,19 +138,6 @@ def elements(molecule: Any) -> list[str]:
 def charged_atoms(molecule: Any) -> int:
     """Atoms with a formal charge."""
     return sum(atom.GetFormalCharge() != 0 for atom in molecule.GetAtoms())
-
-
-def alerts(molecule: Any) -> list[str]:
-    """The structural alerts of RDKit's filter catalogue that match, each as SET:name; SET is PAINS, BRENK or NIH."""
-    entries, patterns, always = _alert_catalog()
-    bits = _words(Chem.PatternFingerprint(molecule))
-    possible = [*always, *(entries[id(pattern)] for pattern in patterns.possible(bits))]
-    found = {
-        f"{_ALERT_SETS[entry.GetProp('FilterSet')]}:{_one_word(entry.GetDescription())}"
-        for entry in possible
-        if entry.HasFilterMatch(molecule)
-    }
-    return sorted(found)
 
 
 def ring_systems(molecule: Any) -> list[str]:
@@ -213,7 +168,7 @@ def functional_groups(molecule: Any) -> list[str]:
 
 PARTS: dict[str, Callable[[Any], Any]] = {
     "canonical": lambda molecule: str(Chem.MolToSmiles(molecule)),
-    "flat": flat,
+    "smiles_no_stereo": smiles_no_stereo,
     "fingerprint": fingerprint,
     "fingerprint_4096": fingerprint_4096,
     "fragments": fragments,
@@ -222,7 +177,7 @@ PARTS: dict[str, Callable[[Any], Any]] = {
     "guacamol": guacamol_descriptors,
     "parent": parent_of,
     "tautomer": tautomer_of,
-    "flaws": flaws,
+    "radicals_fragments_charge": radicals_fragments_charge,
     "elements": elements,
     "charged_atoms": charged_atoms,
     "alerts": alerts,
@@ -232,31 +187,65 @@ PARTS: dict[str, Callable[[Any], Any]] = {
 """Each part by name; `filters` is one more, which needs MOSES' alert lists."""
 
 
+def synthetic_accessibility(molecule: Any) -> float:
+    """Ertl and Schuffenhauer 2009 (J. Cheminform. 1:8): 1 easy to 10 hard."""
+    return float(sa_scorer().calculateScore(molecule))
+
+
+def molblock(molecule: Any) -> str:
+    """A connection table (V2000 where it fits) with 2D coordinates."""
+    drawn = Chem.Mol(molecule)
+    rdDepictor.Compute2DCoords(drawn)
+    try:
+        return str(Chem.MolToMolBlock(drawn))
+    except RuntimeError:  # such as `[*H]`, whose valence RDKit looks for: no table can be written of it
+        return str(Chem.MolToMolBlock(Chem.Mol()))
+
+
+class Property(NamedTuple):
+    """A column of sample tables that a molecule alone decides: conditions and filters may ask for it too."""
+
+    compute: Callable[[Any], Any]
+    style: str = ""
+    """The format of its cells."""
+    cheap: bool = True
+    """Whether it is a column of a table for which none are named."""
+
+
+PROPERTIES: dict[str, Property] = {
+    "mw": Property(lambda molecule: float(_descriptors.MolWt(molecule)), ".2f"),
+    "logp": Property(lambda molecule: float(_descriptors.MolLogP(molecule)), ".3f"),
+    "tpsa": Property(lambda molecule: float(rdMolDescriptors.CalcTPSA(molecule)), ".2f"),
+    "hbd": Property(lambda molecule: int(rdMolDescriptors.CalcNumHBD(molecule))),
+    "hba": Property(lambda molecule: int(rdMolDescriptors.CalcNumHBA(molecule))),
+    "rotatable": Property(lambda molecule: int(rdMolDescriptors.CalcNumRotatableBonds(molecule))),
+    "rings": Property(lambda molecule: int(rdMolDescriptors.CalcNumRings(molecule))),
+    "qed": Property(qed, ".3f", cheap=False),
+    "sa": Property(synthetic_accessibility, ".2f", cheap=False),
+    "alerts": Property(lambda molecule: " ".join(alerts(molecule)), cheap=False),
+    "inchikey": Property(lambda molecule: str(_chem.MolToInchiKey(molecule)), cheap=False),
+}
+"""Average weight (g/mol), Crippen logP, TPSA (Å²), Lipinski donors and acceptors, rotatable bonds (strict), rings, QED,
+synthetic accessibility, the structural alerts of RDKit's catalogue (PAINS, Brenk, NIH), InChIKey: all as RDKit has it.
+"""
+_CELLS: dict[str, Callable[[Any], Any]] = {
+    "molblock": molblock,
+    "fingerprint": fingerprint,
+    **{name: one.compute for name, one in PROPERTIES.items()},
+}
+
+
+def tabulate(smiles: str, columns: Sequence[str]) -> dict[str, Any]:
+    """The named properties of a valid molecule (`molblock` and `fingerprint` too), or {"error": cause}."""
+    molecule = parse(smiles)
+    if molecule is None:
+        return {"error": failure(smiles)}
+    with quiet():
+        return {name: _CELLS[name](molecule) for name in columns}
+
+
 def _packed(bits: Any) -> str:
     return b64encode(DataStructs.BitVectToBinaryText(bits)).decode("ascii")
-
-
-class _Alerts:
-    """Patterns with their fingerprints: one can match only where its fingerprint is part of the molecule's."""
-
-    def __init__(self, patterns: Iterable[Any]) -> None:
-        self.patterns = list(patterns)
-        self._bits = np.array([_words(Chem.PatternFingerprint(pattern)) for pattern in self.patterns], np.uint64)
-
-    def possible(self, bits: npt.NDArray[np.uint64]) -> Iterator[Any]:
-        """The few patterns that may match a molecule, by the words of its pattern fingerprint."""
-        if not self.patterns:
-            return iter(())
-        missing = (self._bits & ~bits).any(1)
-        return (self.patterns[i] for i in np.flatnonzero(~missing).tolist())
-
-
-def _words(fingerprint: Any) -> npt.NDArray[np.uint64]:
-    return np.frombuffer(DataStructs.BitVectToBinaryText(fingerprint), np.uint64)
-
-
-def _one_word(name: str) -> str:
-    return re.sub(r"[\s,;]+", "_", name.strip())
 
 
 @lru_cache
@@ -273,43 +262,6 @@ def sa_scorer() -> Any:
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
-
-
-@lru_cache(maxsize=1)
-def moses_alerts(folder: str) -> dict[str, _Alerts]:
-    """The two alert lists of MOSES."""
-    with (Path(folder) / "mcf.csv").open(encoding="utf-8", newline="") as file:
-        mcf = [row["smarts"] for row in csv.DictReader(file)]
-    with (Path(folder) / "wehi_pains.csv").open(encoding="utf-8", newline="") as file:
-        pains = [row[0] for row in csv.reader(file)]
-    return {"MCF": _Alerts(map(Chem.MolFromSmarts, mcf)), "PAINS": _Alerts(map(Chem.MolFromSmarts, pains))}
-
-
-@lru_cache(maxsize=1)
-def _alert_catalog() -> tuple[dict[int, Any], _Alerts, list[Any]]:
-    """(entries by their pattern's id, the patterns, entries that must always be asked) of RDKit's catalogue.
-
-    To ask all 765 entries takes 5 ms; the patterns' fingerprints leave a fifth of them. An entry does not give away its
-    pattern but in its serialised form: a matcher's only pattern, which one match fulfils. Others are always asked.
-    """
-    parameters: Any = FilterCatalog.FilterCatalogParams()
-    catalogs = parameters.FilterCatalogs
-    for name in (catalogs.PAINS_A, catalogs.PAINS_B, catalogs.PAINS_C, catalogs.BRENK, catalogs.NIH):
-        parameters.AddCatalog(name)
-    catalog: Any = FilterCatalog.FilterCatalog(parameters)
-    entries: dict[int, Any] = {}
-    patterns, always = [], []
-    for entry in map(catalog.GetEntryWithIdx, range(catalog.GetNumEntries())):
-        serialised = bytes(entry.Serialize())
-        start = _PATTERN_START.search(serialised)
-        end = start.end() + int(start[1]) if start else 0
-        if start and _ONE_MATCH.match(serialised, end) and not _PATTERN_START.search(serialised, end):
-            pattern = _chem.Mol(serialised[start.end() : end])
-            patterns.append(pattern)
-            entries[id(pattern)] = entry
-        else:
-            always.append(entry)
-    return entries, _Alerts(patterns), always
 
 
 @lru_cache(maxsize=1)

@@ -27,7 +27,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from molgen.chem import clean, descriptors, properties
+from molgen.chem import clean, descriptors, filters
 from molgen.chem.smiles import add_carbon, canonical, random_form, random_forms
 from molgen.runtime.distributed import local_world_size
 from molgen.runtime.isolation import isolated_python
@@ -42,8 +42,8 @@ TASKS: dict[str, Callable[..., Any]] = {
     "random_forms": random_forms,
     "add_carbon": add_carbon,
     "describe": descriptors.describe,
-    "tabulate": properties.tabulate,
-    "screen": properties.screen,
+    "tabulate": descriptors.tabulate,
+    "screen": filters.screen,
 }
 _CHUNK = 500
 # Of CPU time: on a machine with much to do a worker gets little of it, and no molecule is to blame for that.

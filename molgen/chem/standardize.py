@@ -10,7 +10,7 @@ from rdkit import Chem
 from rdkit.Chem import Descriptors, rdMolHash
 from rdkit.Chem.MolStandardize import rdMolStandardize
 
-from molgen.chem.counterions import is_counterion
+from molgen.chem.counterions import is_counterion, uncharged
 from molgen.chem.smiles import canonical, parse, query_of, quiet
 
 # Reasons for which a policy drops a molecule, and the changes it makes to one that stays.
@@ -107,7 +107,7 @@ def _standardise(molecule: Any, policy: Policy) -> Standardised:
         changes.append(ISOTOPES_STRIPPED)
     if policy.charges == "neutralise" and any(atom.GetFormalCharge() for atom in molecule.GetAtoms()):
         before = [atom.GetFormalCharge() for atom in molecule.GetAtoms()]
-        molecule = _tools().uncharger.uncharge(molecule)
+        molecule = uncharged(molecule)
         if before != [atom.GetFormalCharge() for atom in molecule.GetAtoms()]:
             changes.append(NEUTRALISED)
     smiles = str(Chem.MolToSmiles(molecule))
@@ -130,7 +130,7 @@ def main_fragment(molecule: Any, rules: int = LATEST_RULES) -> Any:
     LargestFragmentChooser, which counts hydrogens and knows no counter-ions.
     """
     if rules == 1:
-        return _tools().largest.choose(molecule)
+        return _largest_fragment_chooser().choose(molecule)
     fragments = list(Chem.GetMolFrags(molecule, asMols=True))
     if len(fragments) == 1:
         return fragments[0]
@@ -183,16 +183,11 @@ def _parent(molecule: Any, rules: int) -> Any:
         for atom in largest.GetAtoms():
             atom.SetIsotope(0)
         largest = Chem.RemoveHs(largest)  # deuterium is an atom of hydrogen now
-    neutral = _tools().uncharger.uncharge(largest)
+    neutral = uncharged(largest)
     Chem.RemoveStereochemistry(neutral)
     return neutral
 
 
-class _Tools(NamedTuple):
-    largest: Any
-    uncharger: Any
-
-
 @lru_cache(maxsize=1)
-def _tools() -> _Tools:
-    return _Tools(rdMolStandardize.LargestFragmentChooser(preferOrganic=True), rdMolStandardize.Uncharger())
+def _largest_fragment_chooser() -> Any:
+    return rdMolStandardize.LargestFragmentChooser(preferOrganic=True)

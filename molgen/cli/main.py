@@ -179,7 +179,7 @@ def sample(
     from molgen.machine import open_runtime
 
     with open_runtime(device) as runtime:  # its workers start while the rest is imported
-        from molgen.chem.properties import MoleculeFilter
+        from molgen.chem.filters import MoleculeFilter
         from molgen.generation.decode import SamplingParams
         from molgen.generation.generator import MoleculeGenerator
         from molgen.generation.options import SampleOptions

@@ -10,7 +10,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-import numpy as np
 from pydantic import Field
 
 from molgen.chem import clean
@@ -19,16 +18,13 @@ from molgen.chem.smiles import RDKIT_VERSION
 from molgen.config import NAMED, DataConfig, Section
 from molgen.data.download import data_directory, fetch
 from molgen.data.readers import Row, read_rows
+from molgen.data.splitting import SPLITS, drawn_splits, own_splits
 from molgen.errors import MolgenError
 from molgen.runtime import cache
 from molgen.tokenizer import TokenPattern
 
 LARGE = 50_000
 """From so many molecules on, what is computed once is kept for the next time."""
-SPLITS = ("train", "validation", "test", "test_scaffolds")
-_SPLIT_NAMES = {"train": "train", "training": "train", "valid": "validation", "val": "validation"} | {
-    name: name for name in SPLITS
-}
 
 
 class Molecule(NamedTuple):
@@ -291,89 +287,7 @@ def _with_rare_tokens(
 
 def _split(kept: Sequence[tuple[Row, str]], config: DataConfig) -> tuple[list[Molecule], list[Dropped]]:
     """Puts each molecule into a split, the file's own where it has them; (those in one, those beyond the sizes set)."""
-    splits = _own_splits(kept, config) if any(row.split for row, _ in kept) else _drawn_splits(kept, config)
+    splits = own_splits(kept, config) if any(row.split for row, _ in kept) else drawn_splits(kept, config)
     rows = [(row, split) for (row, _), split in zip(kept, splits, strict=True)]
     beyond = [Dropped(row.number, row.name, row.smiles, clean.BEYOND_SIZE) for row, split in rows if not split]
     return [Molecule(row.smiles, row.name, row.number, split) for row, split in rows if split], beyond
-
-
-def _own_splits(kept: Sequence[tuple[Row, str]], config: DataConfig) -> list[str]:
-    """Each molecule's split by the file; "" for those that a size leaves out."""
-    own = [_SPLIT_NAMES.get(row.split, "") for row, _ in kept]
-    wrong = next((row for (row, _), name in zip(kept, own, strict=True) if not name), None)
-    if wrong is not None:
-        raise MolgenError(
-            f"{config.source}, line {wrong.number}: split {wrong.split!r}",
-            f"the split column takes {', '.join(SPLITS)}",
-        )
-    if "train" not in own:
-        raise MolgenError(f"{config.source}: its split column names no training molecules", "write train in it")
-    if "validation" not in own:  # taken from the training split, never from a test split
-        size = config.validation_size or max(1, min(own.count("train") // 20, 10_000))
-        for i in _drawn_of("train", own, size, kept, config):
-            own[i] = "validation"
-    for name, wanted in (("train", config.train_size), ("validation", config.validation_size)):
-        there = [i for i, its in enumerate(own) if its == name]
-        if wanted is not None and wanted > len(there):
-            raise MolgenError(
-                f"{config.source}: data.{name}_size = {wanted:,}, but it has {len(there):,} molecules for it",
-                "make it smaller, or leave it out",
-            )
-        if wanted is not None and wanted < len(there):
-            for i in set(there).difference(_drawn_of(name, own, wanted, kept, config)):
-                own[i] = ""
-    return own
-
-
-def _drawn_splits(kept: Sequence[tuple[Row, str]], config: DataConfig) -> list[str]:
-    """Each molecule's split, drawn by group with `split_seed`."""
-    n = len(kept)
-    if n < 3:
-        raise MolgenError(f"{config.source}: {n} molecules cannot be split into three", "give more molecules")
-    train = config.train_size or max(1, round(n * (0.8 if n < 5_000 else 0.9)))
-    train = min(train, n - 2) if config.train_size is None else train
-    validation = config.validation_size or max(1, (n - train) // 2)
-    if train + validation > n:
-        raise MolgenError(
-            f"{config.source}: {n} molecules, but data.train_size + data.validation_size = {train + validation}",
-            "make them smaller, or leave them out",
-        )
-    splits = ["test"] * n
-    drawn = _draw([group or str(i) for i, (_, group) in enumerate(kept)], [train, validation], config)
-    for name, members in zip(("train", "validation"), drawn, strict=True):
-        for i in members:
-            splits[i] = name
-    return splits
-
-
-def _drawn_of(
-    split: str, own: Sequence[str], size: int, kept: Sequence[tuple[Row, str]], config: DataConfig
-) -> list[int]:
-    """So many of the molecules of one split, drawn by group."""
-    pool = [i for i, name in enumerate(own) if name == split]
-    return [pool[i] for i in _draw([kept[i][1] or str(i) for i in pool], [size], config)[0]]
-
-
-def _draw(groups: Sequence[str], sizes: Sequence[int], config: DataConfig) -> list[list[int]]:
-    """Index lists of the sizes asked for, whole groups each, filled in a random order of the groups.
-
-    A group that no longer fits goes to the next list, and at last to none; single molecules fill what is left open.
-    """
-    members: dict[str, list[int]] = {}
-    for i, group in enumerate(groups):
-        members.setdefault(group, []).append(i)
-    order = np.random.default_rng(config.split_seed).permutation(len(members))
-    names = sorted(members)
-    lists: list[list[int]] = [[] for _ in sizes]
-    for k in order:
-        group_members = members[names[k]]
-        for chosen, size in zip(lists, sizes, strict=True):
-            if len(chosen) + len(group_members) <= size:
-                chosen += group_members
-                break
-    if not all(lists):
-        raise MolgenError(
-            f"{config.source}: too few groups of related molecules to split by group",
-            "try --set data.split=random",
-        )
-    return lists

@@ -22,7 +22,8 @@ from pydantic import Field, ValidationError
 from molgen.chem.clean import UNKNOWN_TOKEN
 from molgen.config import NAMED, DataConfig, Section, saved
 from molgen.data.batches import Corpus, Rows
-from molgen.data.dataset import SPLITS, Molecule, Summary
+from molgen.data.dataset import Molecule, Summary
+from molgen.data.splitting import SPLITS
 from molgen.errors import MolgenError
 from molgen.runtime.files import opened, replacing
 from molgen.tokenizer import BOS, EOS, SmilesTokenizer

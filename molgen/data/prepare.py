@@ -15,9 +15,10 @@ from molgen.chem.pool import Workers
 from molgen.chem.smiles import RDKIT_VERSION
 from molgen.config import Config
 from molgen.data.columns import unique
-from molgen.data.dataset import SPLITS, Dataset, Dropped, account, build_dataset, clean_rows, read_source
+from molgen.data.dataset import Dataset, Dropped, account, build_dataset, clean_rows, read_source
 from molgen.data.encoded_file import SUFFIX, corpus_writer
 from molgen.data.rows import Row
+from molgen.data.splitting import SPLITS
 from molgen.errors import MolgenError
 from molgen.runtime.files import write_atomically, write_table
 from molgen.tokenizer import SmilesTokenizer, TokenPattern, deepchem_pattern
@@ -135,7 +136,12 @@ def describe_data(config: Config, pool: Workers) -> list[str]:
         return [f"a training would refuse it: {refusal.message}", *_lengths(long, config)]
     smiles = [molecule.smiles for molecule in dataset.molecules]
     sizes = ", ".join(f"{name} {size:,}" for name, size in dataset.sizes.items())
-    told = pool.map("describe", smiles, "describing", parts=("flat", "flaws", "elements", "charged_atoms"))
+    told = pool.map(
+        "describe",
+        smiles,
+        "describing",
+        parts=("smiles_no_stereo", "radicals_fragments_charge", "elements", "charged_atoms"),
+    )
     known = [answer for answer in told if answer is not None and "failure" not in answer]
     lines = [
         f"{dataset.name}: {dataset.rows:,} rows, {len(smiles):,} molecules: {sizes}",
@@ -147,7 +153,7 @@ def describe_data(config: Config, pool: Workers) -> list[str]:
         return lines
     elements = Counter(element for answer in known for element in answer["elements"])
     lines.append("elements: " + _listed({name: _percent(count, known) for name, count in elements.most_common()}))
-    radicals, fragments, charges = np.array([answer["flaws"] for answer in known]).T
+    radicals, fragments, charges = np.array([answer["radicals_fragments_charge"] for answer in known]).T
     shares = {
         "with charged atoms": sum(answer["charged_atoms"] > 0 for answer in known),
         "with a net charge": int((charges != 0).sum()),
@@ -157,7 +163,7 @@ def describe_data(config: Config, pool: Workers) -> list[str]:
         "with isotopes": sum(_has_isotope(one, pattern) for one in smiles),
     }
     lines += [f"{name}: {count:,} ({_percent(count, smiles)})" for name, count in shares.items()]
-    twins = [count for count in Counter(answer["flat"] for answer in known).values() if count > 1]
+    twins = [count for count in Counter(answer["smiles_no_stereo"] for answer in known).values() if count > 1]
     lines.append(f"stereo twins: {sum(twins):,} molecules in {len(twins):,} groups that differ in stereo or isotopes")
     return lines
 

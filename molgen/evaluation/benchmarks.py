@@ -179,7 +179,7 @@ def _guacamol(findings: BenchmarkResult, samples: MoleculeTable, sets: Compariso
     if sets.training is None:
         findings.figures.add(guacamol.guacamol_figures(samples, None, None))
         return
-    known = _known(findings, sets.training, ("canonical", "flat"), library)
+    known = _known(findings, sets.training, ("canonical", "smiles_no_stereo"), library)
     training = library.guacamol_baseline(sets.training) if known.parsed > 1 else None
     findings.figures.add(guacamol.guacamol_figures(samples, training, known))
     n = min(len(samples), guacamol.SIZE)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from molgen._version import __version__
-from molgen.chem.descriptors import PROPERTIES, properties
+from molgen.chem.descriptors import MOSES_PROPERTIES, properties
 from molgen.chem.smiles import RDKIT_VERSION, canonical, parse, quiet
 from molgen.evaluation.benchmarks import SHOWN
 from molgen.evaluation.charts import Line, Plot, aligned, anchor, drawing, fragment, percent, plot, scroll, text
@@ -307,7 +307,7 @@ def _properties(subjects: Sequence[Subject]) -> str:
     styles, arrays = _with_references(subjects, lambda e: e.findings.properties)
     plots = [
         _histogram(name, _AXES[name], {label: array[:, i] for label, array in arrays.items()}, styles)
-        for i, name in enumerate(PROPERTIES)
+        for i, name in enumerate(MOSES_PROPERTIES)
     ]
     lead = "Shares of each set's molecules. What lies beyond an axis counts in its last bin."
     return _plots(lead, styles, plots)
@@ -528,7 +528,7 @@ def _molecules(subjects: Sequence[Subject]) -> str:
     if not cards:
         return ""
     compared = any(subject.evaluation.neighbours for subject in subjects)
-    keys = ["order", *PROPERTIES, *(["similarity"] if compared else [])]
+    keys = ["order", *MOSES_PROPERTIES, *(["similarity"] if compared else [])]
     heads = "".join(
         f'<th role="columnheader" scope="col" data-key="{key.lower()}" '
         f'aria-sort="{"ascending" if key == "order" else "none"}"><button type="button">{key}</button></th>'
@@ -578,10 +578,12 @@ def _card(card: _Card) -> str:
         novel = canonical(other) != card.smiles
         near = _neighbour(molecule, other, similarity) if novel else '<p class="known">In the training set.</p>'
         near = f'<td role="cell" class="near">{near}</td>'
-    data = "".join(f' data-{name.lower()}="{value:.4f}"' for name, value in zip(PROPERTIES, card.values, strict=True))
+    data = "".join(
+        f' data-{name.lower()}="{value:.4f}"' for name, value in zip(MOSES_PROPERTIES, card.values, strict=True)
+    )
     numbers = "".join(
         f'<td role="cell"><span class="key">{name}</span> {value:{".0f" if name == "weight" else ".2f"}}</td>'
-        for name, value in zip(PROPERTIES, card.values, strict=True)
+        for name, value in zip(MOSES_PROPERTIES, card.values, strict=True)
     )
     return (
         f'<tr role="row" data-smiles="{escape(card.smiles)}" data-set="{card.subject.letter}" '

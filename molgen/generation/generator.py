@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from molgen.chem.properties import PROPERTIES, MoleculeFilter
+from molgen.chem.descriptors import PROPERTIES
+from molgen.chem.filters import MoleculeFilter
 from molgen.chem.smiles import RDKIT_VERSION
 from molgen.data.batches import Corpus
 from molgen.errors import MolgenError
@@ -83,7 +84,7 @@ class MoleculeGenerator:
         """A DataFrame of `n` molecules in the order in which they were started, which a notebook shows as pictures.
 
         Its columns are smiles (empty if the draw was empty or unfinished), canonical (None if invalid), valid, and
-        those of `molgen.chem.properties.PROPERTIES` that are asked for. The same seed and batch size give the same
+        those of `molgen.chem.descriptors.PROPERTIES` that are asked for. The same seed and batch size give the same
         molecules on the same device. With a filter (from `valid` to `no_alerts`) it draws until n satisfy it, fewer
         only if hardly any draw does. Raises MolgenError for arguments that are out of range or not understood.
         """

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from molgen.chem.filters import MoleculeFilter
 from molgen.chem.pool import Workers
-from molgen.chem.properties import MoleculeFilter
 from molgen.runtime.distributed import ProcessGroup
 from molgen.runtime.hashing import Seen, keys_of
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from molgen.chem.properties import PROPERTIES
+from molgen.chem.descriptors import PROPERTIES
 from molgen.data.download import data_directory
 from molgen.errors import MolgenError
 from molgen.generation.generator import MoleculeGenerator
@@ -26,12 +26,9 @@ COLUMNS = (
 )
 CHEAP = (
     *("smiles", "canonical", "valid", "error", "duplicate_of", "in_training"),
-    *("mw", "logp", "tpsa", "hbd", "hba", "rotatable", "rings"),
+    *(name for name, one in PROPERTIES.items() if one.cheap),
 )
-_STYLES = {
-    **{"mw": ".2f", "logp": ".3f", "tpsa": ".2f", "qed": ".3f", "sa": ".2f"},
-    **{"nn_similarity": ".3f", "log_likelihood": ".3f"},
-}
+_STYLES = {name: one.style for name, one in PROPERTIES.items()} | {"nn_similarity": ".3f", "log_likelihood": ".3f"}
 _BYTES = 128  # of a fingerprint of 1,024 bits
 
 

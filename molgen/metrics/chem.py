@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from molgen.chem.descriptors import PROPERTIES
+from molgen.chem.descriptors import MOSES_PROPERTIES
 from molgen.metrics.basic import MetricValues
 from molgen.metrics.known import TrainingIndex
 from molgen.metrics.profile import MoleculeTable
@@ -19,7 +19,7 @@ from molgen.metrics.similarity import circles
 
 PARTS = (
     *("canonical", "fingerprint", "scaffold", "properties", "filters"),
-    *("flaws", "alerts", "ring_systems", "parent", "functional_groups"),
+    *("radicals_fragments_charge", "alerts", "ring_systems", "parent", "functional_groups"),
 )
 ALERT_SETS = ("PAINS", "BRENK", "NIH")
 FILTER_CAUSES = ("charge", "element", "ring", "MCF", "PAINS")
@@ -53,7 +53,7 @@ def chem_figures(
     if not n:
         figures.missing("chem/radicals", "no valid samples")
         return Chemistry(figures, {}, Counter())
-    radicals, fragments, charges = molecules.numbers("flaws").T
+    radicals, fragments, charges = molecules.numbers("radicals_fragments_charge").T
     alert_cells = [cell.split() for cell in molecules.strings("alerts")]
     put = figures.values.__setitem__
     put("chem/n", n)
@@ -70,7 +70,7 @@ def chem_figures(
     else:
         figures.missing("chem/filters", "MOSES' alert lists are not here: `molgen data get moses`")
     for name in ("QED", "SA"):
-        values = np.quantile(molecules.numbers("properties")[:, PROPERTIES.index(name)], QUANTILES)
+        values = np.quantile(molecules.numbers("properties")[:, MOSES_PROPERTIES.index(name)], QUANTILES)
         for quantile, value in zip(QUANTILES, values.tolist(), strict=True):
             put(f"chem/{name}_q{round(100 * quantile):02}", value)
     scaffolds = {s for s in molecules.strings("scaffold") if s}

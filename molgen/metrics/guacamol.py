@@ -17,7 +17,7 @@ from molgen.metrics.known import TrainingIndex
 from molgen.metrics.profile import MoleculeTable
 from molgen.metrics.similarity import within
 
-PARTS = ("canonical", "flat", "fingerprint_4096", "guacamol")
+PARTS = ("canonical", "smiles_no_stereo", "fingerprint_4096", "guacamol")
 SIZE = 10_000
 _CONTINUOUS = ("BertzCT", "MolLogP", "MolWt", "TPSA")
 _FEWEST = 2
@@ -34,7 +34,7 @@ class Baseline(NamedTuple):
 
 def baseline(training: MoleculeTable) -> Baseline:
     """Of 10,000 random training molecules with PARTS and `activations`."""
-    distinct = training.take(_first_of_each(training.strings("flat")))
+    distinct = training.take(_first_of_each(training.strings("smiles_no_stereo")))
     return Baseline(_descriptors(distinct), gaussian(training.numbers("activations")))
 
 
@@ -43,16 +43,18 @@ def guacamol_figures(samples: MoleculeTable, training: Baseline | None, known: T
     figures = MetricValues()
     valid = samples.take(np.arange(min(len(samples), SIZE)))
     unique = samples.take(_first_of_each(samples.strings("canonical"))[:SIZE])
-    flat = samples.strings("flat")
+    flat = samples.strings("smiles_no_stereo")
     figures.values |= {"guacamol/n_valid": len(valid), "guacamol/n_unique": len(unique)}
     if samples.n_samples:
         figures.values["guacamol/validity"] = len(samples) / samples.n_samples
     if len(valid):
         figures.values["guacamol/uniqueness"] = len(set(flat[: len(valid)])) / len(valid)
     if known is not None and len(unique):
-        figures.values["guacamol/novelty"] = len(known.missing("flat", set(unique.strings("flat")))) / len(unique)
+        figures.values["guacamol/novelty"] = len(
+            known.missing("smiles_no_stereo", set(unique.strings("smiles_no_stereo")))
+        ) / len(unique)
     if training is not None and len(unique) >= _FEWEST:
-        distinct = unique.take(_first_of_each(unique.strings("flat")))
+        distinct = unique.take(_first_of_each(unique.strings("smiles_no_stereo")))
         figures.add(_divergences(training.descriptors, _descriptors(distinct)))
     if training is not None and len(valid) >= _FEWEST:
         distance = frechet_distance(gaussian(valid.numbers("activations")), training.gaussian)

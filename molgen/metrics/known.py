@@ -13,7 +13,7 @@ from molgen.runtime.cache import Arrays, expect
 from molgen.runtime.hashing import Keys, keys_of
 
 _BYTES = 128  # of a fingerprint of 1,024 bits
-STRINGS = ("canonical", "flat", "parent", "tautomer", "scaffold", "ring_systems")
+STRINGS = ("canonical", "smiles_no_stereo", "parent", "tautomer", "scaffold", "ring_systems")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from molgen.chem.descriptors import PROPERTIES
+from molgen.chem.descriptors import MOSES_PROPERTIES
 from molgen.metrics.basic import MetricValues
 from molgen.metrics.chemnet import Gaussian, frechet_distance, gaussian
 from molgen.metrics.known import TrainingIndex
@@ -79,7 +79,7 @@ class Statistics(NamedTuple):
     fragments: Mapping[str, int]
     scaffolds: Mapping[str, int]
     properties: npt.NDArray[np.float64]
-    """(n, 4) in the order of PROPERTIES."""
+    """(n, 4) in the order of MOSES_PROPERTIES."""
     digest: str
     """Names its content."""
 
@@ -136,7 +136,7 @@ def moses_figures(
         _cosine(figures, f"Frag/{name}", reference.fragments, own_fragments, "no fragments")
         _cosine(figures, f"Scaf/{name}", reference.scaffolds, own_scaffolds, "no scaffold of two or more rings")
     if not valid:
-        for name in ("IntDiv", "IntDiv2", "Filters", *PROPERTIES, "Novelty"):
+        for name in ("IntDiv", "IntDiv2", "Filters", *MOSES_PROPERTIES, "Novelty"):
             figures.missing(name, "no valid samples")
         return figures
     if training is not None:
@@ -152,7 +152,7 @@ def moses_figures(
         figures.values["Filters"] = samples.strings("filters").count("") / valid
     else:
         figures.missing("Filters", "MOSES' alert lists are not here: `molgen data get moses`")
-    for column, name in enumerate(PROPERTIES):
+    for column, name in enumerate(MOSES_PROPERTIES):
         figures.values[name] = wasserstein_distance(
             references["Test"].properties[:, column], samples.numbers("properties")[:, column]
         )

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from molgen.chem.descriptors import PROPERTIES
+from molgen.chem.descriptors import MOSES_PROPERTIES
 from molgen.errors import MolgenError
 from molgen.metrics.chemnet import SIZE, Gaussian
 from molgen.metrics.moses import Statistics
@@ -125,7 +125,7 @@ def shipped_statistics(path: Path, digest: str) -> Statistics:
         # A .npy file: magic, version, length of the header in two bytes, header, data.
         start = 10 + int.from_bytes(content[8:10], "little")
         (data,) = read_object(content[start:]).value  # an array of one object
-        values = [data[name]["values"] for name in PROPERTIES]
+        values = [data[name]["values"] for name in MOSES_PROPERTIES]
         return Statistics(
             Gaussian(data["FCD"]["mu"].value, data["FCD"]["sigma"].value, len(values[0])),
             np.packbits(data["SNN"]["fps"].value, axis=1, bitorder="little"),
@@ -162,7 +162,7 @@ def from_arrays(arrays: Arrays, digest: str) -> Statistics:
         ("fingerprints", np.uint8, (None, 128)),
         ("fragment_counts", np.int64, (None,)),
         ("scaffold_counts", np.int64, (None,)),
-        ("properties", np.float64, (None, len(PROPERTIES))),
+        ("properties", np.float64, (None, len(MOSES_PROPERTIES))),
     ):
         expect(arrays[name], kind, shape)
     if not (np.issubdtype(arrays["mean"].dtype, np.floating) and len(arrays["fingerprints"])):

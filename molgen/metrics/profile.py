@@ -15,7 +15,7 @@ from molgen.runtime.cache import Arrays, expect, from_strings, to_strings
 LOST = "RDKit hung or crashed"
 # numbers or bytes in a row of each array
 _PACKED = {"fingerprint": 128, "fingerprint_4096": 512}
-_NUMBERS = {"properties": 4, "guacamol": 9, "flaws": 3}
+_NUMBERS = {"properties": 4, "guacamol": 9, "radicals_fragments_charge": 3}
 _LISTS = ("fragments", "filters", "alerts", "ring_systems", "functional_groups")
 
 # what a column's array looks like: type, and size of a row

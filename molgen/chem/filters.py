@@ -1,63 +1,16 @@
-"""The columns of a sample table that a molecule alone decides, and the filters on them. Runs in the workers."""
+"""Filters on one molecule: a condition on its properties, patterns, alerts. Runs in the worker processes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from rdkit import Chem
-from rdkit.Chem import Crippen, Descriptors, rdDepictor, rdMolDescriptors
 
-from molgen.chem import descriptors
+from molgen.chem.alerts import alerts
 from molgen.chem.conditions import Condition
-from molgen.chem.smiles import MOST_CHARACTERS, failure, parse, quiet
+from molgen.chem.descriptors import PROPERTIES
+from molgen.chem.smiles import MOST_CHARACTERS, parse, quiet
 from molgen.errors import MolgenError
-
-_chem: Any = Chem  # these have no type hints
-_crippen: Any = Crippen
-_descriptors: Any = Descriptors
-
-
-def synthetic_accessibility(molecule: Any) -> float:
-    """Ertl and Schuffenhauer 2009 (J. Cheminform. 1:8): 1 easy to 10 hard."""
-    return float(descriptors.sa_scorer().calculateScore(molecule))
-
-
-def molblock(molecule: Any) -> str:
-    """A connection table (V2000 where it fits) with 2D coordinates."""
-    drawn = Chem.Mol(molecule)
-    rdDepictor.Compute2DCoords(drawn)
-    try:
-        return str(Chem.MolToMolBlock(drawn))
-    except RuntimeError:  # such as `[*H]`, whose valence RDKit looks for: no table can be written of it
-        return str(Chem.MolToMolBlock(Chem.Mol()))
-
-
-PROPERTIES: dict[str, Callable[[Any], Any]] = {
-    "mw": lambda molecule: float(_descriptors.MolWt(molecule)),
-    "logp": lambda molecule: float(_crippen.MolLogP(molecule)),
-    "tpsa": lambda molecule: float(rdMolDescriptors.CalcTPSA(molecule)),
-    "hbd": lambda molecule: int(rdMolDescriptors.CalcNumHBD(molecule)),
-    "hba": lambda molecule: int(rdMolDescriptors.CalcNumHBA(molecule)),
-    "rotatable": lambda molecule: int(rdMolDescriptors.CalcNumRotatableBonds(molecule)),
-    "rings": lambda molecule: int(rdMolDescriptors.CalcNumRings(molecule)),
-    "qed": descriptors.qed,
-    "sa": synthetic_accessibility,
-    "alerts": lambda molecule: " ".join(descriptors.alerts(molecule)),
-    "inchikey": lambda molecule: str(_chem.MolToInchiKey(molecule)),
-}
-"""Average weight (g/mol), Crippen logP, TPSA (Å²), Lipinski donors and acceptors, rotatable bonds (strict), rings, QED,
-synthetic accessibility, the structural alerts of RDKit's catalogue (PAINS, Brenk, NIH), InChIKey: all as RDKit has it.
-"""
-_PARTS = {"molblock": molblock, "fingerprint": descriptors.fingerprint, **PROPERTIES}
-
-
-def tabulate(smiles: str, columns: Sequence[str]) -> dict[str, Any]:
-    """The named properties of a valid molecule (`molblock` and `fingerprint` too), or {"error": cause}."""
-    molecule = parse(smiles)
-    if molecule is None:
-        return {"error": failure(smiles)}
-    with quiet():
-        return {name: _PARTS[name](molecule) for name in columns}
 
 
 class MoleculeFilter(NamedTuple):
@@ -101,7 +54,7 @@ def screen(
             return canonical, "smarts"
         if any(molecule.HasSubstructMatch(_query(pattern)) for pattern in not_smarts):
             return canonical, "not_smarts"
-        if no_alerts and descriptors.alerts(molecule):
+        if no_alerts and alerts(molecule):
             return canonical, "no_alerts"
     return canonical, ""
 
@@ -113,7 +66,7 @@ class _Lazily(Mapping[str, Any]):
         self._molecule = molecule
 
     def __getitem__(self, name: str) -> Any:
-        return PROPERTIES[name](self._molecule)
+        return PROPERTIES[name].compute(self._molecule)
 
     def __iter__(self) -> Any:
         return iter(PROPERTIES)
