@@ -326,7 +326,7 @@ class Run:
         return MolgenError(f"{self.path / name}: cannot be read: {why}", "restore the file, or train again")
 
     def log(self) -> list[dict[str, float]]:
-        """The rows of log.csv, one an epoch."""
+        """The rows of log.csv, one per epoch."""
         try:
             lines = io.StringIO(self._text(LOG), newline="")
             table = csv.DictReader(lines)

@@ -57,7 +57,7 @@ def test_describe_counts_what_a_training_would_see(cli: Cli, tmp_path: Path) -> 
     assert lines[0] == "mine.csv: 16 rows, 13 molecules: train 10, validation 1, test 2"
     assert lines[1] == "dropped: 1 duplicate, 1 not parsed by RDKit: syntax, 1 too long"
     # 4 to 13, three times 11 (`[C@H]` is one token), and the 200 of the one that is too long: the seventh of 14 is 10
-    assert lines[2] == "tokens a molecule: 5 % 4, median 10, 95 % 200, longest 200"
+    assert lines[2] == "tokens per molecule: 5 % 4, median 10, 95 % 200, longest 200"
     assert lines[3] == "context: 200 tokens keep 99.9 % of the molecules; model.context is 128"
     assert "elements: C 100.0 %, O 100.0 %, N 23.1 %" in lines
     assert "with stereo: 2 (15.4 %)" in lines

@@ -371,7 +371,7 @@ def test_describe_shows_how_long_too_long_molecules_are_and_the_context_to_set(c
     done = cli("data", "describe", CASES / "pep20.smi", *ALL)
     assert done.code == 0, done.err
     assert "20 too long" in done.out
-    assert "tokens a molecule: 5 % 163, median 180, 95 % 194, longest 199" in done.out
+    assert "tokens per molecule: 5 % 163, median 180, 95 % 194, longest 199" in done.out
     assert "too long: 20 of 20 molecules; --set model.context=199 keeps them" in done.out
     longer = cli("data", "describe", CASES / "pep20.smi", "--set", "model.context=199", *ALL)
     assert "20 rows, 20 molecules" in longer.out

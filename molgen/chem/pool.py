@@ -213,10 +213,10 @@ class Workers:
     def map(
         self, task: str, items: Sequence[Any], description: str = "", at_a_time: int = _CHUNK, **settings: Any
     ) -> list[Any]:
-        """One result an item, in order; None for an item on which RDKit hung or crashed, which stderr says.
+        """One result per item, in order; None for an item on which RDKit hung or crashed, which stderr says.
 
         An item is a task's first argument, or a list of its arguments. With a description a bar shows after a second.
-        A worker gets `at_a_time` items together, in a time limit of 10 s and 0.1 s an item.
+        A worker gets `at_a_time` items together, in a time limit of 10 s and 0.1 s per item.
         Raises WorkerError, at once, where a worker cannot start or a task raises an exception.
         """
         parts = self.stream(task, items, description, at_a_time, **settings)
@@ -302,7 +302,7 @@ _lock = threading.Lock()
 
 @contextmanager
 def workers(processes: int | None = None) -> Iterator[Workers]:
-    """The pool of this process: one worker a core (at most 16), started at the first call, ended with the process.
+    """The pool of this process: one worker per core (at most 16), started at the first call, ended with the process.
 
     With a number of processes a pool of its own, ended with the block.
     """

@@ -48,7 +48,7 @@ def parse(smiles: str) -> Any | None:
     """
     if not smiles or len(smiles) > MOST_CHARACTERS or not (smiles.isascii() and smiles.isprintable()):
         return None
-    if (behind := smiles.strip().partition(" ")[2].lstrip()) and not behind.startswith("|"):
+    if (extension := smiles.strip().partition(" ")[2].lstrip()) and not extension.startswith("|"):
         return None
     with quiet():
         molecule = Chem.MolFromSmiles(smiles)

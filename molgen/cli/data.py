@@ -77,10 +77,10 @@ def data_clean(
     from molgen.chem.pool import workers
     from molgen.data.prepare import dropped_beside, write_clean
 
-    beside = dropped_beside(output)
-    for path in (output, beside):
+    listing = dropped_beside(output)
+    for path in (output, listing):
         check_target(path, force)
-    check_apart({"-o": output, "the list beside it": beside}, [data, config])
+    check_apart({"-o": output, "the list beside it": listing}, [data, config])
     _, resolved = configuration(data, config, settings, smiles_column, where, {})
     with workers() as pool:
         for line in write_clean(resolved, output, pool):

@@ -172,7 +172,7 @@ def sample(
     ] = None,
     force: Force = False,
 ) -> None:
-    """Sample molecules: one SMILES a line on stdout, an invalid one as it is, an unfinished one as an empty line."""
+    """Sample molecules: one SMILES per line on stdout, an invalid one as it is, an unfinished one as an empty line."""
     for path in (output, grid):
         check_target(path, force)
     check_apart({"-o": output, "--grid": grid}, [])
@@ -273,7 +273,7 @@ def score(
     ] = False,
     strings: Annotated[
         int | None,
-        typer.Option(metavar="K", help="Also sum over K distinct strings a molecule: a lower bound for the molecule."),
+        typer.Option(metavar="K", help="Also sum over K distinct strings per molecule: a lower bound for it."),
     ] = None,
     smiles_column: Column = None,
     device: DeviceOption = "auto",
@@ -285,11 +285,11 @@ def score(
 
     with open_runtime(device) as runtime:  # its workers start while the rest is imported
         from molgen.generation.generator import MoleculeGenerator
-        from molgen.generation.score import Score, score_file
+        from molgen.generation.score import Score, columns_of, read_molecules, score_rows
 
         generator = MoleculeGenerator.load(run, runtime=runtime)
-        rows = score_file(file, generator, smiles_column, as_written, strings)
-    columns = len(Score._fields) - (0 if strings else 2)
+        rows = score_rows(read_molecules(file, smiles_column), generator, as_written, strings)
+    columns = columns_of(strings)
     table = csv.writer(sys.stdout, lineterminator="\n")
     table.writerow(Score._fields[:columns])
     for row in rows:

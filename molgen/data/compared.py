@@ -84,33 +84,33 @@ class Compared:
 
         Raises MolgenError where a number may be a thousand times another: `1,018` and `7,12` in one column.
         """
-        told = []
+        messages = []
         for name in self._condition.names:
             if name in self._condition.numeric:
                 self._check(name)
-                told += self._told(name)
-        return told
+                messages += self._messages(name)
+        return messages
 
     def _check(self, name: str) -> None:
         first = {kind: self._first.get((name, kind)) for kind in (*_TOLD, "decimal", "comma group", "point group")}
         decimal = first["decimal"]
         points = self._first.get((name, "point groups")) or decimal or self._elsewhere
-        beside: tuple[str, str] | None
+        contrary: tuple[str, str] | None
         if first["groups"] and decimal:
-            kind, beside = "groups", decimal
+            kind, contrary = "groups", decimal
         elif first["comma group"] and (first["groups"] or not (decimal or self._elsewhere)):
-            kind, beside = "comma group", first["groups"]
+            kind, contrary = "comma group", first["groups"]
         elif first["point group"] and points:
-            kind, beside = "point group", points
+            kind, contrary = "point group", points
         else:
             return
         text, place = self._first[name, kind]
         where = f"{self._counts[name, kind]:,} of {self._rows:,} cells of {name}, such as {shown(text)} ({place})"
-        why = f", beside {shown(beside[0])} ({beside[1]})" if beside else ""
+        why = f", beside {shown(contrary[0])} ({contrary[1]})" if contrary else ""
         raise MolgenError(f"{self._source}: {where}, may mean a thousand times as much{why}", _HINT)
 
-    def _told(self, name: str) -> list[str]:
-        told = []
+    def _messages(self, name: str) -> list[str]:
+        messages = []
         # dates beside dates are compared as text; empty cells alone are nothing to wonder at
         amiss = (name, "text") in self._counts and (name in self._numbers or name not in self._condition.ordered)
         for kind, what in _TOLD.items():
@@ -119,8 +119,8 @@ class Compared:
             if count := self._counts.get((name, kind)):
                 text, place = self._first[name, kind]
                 example = f"such as {shown(text)} ({place})" if text else f"the first in {place}"
-                told.append(f"{self._source}: {count:,} of {self._rows:,} cells of {name} {what}, {example}")
-        return told
+                messages.append(f"{self._source}: {count:,} of {self._rows:,} cells of {name} {what}, {example}")
+        return messages
 
 
 def _only_decimal(text: str) -> bool:

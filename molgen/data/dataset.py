@@ -55,7 +55,7 @@ class Summary(Section):
     """Of a line `SMILES split` for each molecule."""
     rows: Annotated[int, Field(ge=0)]
     sizes: _Counts
-    """Molecules a split."""
+    """Molecules per split."""
     dropped: _Counts
     """Dropped rows by reason."""
     altered: _Counts
@@ -81,7 +81,7 @@ class Dataset:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Molecules a split; only splits that have some."""
+        """Molecules per split; only splits that have some."""
         counts = Counter(m.split for m in self.molecules)
         return {name: counts[name] for name in SPLITS if counts[name]}
 
@@ -120,7 +120,7 @@ def read_source(config: DataConfig, cells: bool = False) -> list[Row]:
     rows = list(_rows(config, cells))
     if not rows:
         raise MolgenError(
-            f"{config.source}: no molecules in it", "give a file with one molecule a line below its header"
+            f"{config.source}: no molecules in it", "give a file with one molecule per line below its header"
         )
     if not any(row.chosen for row in rows):
         raise MolgenError(
@@ -145,8 +145,8 @@ def build_dataset(
     kept, dropped = clean_rows(rows, config, longest, pattern, pool, pretrained_tokens)
     molecules, beyond = _split(kept, config)
     gone = {row.row for row in beyond}
-    told = (row for row in dropped if row.reason not in clean.ALTERED or row.row not in gone)
-    return Dataset(config.source, tuple(molecules), (*told, *beyond))
+    listed = (row for row in dropped if row.reason not in clean.ALTERED or row.row not in gone)
+    return Dataset(config.source, tuple(molecules), (*listed, *beyond))
 
 
 def clean_rows(
@@ -257,8 +257,8 @@ def _clean(
     kept: list[tuple[Row, str]] = []
     dropped: list[Dropped] = []
     for i, row in enumerate(rows):
-        told = [reasons[i]] if reasons[i] else changes[i].split(";")
-        dropped += [Dropped(row.number, row.name, row.smiles, one) for one in told if one]
+        own = [reasons[i]] if reasons[i] else changes[i].split(";")
+        dropped += [Dropped(row.number, row.name, row.smiles, one) for one in own if one]
         if not reasons[i]:
             kept.append((row._replace(smiles=smiles[i]), groups[i]))
     return kept, dropped

@@ -186,8 +186,8 @@ class CorpusFile:
         return [Molecule(smiles, "", row, name) for row, (smiles, name) in enumerate(pairs, 1)]
 
     def _written(self, corpus: Corpus, rows: Rows) -> list[str]:
-        pieces = [rows[i : i + _AT_ONCE // 8] for i in range(0, len(rows), _AT_ONCE // 8)]
-        strings = [s or "" for piece in pieces for s in self.tokenizer.decode(corpus.padded(piece)[:, 1:])]
+        chunks = [rows[i : i + _AT_ONCE // 8] for i in range(0, len(rows), _AT_ONCE // 8)]
+        strings = [s or "" for chunk in chunks for s in self.tokenizer.decode(corpus.padded(chunk)[:, 1:])]
         corpus.forget()
         return strings
 
@@ -213,7 +213,7 @@ class CorpusWriter:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Molecules a split so far."""
+        """Molecules per split so far."""
         return {name: self._sizes[name] for name in SPLITS if self._sizes[name]}
 
     def array(self, ids: Sequence[int]) -> "array[int]":

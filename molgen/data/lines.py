@@ -79,7 +79,9 @@ def raw_lines(stream: BinaryIO, source: str) -> Iterator[tuple[int, bytes]]:
         if number == 1 and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise MolgenError(f"{source}: UTF-16 text", "save the file as UTF-8; Excel calls it CSV UTF-8")
         if len(raw) > LONGEST_LINE:
-            raise MolgenError(f"{source}, line {number}: longer than 1 MiB", "is it a text file, one molecule a line?")
+            raise MolgenError(
+                f"{source}, line {number}: longer than 1 MiB", "is it a text file with one molecule per line?"
+            )
         if b"\0" in raw:
             raise MolgenError(f"{source}, line {number}: a NUL byte", "save the file as UTF-8 text")
         yield number, raw

@@ -54,7 +54,7 @@ def write_clean(config: Config, output: Path, pool: Workers) -> list[str]:
     A .smi line is the SMILES and the name; a .csv file has smiles, name, row of the source, split if the source has
     one, and the source's other columns. No molecule is dropped for a rare token: that is a matter of training.
     """
-    beside = dropped_beside(output)
+    listing = dropped_beside(output)
     tabular = ".csv" in output.suffixes
     rows = read_source(config.data, cells=tabular)
     # no split is drawn, so no groups are needed
@@ -67,16 +67,16 @@ def write_clean(config: Config, output: Path, pool: Workers) -> list[str]:
         text.writelines(f"{row.smiles} {' '.join(row.name.split())}".rstrip() + "\n" for row, _ in kept)
     content = text.getvalue().encode()
     write_atomically(output, gzip.compress(content, mtime=0) if output.suffix == ".gz" else content)
-    write_table(beside, Dropped._fields, dropped)
-    return [f"{len(rows):,} rows, {len(kept):,} molecules into {output}", *account(dropped), f"listed in {beside}"]
+    write_table(listing, Dropped._fields, dropped)
+    return [f"{len(rows):,} rows, {len(kept):,} molecules into {output}", *account(dropped), f"listed in {listing}"]
 
 
 def _table(rows: Sequence[Row]) -> Iterator[list[object]]:
     """The heading and the lines of a table of clean molecules; a column of the source never hides one of ours."""
     ours = ["smiles", "name", "row", *(["split"] if any(row.split for row in rows) else [])]
     others = dict.fromkeys(chain.from_iterable(row.cells or {} for row in rows))
-    said = {name for name in others if _repeats(name, ours, rows)}
-    others = dict.fromkeys(name for name in others if name not in said)
+    repeated = {name for name in others if _repeats(name, ours, rows)}
+    others = dict.fromkeys(name for name in others if name not in repeated)
     yield [*ours, *unique(others, ours)]
     for row in rows:
         cells = row.cells or {}
@@ -136,13 +136,13 @@ def describe_data(config: Config, pool: Workers) -> list[str]:
         return [f"a training would refuse it: {refusal.message}", *_lengths(long, config)]
     smiles = [molecule.smiles for molecule in dataset.molecules]
     sizes = ", ".join(f"{name} {size:,}" for name, size in dataset.sizes.items())
-    told = pool.map(
+    descriptions = pool.map(
         "describe",
         smiles,
         "describing",
         parts=("smiles_no_stereo", "radicals_fragments_charge", "elements", "charged_atoms"),
     )
-    known = [answer for answer in told if answer is not None and "failure" not in answer]
+    known = [answer for answer in descriptions if answer is not None and "failure" not in answer]
     lines = [
         f"{dataset.name}: {dataset.rows:,} rows, {len(smiles):,} molecules: {sizes}",
         *account(dataset.dropped),
@@ -198,7 +198,7 @@ def _lengths(counts: Sequence[int], config: Config) -> Iterator[str]:
     lengths = np.sort(counts)
     five, half, most = (int(np.quantile(lengths, q, method="inverted_cdf")) for q in (0.05, 0.5, 0.95))
     enough, longest = int(np.quantile(lengths, _ENOUGH, method="inverted_cdf")), int(lengths[-1])
-    yield f"tokens a molecule: 5 % {five}, median {half}, 95 % {most}, longest {longest}"
+    yield f"tokens per molecule: 5 % {five}, median {half}, 95 % {most}, longest {longest}"
     context = config.model.context
     yield f"context: {enough} tokens keep {100 * _ENOUGH:.1f} % of the molecules; model.context is {context}"
     if over := int((lengths > _limit(config)).sum()):

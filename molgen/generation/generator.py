@@ -7,7 +7,7 @@ from contextlib import closing
 from functools import partial
 from itertools import count, islice
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -243,6 +243,16 @@ class MoleculeGenerator:
         if len(tokens) >= self.model.context:
             raise MolgenError(f"--prompt: {len(tokens)} tokens, the context holds {self.model.context}", "shorten it")
         return self.tokenizer.encode(prompt) or []
+
+
+def sample(
+    run: str | os.PathLike[str] | None = None, n: int = 100, *, device: Device = "auto", **options: Any
+) -> "MoleculeFrame":
+    """`n` molecules of a run (left out, the newest) as a DataFrame; the options are those of MoleculeGenerator.sample.
+
+    Raises MolgenError where there is no such run, and for options that are out of range or not understood.
+    """
+    return MoleculeGenerator.load(run, device).sample(n, **options)
 
 
 def even_batches(n: int, largest: int) -> list[int]:

@@ -1,7 +1,8 @@
 """A file of molecules → their log-likelihoods under a run."""
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,10 @@ from molgen.chem.pool import Workers
 from molgen.data.readers import Row, read_rows
 from molgen.errors import MolgenError
 from molgen.generation.generator import MoleculeGenerator
+from molgen.runtime.device import Device
+
+if TYPE_CHECKING:
+    from molgen.generation.notebook import MoleculeFrame
 
 _AT_A_TIME = 20_000  # strings whose likelihoods are computed together
 _SEED = 1  # a molecule's random strings are the same each time
@@ -41,14 +46,48 @@ class Score(NamedTuple):
     """ln of the sum of their probabilities: a lower bound for the molecule's."""
 
 
-def score_file(
-    file: str,
-    generator: MoleculeGenerator,
-    smiles_column: str | None = None,
+def score(
+    molecules: str | os.PathLike[str] | Iterable[str],
+    run: str | os.PathLike[str] | None = None,
+    *,
     as_written: bool = False,
     strings: int | None = None,
+    smiles_column: str | None = None,
+    device: Device = "auto",
+) -> "MoleculeFrame":
+    """Log-likelihoods of a file of molecules, or of SMILES, under a run (left out, the newest): a row of `Score` each.
+
+    Raises MolgenError as `score_rows` does, and for a file that cannot be read.
+    """
+    from molgen.generation.notebook import MoleculeFrame  # with pandas, which the command line does without
+
+    generator = MoleculeGenerator.load(run, device)
+    if isinstance(molecules, str | os.PathLike):
+        rows = read_molecules(os.fspath(molecules), smiles_column)
+    else:
+        rows = [Row(number, smiles, "", "") for number, smiles in enumerate(molecules, 1)]
+    scores = score_rows(rows, generator, as_written, strings)
+    columns = columns_of(strings)
+    return MoleculeFrame([row[:columns] for row in scores], columns=Score._fields[:columns])
+
+
+def columns_of(strings: int | None) -> int:
+    """How many of a score's fields there are: the last two only where strings are summed over."""
+    return len(Score._fields) - (0 if strings else 2)
+
+
+def read_molecules(file: str, smiles_column: str | None = None) -> list[Row]:
+    """The rows of a file. Raises MolgenError for one without molecules."""
+    rows = list(read_rows(file, smiles_column))
+    if not rows:
+        raise MolgenError(f"{file}: no molecules in it", "give a file with one molecule per line")
+    return rows
+
+
+def score_rows(
+    rows: Sequence[Row], generator: MoleculeGenerator, as_written: bool = False, strings: int | None = None
 ) -> list[Score]:
-    """A row for each of the file's molecules, in order.
+    """The score of each molecule, in order.
 
     The string scored is the molecule as the run's own would have been standardised and written, or `as_written` the
     string as given. There is no score where the run would have dropped the molecule, where RDKit does not parse it,
@@ -57,9 +96,6 @@ def score_file(
     """
     if strings is not None and strings < 1:
         raise MolgenError(f"--strings {strings}: out of range", "sum over at least one string")
-    rows = list(read_rows(file, smiles_column))
-    if not rows:
-        raise MolgenError(f"{file}: no molecules in it", "give a file with one molecule a line")
     cleaned = _as_written(rows, generator.runtime.workers) if as_written else _standardised(rows, generator)
     values = generator.log_likelihood([smiles for smiles, _ in cleaned])
     scores = []

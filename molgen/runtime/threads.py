@@ -1,7 +1,7 @@
 """Several chunks of work on a CPU at the same time, each with some of PyTorch's threads.
 
-Threads that share one small matrix product wait for each other at its end, a hundred times a step; threads with a chunk
-of their own do not. PyTorch holds Python's lock only between two operations.
+Threads that share one small matrix product wait for each other at its end, a hundred times per step; threads with a
+chunk of their own do not. PyTorch holds Python's lock only between two operations.
 """
 
 from collections.abc import Iterator

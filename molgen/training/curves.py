@@ -25,7 +25,7 @@ def draw_curves(log: Sequence[dict[str, float]], path: Path, title: str) -> None
         left.plot(epochs, [row["train_nll"] for row in log], color=_TRAIN, label="training, as shown to the model")
         left.plot(epochs, [row["val_nll"] for row in log], color=_VALIDATION, label="validation")
         left.plot(best["epoch"], best["val_nll"], "o", color=_VALIDATION, label=f"best: {best['val_nll']:.2f}")
-        left.set(xlabel="epoch", ylabel="NLL, nats a molecule")
+        left.set(xlabel="epoch", ylabel="NLL, nats per molecule")
         # a folder's name is any text: no formula, and not even UTF-8
         left.set_title(title.encode("utf-8", "replace").decode(), parse_math=False)
         # the first epochs would flatten all the others

@@ -25,7 +25,7 @@ from molgen.tokenizer import SmilesTokenizer
 
 logger = logging.getLogger(__name__)
 
-# The parameters with one row a token; a tied head has none of its own.
+# The parameters with one row per token; a tied head has none of its own.
 _ROWS = {"embedding.weight", "head.weight", "head.bias"}
 _MOST_NAMED = 5
 
@@ -38,27 +38,28 @@ def inherit_model_config(config: Config, out: Path) -> tuple[Run, Config]:
     Raises MolgenError for a run without weights, for one that `out` would overwrite, and for a model setting that
     differs from the run's.
     """
-    origin = _named_run(Path(config.training.init or ""))
-    if out.exists() and origin.path.samefile(out):
+    pretrained = _named_run(Path(config.training.init or ""))
+    if out.exists() and pretrained.path.samefile(out):
         raise MolgenError(f"{out}: is the run to start from", "choose another --out")
     free = dropout = {"dropout", "embedding_dropout"}  # what no weight depends on
-    if origin.config.model.positions != "learned":
+    if pretrained.config.model.positions != "learned":
         free = free | {"context"}
     for key in sorted(config.model.model_fields_set - free):
-        here, there = getattr(config.model, key), getattr(origin.config.model, key)
+        here, there = getattr(config.model, key), getattr(pretrained.config.model, key)
         if here != there:
             raise MolgenError(
-                f"model.{key}: {here} in the configuration, {there} in {origin.path}", "leave model.* out with --init"
+                f"model.{key}: {here} in the configuration, {there} in {pretrained.path}",
+                "leave model.* out with --init",
             )
-    origin.model(torch.device("cpu"))  # damaged weights are refused before anything is written
+    pretrained.model(torch.device("cpu"))  # damaged weights are refused before anything is written
     values = config.model_dump()
-    values["model"] = origin.config.model.model_dump() | config.model.model_dump(
+    values["model"] = pretrained.config.model.model_dump() | config.model.model_dump(
         include=dropout | (free & config.model.model_fields_set)
     )
     if "context" in free - config.model.model_fields_set:
-        values["model"]["context"] = max(origin.config.model.context, config.data.max_tokens or 0)
-    values["training"]["init"] = str(origin.path)
-    return origin, validate(values, str(origin.path))
+        values["model"]["context"] = max(pretrained.config.model.context, config.data.max_tokens or 0)
+    values["training"]["init"] = str(pretrained.path)
+    return pretrained, validate(values, str(pretrained.path))
 
 
 def _named_run(path: Path) -> Run:
@@ -67,16 +68,16 @@ def _named_run(path: Path) -> Run:
     return find_run(str(path))
 
 
-def without_known(dataset: Dataset, origin: Run, pool: Workers) -> Dataset:
+def without_known(dataset: Dataset, pretrained: Run, pool: Workers) -> Dataset:
     """Leaves out held-out molecules that the other run trained on: they would flatter the new one. They are counted.
 
     What a run before the other one trained on is not known here; a run that carries no molecules leaves all in.
     """
-    if not origin.has_molecules:
-        logger.info(f"{origin.path} carries no molecules: held-out ones that it trained on cannot be left out")
+    if not pretrained.has_molecules:
+        logger.info(f"{pretrained.path} carries no molecules: held-out ones that it trained on cannot be left out")
         return dataset
     held_out = [molecule.smiles for molecule in dataset.molecules if molecule.split != "train"]
-    trained_on = set(_canonical(origin.split("train"), pool))
+    trained_on = set(_canonical(pretrained.split("train"), pool))
     known = {
         smiles for smiles, one in zip(held_out, _canonical(held_out, pool), strict=True) if one and one in trained_on
     }
@@ -84,7 +85,7 @@ def without_known(dataset: Dataset, origin: Run, pool: Workers) -> Dataset:
     stays = [m for m in dataset.molecules if m.split == "train" or m.smiles not in known]
     if not any(m.split == "validation" for m in stays):
         raise MolgenError(
-            f"{dataset.name}: {origin.path} trained on every validation molecule",
+            f"{dataset.name}: {pretrained.path} trained on every validation molecule",
             "hold out others, or leave --init out",
         )
     left_out = [Dropped(m.row, m.name, m.smiles, KNOWN_TO_INIT) for m in gone]
@@ -111,12 +112,12 @@ def _canonical(smiles: Sequence[str], pool: Workers) -> list[str]:
     return cached(data_directory() / "cache", "canonical", key, build, read, lambda: len(pool.lost) == lost)
 
 
-def initial_model(config: Config, tokenizer: SmilesTokenizer, origin: Run) -> Decoder:
+def initial_model(config: Config, tokenizer: SmilesTokenizer, pretrained: Run) -> Decoder:
     """The decoder before its first step: another run's weights, and fresh rows for the tokens that it lacks."""
     model = build_model(config.model, len(tokenizer), config.training.seed)
     ids = {token: i for i, token in enumerate((*tokenizer.special, *tokenizer.tokens))}
-    rows = torch.tensor([ids[token] for token in (*origin.tokenizer.special, *origin.tokenizer.tokens)])
-    weights = dict(origin.model(torch.device("cpu")).named_parameters())
+    rows = torch.tensor([ids[token] for token in (*pretrained.tokenizer.special, *pretrained.tokenizer.tokens)])
+    weights = dict(pretrained.model(torch.device("cpu")).named_parameters())
     for name, parameter in model.named_parameters():
         copy_rows(weights[name].data, parameter.data, rows if name in _ROWS else torch.arange(len(parameter)))
     return model
@@ -129,16 +130,16 @@ def copy_rows(source: Tensor, target: Tensor, rows: Tensor) -> None:
     target[rows] = source
 
 
-def describe(origin: Run, tokenizer: SmilesTokenizer, training: Sequence[str]) -> str:
+def describe(pretrained: Run, tokenizer: SmilesTokenizer, training: Sequence[str]) -> str:
     """One line: how many of the run's tokens the training molecules use, which ones are new and how frequent."""
-    known, counts, with_new = set(origin.tokenizer.tokens), Counter[str](), 0
+    known, counts, with_new = set(pretrained.tokenizer.tokens), Counter[str](), 0
     for smiles in training:
         tokens = set(tokenizer.splitter.split(smiles) or [])
         counts.update(tokens)
         with_new += not tokens <= known
     new = sorted(counts.keys() - known, key=lambda token: (-counts[token], token))
     named = ", ".join(new[:_MOST_NAMED]) + (", …" if len(new) > _MOST_NAMED else "")
-    line = f"from {origin.path}: {len(counts.keys() & known)} of its {len(known)} tokens are used, "
+    line = f"from {pretrained.path}: {len(counts.keys() & known)} of its {len(known)} tokens are used, "
     if new:
         line += f"{len(new)} new token{'s' if len(new) > 1 else ''} ({named}), in {with_new:,} of {len(training):,} "
         line += f"training molecules ({with_new / len(training):.1%})"

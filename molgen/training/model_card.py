@@ -54,7 +54,7 @@ def _data(config: Config, report: Mapping[str, Any]) -> str:
         f"- molecules: {sizes}; {data.split} split, seed {data.split_seed}",
         f"- dropped: {_counts(report['dropped'])}",
         f"- altered: {_counts(report['altered'])}",
-        f"- {data.form} SMILES of {report['tokens']} tokens, at most {config.model.context} a molecule",
+        f"- {data.form} SMILES of {report['tokens']} tokens, at most {config.model.context} per molecule",
         f"- sha256 of molecules and split: `{report['sha256']}`",
     ]
     if training.randomized or training.randomized_end:
@@ -84,8 +84,8 @@ def _figures(report: Mapping[str, Any]) -> str:
     stderr = figures["nll_stderr"]  # none of one molecule
     nll = f"{figures['nll']:.2f}" + (f" ± {stderr:.2f}" if stderr is not None else "")
     return (
-        f"Of {figures['n']:,} validation molecules, on which the epoch was chosen: NLL {nll} nats a molecule, "
-        f"perplexity {figures['perplexity']:.3f} a token, top-1 "
+        f"Of {figures['n']:,} validation molecules, on which the epoch was chosen: NLL {nll} nats per molecule, "
+        f"perplexity {figures['perplexity']:.3f} per token, top-1 "
         f"{figures['top1']:.3f}; {figures['unknown_tokens']} more have tokens that training lacks. The training has "
         "not read the test split: `molgen eval` does, and draws 10,000 samples for validity, uniqueness and novelty."
     )
