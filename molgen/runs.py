@@ -19,7 +19,7 @@ from typing import Any, TextIO, cast
 import torch
 
 from molgen.checkpoint import load_weights, save_weights, saved_fingerprint
-from molgen.chem.pool import workers
+from molgen.chem.pool import shared_workers
 from molgen.config import NAMED, Config, parse_yaml, saved, to_yaml, validate
 from molgen.data.dataset import Dropped, Molecule, build_dataset, read_source
 from molgen.data.download import data_directory, has_moses
@@ -218,9 +218,8 @@ class Run:
                     )
                 data = data.model_copy(update={"source": str(place)})
             logger.info(f"{self.path.name}: its molecules are cleaned and split again, as in its training; this once")
-            with workers() as pool:
-                pattern = self.tokenizer.splitter.pattern
-                dataset = build_dataset(read_source(data), data, self.config.model.context, pattern, pool)
+            pattern = self.tokenizer.splitter.pattern
+            dataset = build_dataset(read_source(data), data, self.config.model.context, pattern, shared_workers())
             if dataset.sha256 != expected:
                 raise MolgenError(
                     f"{data.source}: does not give the molecules that {self.path.name} was trained on",

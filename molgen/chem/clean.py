@@ -96,8 +96,7 @@ def settings(config: DataConfig, longest: int, pattern: str) -> dict[str, Any]:
         "pattern": pattern,
         "form": config.form,
         "unparsable": config.unparsable,
-        "shortest": config.min_tokens,
-        "longest": min(longest, config.max_tokens or longest),
+        "lengths": [config.min_tokens, min(longest, config.max_tokens or longest)],
         "grouped": config.split == "grouped",
         "stereo_groups": config.stereo_groups,
         "policy": [getattr(config, name) for name in Policy._fields],
@@ -110,8 +109,7 @@ def clean(
     pattern: str,
     form: str,
     unparsable: str,
-    shortest: int,
-    longest: int,
+    lengths: list[int],
     grouped: bool,
     stereo_groups: str,
     policy: list[Any],
@@ -147,6 +145,7 @@ def clean(
     tokens = split(chosen)
     if tokens is None:
         return _dropped(NOT_TOKENISABLE)
+    shortest, longest = lengths
     if len(tokens) < shortest:
         return _dropped(TOO_SHORT)
     if len(tokens) > longest:

@@ -55,12 +55,11 @@ def data_describe(
     where: Where = None,
 ) -> None:
     """Show what a training would see: sizes, drops, changes, lengths, vocabulary, elements, charges, stereo twins."""
-    from molgen.chem.pool import workers
+    from molgen.chem.pool import shared_workers
     from molgen.data.prepare import describe_data
 
     _, resolved = configuration(data, config, settings, smiles_column, where, {})
-    with workers() as pool:
-        print("\n".join(describe_data(resolved, pool)))
+    print("\n".join(describe_data(resolved, shared_workers())))
 
 
 @data_app.command(name="clean")
@@ -74,7 +73,7 @@ def data_clean(
     force: Force = False,
 ) -> None:
     """Standardise and clean without training; dropped and altered rows are listed in a .dropped.csv.gz file."""
-    from molgen.chem.pool import workers
+    from molgen.chem.pool import shared_workers
     from molgen.data.prepare import dropped_beside, write_clean
 
     listing = dropped_beside(output)
@@ -82,9 +81,8 @@ def data_clean(
         check_target(path, force)
     check_apart({"-o": output, "the list beside it": listing}, [data, config])
     _, resolved = configuration(data, config, settings, smiles_column, where, {})
-    with workers() as pool:
-        for line in write_clean(resolved, output, pool):
-            logger.info(line)
+    for line in write_clean(resolved, output, shared_workers()):
+        logger.info(line)
 
 
 @data_app.command(name="encode")
@@ -98,16 +96,15 @@ def data_encode(
     force: Force = False,
 ) -> None:
     """Clean, split and encode without training; `molgen train` reads the file as it is, of any size."""
-    from molgen.chem.pool import workers
+    from molgen.chem.pool import shared_workers
     from molgen.data.prepare import check_encoded_name, write_encoded
 
     check_encoded_name(output)
     check_target(output, force)
     check_apart({"-o": output}, [data, config])
     _, resolved = configuration(data, config, settings, smiles_column, where, {})
-    with workers() as pool:
-        for line in write_encoded(resolved, output, pool):
-            logger.info(line)
+    for line in write_encoded(resolved, output, shared_workers()):
+        logger.info(line)
 
 
 @data_app.command(name="clear-cache")

@@ -135,14 +135,14 @@ def build_dataset(
     config: DataConfig,
     longest: int,
     pattern: str,
-    pool: Workers,
+    workers: Workers,
     pretrained_tokens: Set[str] = frozenset(),
 ) -> Dataset:
     """Cleans and splits rows; `longest` is the context, in tokens; `pretrained_tokens` tokens are never too rare.
 
     Raises MolgenError for rows that `clean_rows` refuses and for those that cannot be split.
     """
-    kept, dropped = clean_rows(rows, config, longest, pattern, pool, pretrained_tokens)
+    kept, dropped = clean_rows(rows, config, longest, pattern, workers, pretrained_tokens)
     molecules, beyond = _split(kept, config)
     gone = {row.row for row in beyond}
     listed = (row for row in dropped if row.reason not in clean.ALTERED or row.row not in gone)
@@ -154,7 +154,7 @@ def clean_rows(
     config: DataConfig,
     longest: int,
     pattern: str,
-    pool: Workers,
+    workers: Workers,
     pretrained_tokens: Set[str] = frozenset(),
 ) -> tuple[list[tuple[Row, str]], list[Dropped]]:
     """((row with the string to train on, its group) of what stays, the account of the rest).
@@ -164,7 +164,7 @@ def clean_rows(
     """
     others = [Dropped(row.number, row.name, row.smiles, clean.NOT_CHOSEN) for row in rows if not row.chosen]
     rows = [row for row in rows if row.chosen] if others else rows
-    kept, dropped = _clean(rows, config, longest, pattern, pool, pretrained_tokens)
+    kept, dropped = _clean(rows, config, longest, pattern, workers, pretrained_tokens)
     lost = Counter(d.reason for d in dropped if d.reason not in (*clean.ALTERED, clean.DUPLICATE))
     account = ", ".join(f"{count} {reason}" for reason, count in lost.most_common())
     few = lost[clean.RARE_TOKEN] > lost.total() / 2
@@ -218,14 +218,14 @@ def _rows(config: DataConfig, cells: bool = False) -> Iterator[Row]:
 
 
 def _clean(
-    rows: Sequence[Row], config: DataConfig, longest: int, pattern: str, pool: Workers, pretrained_tokens: Set[str]
+    rows: Sequence[Row], config: DataConfig, longest: int, pattern: str, workers: Workers, pretrained_tokens: Set[str]
 ) -> tuple[list[tuple[Row, str]], list[Dropped]]:
     texts = [row.smiles for row in rows]
     settings = clean.settings(config, longest, pattern)
 
     def columns() -> cache.Arrays:
         lost = ("", "", clean.LOST, ())
-        results = [result or lost for result in pool.map("clean", texts, "cleaning", **settings)]
+        results = [result or lost for result in workers.map("clean", texts, "cleaning", **settings)]
         rows = ((smiles, group, reason, ";".join(changes)) for smiles, group, reason, changes in results)
         return {str(i): cache.from_strings(column) for i, column in enumerate(zip(*rows, strict=True))}
 
@@ -239,9 +239,9 @@ def _clean(
         found = read(columns())
     else:  # minutes for MOSES
         key = [str(clean.VERSION), RDKIT_VERSION, json.dumps(settings), *texts]
-        before = len(pool.lost)
+        before = len(workers.lost)
         folder = data_directory() / "cache"
-        found = cache.cached(folder, "clean", key, columns, read, lambda: len(pool.lost) == before)
+        found = cache.cached(folder, "clean", key, columns, read, lambda: len(workers.lost) == before)
     smiles, groups, reasons, changes = found
     if config.duplicates == "drop":
         seen: set[str] = set()

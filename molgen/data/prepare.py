@@ -48,7 +48,7 @@ def dropped_beside(output: Path) -> Path:
     return output.with_name(f"{output.name[: -len(suffix)]}.dropped.csv.gz")
 
 
-def write_clean(config: Config, output: Path, pool: Workers) -> list[str]:
+def write_clean(config: Config, output: Path, workers: Workers) -> list[str]:
     """Standardises and cleans without a training; gives back what to tell: sizes and counts by reason.
 
     A .smi line is the SMILES and the name; a .csv file has smiles, name, row of the source, split if the source has
@@ -59,7 +59,7 @@ def write_clean(config: Config, output: Path, pool: Workers) -> list[str]:
     rows = read_source(config.data, cells=tabular)
     # no split is drawn, so no groups are needed
     settings = config.data.model_copy(update={"split": "random", "min_token_count": 1})
-    kept, dropped = clean_rows(rows, settings, config.model.context, deepchem_pattern(), pool)
+    kept, dropped = clean_rows(rows, settings, config.model.context, deepchem_pattern(), workers)
     text = io.StringIO(newline="")
     if tabular:
         csv.writer(text, lineterminator="\n").writerows(_table([row for row, _ in kept]))
@@ -97,14 +97,14 @@ def check_encoded_name(output: Path) -> None:
         raise MolgenError(f"{output}: not the name of an encoded file", f"let it end in {SUFFIX}")
 
 
-def write_encoded(config: Config, output: Path, pool: Workers) -> list[str]:
+def write_encoded(config: Config, output: Path, workers: Workers) -> list[str]:
     """Cleans, splits and encodes as a training would, into one file; gives back what to tell.
 
     The vocabulary is that of a training: with `<random>` and ring labels where it would show random forms.
     """
     check_encoded_name(output)
     pattern = deepchem_pattern()
-    dataset = build_dataset(read_source(config.data), config.data, config.model.context, pattern, pool)
+    dataset = build_dataset(read_source(config.data), config.data, config.model.context, pattern, workers)
     summary, tokenizer = dataset.summary, build_tokenizer(config, dataset, pattern)
     with corpus_writer(output, tokenizer, config.data) as writer:
         writer.rows = summary.rows
@@ -120,7 +120,7 @@ def write_encoded(config: Config, output: Path, pool: Workers) -> list[str]:
     return [*lines, f"{len(tokenizer)} tokens"]
 
 
-def describe_data(config: Config, pool: Workers) -> list[str]:
+def describe_data(config: Config, workers: Workers) -> list[str]:
     """What a training with this configuration would see, as lines of text.
 
     Where it would be refused for too long molecules, why, and their lengths.
@@ -128,15 +128,15 @@ def describe_data(config: Config, pool: Workers) -> list[str]:
     pattern = deepchem_pattern()
     rows = read_source(config.data)
     try:
-        dataset = build_dataset(rows, config.data, config.model.context, pattern, pool)
+        dataset = build_dataset(rows, config.data, config.model.context, pattern, workers)
     except MolgenError as refusal:
-        long = _too_long([row.smiles for row in rows if row.chosen], config, pattern, pool)
+        long = _too_long([row.smiles for row in rows if row.chosen], config, pattern, workers)
         if not long:
             raise
         return [f"a training would refuse it: {refusal.message}", *_lengths(long, config)]
     smiles = [molecule.smiles for molecule in dataset.molecules]
     sizes = ", ".join(f"{name} {size:,}" for name, size in dataset.sizes.items())
-    descriptions = pool.map(
+    descriptions = workers.map(
         "describe",
         smiles,
         "describing",
@@ -146,7 +146,7 @@ def describe_data(config: Config, pool: Workers) -> list[str]:
     lines = [
         f"{dataset.name}: {dataset.rows:,} rows, {len(smiles):,} molecules: {sizes}",
         *account(dataset.dropped),
-        *_lengths(_token_counts(dataset, config, pattern, pool), config),
+        *_lengths(_token_counts(dataset, config, pattern, workers), config),
         *_vocabulary(dataset, config, pattern),
     ]
     if not known:
@@ -168,25 +168,25 @@ def describe_data(config: Config, pool: Workers) -> list[str]:
     return lines
 
 
-def _token_counts(dataset: Dataset, config: Config, pattern: str, pool: Workers) -> list[int]:
+def _token_counts(dataset: Dataset, config: Config, pattern: str, workers: Workers) -> list[int]:
     """Tokens of each molecule, those of too long ones too."""
     split = TokenPattern(pattern).split
     dropped = [d.smiles for d in dataset.dropped if d.reason == clean.TOO_LONG]
-    return [len(split(m.smiles) or ()) for m in dataset.molecules] + _unlimited(dropped, config, pattern, pool)
+    return [len(split(m.smiles) or ()) for m in dataset.molecules] + _unlimited(dropped, config, pattern, workers)
 
 
-def _too_long(smiles: Sequence[str], config: Config, pattern: str, pool: Workers) -> list[int]:
+def _too_long(smiles: Sequence[str], config: Config, pattern: str, workers: Workers) -> list[int]:
     """Tokens of each of the molecules, if some have more than a training would take; else nothing."""
-    counts = _unlimited(smiles, config, pattern, pool)
+    counts = _unlimited(smiles, config, pattern, workers)
     return counts if counts and max(counts) > _limit(config) else []
 
 
-def _unlimited(smiles: Sequence[str], config: Config, pattern: str, pool: Workers) -> list[int]:
+def _unlimited(smiles: Sequence[str], config: Config, pattern: str, workers: Workers) -> list[int]:
     """Tokens of each molecule that is dropped for nothing but its length."""
     split = TokenPattern(pattern).split
     unlimited = config.data.model_copy(update={"max_tokens": None, "split": "random"})
     settings = clean.settings(unlimited, _LONGEST_LOOKED_AT, pattern)
-    results = pool.map("clean", smiles, **settings)
+    results = workers.map("clean", smiles, **settings)
     return [len(split(result[0]) or ()) for result in results if result and result[0]]
 
 

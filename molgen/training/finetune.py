@@ -68,7 +68,7 @@ def _named_run(path: Path) -> Run:
     return find_run(str(path))
 
 
-def without_known(dataset: Dataset, pretrained: Run, pool: Workers) -> Dataset:
+def without_known(dataset: Dataset, pretrained: Run, workers: Workers) -> Dataset:
     """Leaves out held-out molecules that the other run trained on: they would flatter the new one. They are counted.
 
     What a run before the other one trained on is not known here; a run that carries no molecules leaves all in.
@@ -77,9 +77,9 @@ def without_known(dataset: Dataset, pretrained: Run, pool: Workers) -> Dataset:
         logger.info(f"{pretrained.path} carries no molecules: held-out ones that it trained on cannot be left out")
         return dataset
     held_out = [molecule.smiles for molecule in dataset.molecules if molecule.split != "train"]
-    trained_on = set(_canonical(pretrained.split("train"), pool))
+    trained_on = set(_canonical(pretrained.split("train"), workers))
     known = {
-        smiles for smiles, one in zip(held_out, _canonical(held_out, pool), strict=True) if one and one in trained_on
+        smiles for smiles, one in zip(held_out, _canonical(held_out, workers), strict=True) if one and one in trained_on
     }
     gone = [m for m in dataset.molecules if m.split != "train" and m.smiles in known]
     stays = [m for m in dataset.molecules if m.split == "train" or m.smiles not in known]
@@ -92,11 +92,11 @@ def without_known(dataset: Dataset, pretrained: Run, pool: Workers) -> Dataset:
     return replace(dataset, molecules=tuple(stays), dropped=(*dataset.dropped, *left_out))
 
 
-def _canonical(smiles: Sequence[str], pool: Workers) -> list[str]:
+def _canonical(smiles: Sequence[str], workers: Workers) -> list[str]:
     """Canonical SMILES, empty where there is none; of many molecules kept for the next time."""
 
     def build() -> Arrays:
-        forms = pool.map("canonical", smiles, "what the other run knows")
+        forms = workers.map("canonical", smiles, "what the other run knows")
         return {"canonical": from_strings(form or "" for form in forms)}
 
     def read(arrays: Arrays) -> list[str]:
@@ -107,9 +107,9 @@ def _canonical(smiles: Sequence[str], pool: Workers) -> list[str]:
 
     if len(smiles) < LARGE:
         return read(build())
-    lost = len(pool.lost)
+    lost = len(workers.lost)
     key = [MOLECULES_VERSION, RDKIT_VERSION, *smiles]
-    return cached(data_directory() / "cache", "canonical", key, build, read, lambda: len(pool.lost) == lost)
+    return cached(data_directory() / "cache", "canonical", key, build, read, lambda: len(workers.lost) == lost)
 
 
 def initial_model(config: Config, tokenizer: SmilesTokenizer, pretrained: Run) -> Decoder:
