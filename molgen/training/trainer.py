@@ -96,7 +96,7 @@ def train(config: Config, out: str | os.PathLike[str], resume: bool = False, for
         device = choose_device(config.training.device)
         model = build_model(config.model, len(tokenizer), config.training.seed).to(device)
         where = device.type if group.size == 1 else f"{group.size} processes on {device.type}"
-        logger.info(f"{model.weights:,} weights, {len(tokenizer)} tokens, {where}, into {run.path}")
+        logger.info(f"{model.num_parameters:,} weights, {len(tokenizer)} tokens, {where}, into {run.path}")
         if file:
             canonical = file.strings("train") if pool else []
             fixed, validation = file.split("train"), file.split("validation")
@@ -432,7 +432,7 @@ def _finish(
         "source": run.config.data.source,
         **({"encoded_from": made_of} if made_of else {}),
         **summary.model_dump(),
-        "weights": model.weights,
+        "weights": model.num_parameters,
         "tokens": len(tokenizer),
         "init": {"path": init, "sha256": progress.init_sha256} if (init := run.config.training.init) else None,
         "epochs": progress.epoch,
