@@ -26,7 +26,7 @@ from molgen.data.download import data_directory, has_moses
 from molgen.data.encoded_file import CorpusFile, named_corpus
 from molgen.data.splitting import SPLITS
 from molgen.errors import MolgenError
-from molgen.model.build import build_model, count_weights
+from molgen.model.build import build_model, count_parameters
 from molgen.model.decoder import Decoder
 from molgen.runtime.cache import Arrays, cached, from_strings, to_strings
 from molgen.runtime.files import content_of, opened, write_atomically, write_table
@@ -92,7 +92,7 @@ class Run:
         if not os.path.lexists(path):
             raise MolgenError(f"{self.path}: no {WEIGHTS} yet", "let the training finish its first epoch")
         expected = {"vocabulary": self.tokenizer.fingerprint}
-        weights = count_weights(self.config.model, len(self.tokenizer))
+        weights = count_parameters(self.config.model, len(self.tokenizer))
         model = load_weights(
             path, lambda: build_model(self.config.model, len(self.tokenizer)), weights, expected, self._follow
         )
@@ -409,7 +409,7 @@ def create_run(
     path.mkdir(parents=True, exist_ok=True)
     named = config.data.source in NAMED and config.training.init is None
     copied = molecules is not None and (len(molecules) <= MOST_COPIED or not named)
-    weights = count_weights(config.model, len(tokenizer))
+    weights = count_parameters(config.model, len(tokenizer))
     need = _BYTES_A_WEIGHT * weights + _BYTES_A_MOLECULE * (len(molecules or ()) if copied else 0)
     if (free := shutil.disk_usage(path).free) < need:
         raise MolgenError(

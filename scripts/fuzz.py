@@ -91,7 +91,7 @@ def targets(folder: Path) -> dict[str, tuple[Target, list[bytes]]]:
     tables = [bytes([i]) + sound.encode() for i in range(4)] + [b"\x04" + record.encode()]
     return {
         "weights": (
-            with_file(weights, lambda: load_weights(weights, lambda: model, model.weights, {"vocabulary": "x"})),
+            with_file(weights, lambda: load_weights(weights, lambda: model, model.num_parameters, {"vocabulary": "x"})),
             [weights.read_bytes()],
         ),
         "state": (

@@ -69,7 +69,7 @@ def test_damaged_weights_load_finite_or_are_refused(edits: list[Change], tmp_pat
     save_weights(path, model, {"vocabulary": "x"})
     path.write_bytes(damaged(path.read_bytes(), edits))
     loaded = answer_or_refusal(
-        lambda: load_weights(path, lambda: build_model(SETTINGS.model, 9, 1), model.weights, {"vocabulary": "x"})
+        lambda: load_weights(path, lambda: build_model(SETTINGS.model, 9, 1), model.num_parameters, {"vocabulary": "x"})
     )
     if isinstance(loaded, torch.nn.Module):
         assert all(p.isfinite().all() for p in loaded.parameters())

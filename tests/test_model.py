@@ -1,5 +1,7 @@
 """The decoder against its definition: weights, causality, gradients, and the cache against the parallel forward."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
@@ -8,7 +10,7 @@ import torch
 from torch import Tensor
 
 from molgen.config import ModelConfig, load_config
-from molgen.model.build import build_model, count_weights
+from molgen.model.build import build_model, count_parameters
 from molgen.model.decoder import Decoder
 from molgen.model.dropout import Dropout, seed_dropout
 
@@ -33,16 +35,16 @@ def some_ids(rows: int = 3, length: int = 10) -> torch.Tensor:
 def test_tomczaks_network_has_the_weights_of_the_source_text() -> None:
     config = load_config("tomczak").model
     assert config.context + 1 == 101
-    assert build_model(config, 112).weights == 1_018_032
+    assert build_model(config, 112).num_parameters == 1_018_032
 
 
 @pytest.mark.parametrize("name", ["tox21", "moses-mini"])
 def test_small_recipes_stay_under_their_limit_of_weights(name: str) -> None:
-    assert build_model(load_config(name).model, 120).weights <= 1_100_000
+    assert build_model(load_config(name).model, 120).num_parameters <= 1_100_000
 
 
 def test_the_moses_recipe_is_in_molgpts_size_class() -> None:
-    assert 6e6 <= build_model(load_config("moses").model, 30).weights <= 7e6
+    assert 6e6 <= build_model(load_config("moses").model, 30).num_parameters <= 7e6
 
 
 @pytest.mark.parametrize("kv_heads", [None, 1])
@@ -55,11 +57,20 @@ def test_decoding_step_by_step_equals_the_parallel_forward(combination: dict, kv
         logits, state = model.step(tokens[:, :4], model.empty_state(3, 6))  # a prompt, then one at a time
         steps = [logits]
         for position in range(4, 10):
-            if state.length == state.room:
-                state = state.rearranged(torch.arange(3), 12)
+            if state.length == state.capacity:
+                state = state.select_rows(torch.arange(3), 12)
             logits, state = model.step(tokens[:, position : position + 1], state)
             steps.append(logits)
     torch.testing.assert_close(torch.stack(steps, dim=1), parallel[:, 3:], atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_state_without_capacity_takes_no_more_positions() -> None:
+    model = small().eval()
+    _, state = model.step(some_ids(length=6), model.empty_state(3, 6))
+    with pytest.raises(ValueError, match="exceed the capacity 6"):
+        model.step(some_ids(length=1), state)
+    model.step(some_ids(length=1), state.select_rows(torch.arange(3), 7))
 
 
 @pytest.mark.parametrize("kv_heads", [1, 3])
@@ -92,7 +103,28 @@ def test_weights_are_counted_without_building(combination: dict) -> None:
     config = ModelConfig(
         context=12, width=16, blocks=2, heads=3, kv_heads=1, head_width=8, feedforward=24, **combination
     )
-    assert count_weights(config, 20) == build_model(config, 20).weights
+    assert count_parameters(config, 20) == build_model(config, 20).num_parameters
+
+
+@pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rotary"])
+def test_the_largest_configuration_is_counted_and_nothing_allocated(positions: str) -> None:
+    numbers = {"context": 65_536, "width": 16_384, "blocks": 256, "heads": 256, "head_width": 1_024}
+    config = ModelConfig(**numbers, feedforward=65_536, positions=positions)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    assert count_parameters(config, 100) > 4.9e12  # 20 TB
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_counting_weights_does_not_import_pytorchs_compiler() -> None:  # 800 modules, a second
+    script = (
+        "import sys; from molgen.config import ModelConfig; from molgen.model.build import count_parameters\n"
+        "for positions in ('learned', 'sinusoidal', 'rotary'):\n"
+        "    count_parameters(ModelConfig(positions=positions), 20)\n"
+        "print(sorted({'sympy', 'torch._dynamo', 'torch.fx.experimental.symbolic_shapes'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("combination", COMBINATIONS, ids=ids)
@@ -139,7 +171,7 @@ def test_rotary_attention_depends_on_distances_only() -> None:
 
 def test_a_tied_head_shares_the_embedding_and_an_untied_one_does_not() -> None:
     tied, untied = small(tied_head=True), small(tied_head=False)
-    assert untied.weights - tied.weights == 20 * 16
+    assert untied.num_parameters - tied.num_parameters == 20 * 16
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_generator_alone() -> None:

@@ -57,7 +57,7 @@ def test_temperature_sharpens_and_zero_is_greedy() -> None:
 
 
 @pytest.mark.parametrize(
-    "filters",
+    "params",
     [
         SamplingParams(temperature=-1),
         SamplingParams(temperature=math.nan),
@@ -69,9 +69,9 @@ def test_temperature_sharpens_and_zero_is_greedy() -> None:
         SamplingParams(top_p=math.nan),
     ],
 )
-def test_filters_out_of_range_are_refused(filters: SamplingParams) -> None:
+def test_filters_out_of_range_are_refused(params: SamplingParams) -> None:
     with pytest.raises(MolgenError, match="out of range"):
-        filters.checked(4)
+        params.checked(4)
 
 
 def tiny(context: int = 3) -> torch.nn.Module:
@@ -117,12 +117,12 @@ def test_cached_sampling_draws_exactly_from_the_uncached_models_distribution() -
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_cached_samples_are_as_likely_as_those_of_the_uncached_model(small_run: Run, precision: Precision) -> None:
     generator, n = MoleculeGenerator.load(small_run.path, "cpu"), 300
-    model, never = generator.model, generator.tokenizer.suppressed_ids
-    cached = decode(model, [], n, SamplingParams(), never, random(), precision)
+    model, suppressed_ids = generator.model, generator.tokenizer.suppressed_ids
+    cached = decode(model, [], n, SamplingParams(), suppressed_ids, random(), precision)
     uncached = torch.full((n, 1), BOS)
     for _ in range(model.context + 1):
         logits = model(uncached)[:, -1]
-        logits[:, never] = -math.inf
+        logits[:, suppressed_ids] = -math.inf
         uncached = torch.cat((uncached, logits.softmax(-1).multinomial(1, generator=random(len(uncached[0])))), dim=1)
     nll, tokens = zip(*(nlls(model, ids) for ids in (cached, uncached[:, 1:])), strict=True)
     for figure in (nll, tokens):  # five standard errors of the difference of two means

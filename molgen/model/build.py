@@ -1,14 +1,16 @@
 """Configuration → decoder: the only place where the two meet."""
 
 import math
-from typing import assert_never
+from collections.abc import Callable, Sequence
+from typing import Any, assert_never
 
 import torch
 from torch import Generator, nn
+from torch.overrides import TorchFunctionMode
 
 from molgen.config import ModelConfig
 from molgen.model.attention import CausalSelfAttention
-from molgen.model.decoder import Decoder, PostNormBlock, PreNormBlock, TiedHead
+from molgen.model.decoder import Attention, Decoder, PostNormBlock, PreNormBlock, TiedHead
 from molgen.model.dropout import Dropout
 from molgen.model.feedforward import FeedForward
 from molgen.model.positions import LearnedPositions, RotaryPositions, SinusoidalPositions, Unchanged
@@ -17,7 +19,7 @@ from molgen.model.positions import LearnedPositions, RotaryPositions, Sinusoidal
 def build_model(config: ModelConfig, vocabulary: int, seed: int = 0) -> Decoder:
     """A decoder with fresh weights for `vocabulary` token ids; the same seed gives the same weights.
 
-    Positions: context + 1, for `<bos>` stands before the molecule's tokens.
+    It has context + 1 positions, because `<bos>` precedes the molecule's tokens.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -27,51 +29,27 @@ def build_model(config: ModelConfig, vocabulary: int, seed: int = 0) -> Decoder:
     return model
 
 
-def count_weights(config: ModelConfig, vocabulary: int) -> int:
-    """The weights that such a decoder has, without building it."""
-    width, attention = config.width, config.heads * config.head_width
-    kv_width = (config.kv_heads or config.heads) * config.head_width
-    matrices = width * (attention + 2 * kv_width) + attention * width + 2 * width * config.feedforward
-    biases = (attention + 2 * kv_width) + width + config.feedforward + width
-    norm = 2 * width if config.biases else width
-    head = 0 if config.tied_head else width * vocabulary + config.biases * vocabulary
-    positions = (config.context + 1) * width if config.positions == "learned" else 0
-    block = matrices + config.biases * biases + 2 * norm
-    return vocabulary * width + positions + config.blocks * block + config.final_norm * norm + head
+def count_parameters(config: ModelConfig, vocabulary: int) -> int:
+    """The number of parameters of such a decoder; shared ones count once. Allocates none, draws no random numbers."""
+    with torch.device("meta"), _WithoutInitializers():
+        return _assemble(config, vocabulary).num_parameters
+
+
+class _WithoutInitializers(TorchFunctionMode):
+    """Skips PyTorch's initialisers: for meta tensors `nn.init.normal_` imports 800 modules, which takes a second."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func is nn.init.normal_:
+            return kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def _assemble(config: ModelConfig, vocabulary: int) -> Decoder:
-    positions: nn.Module
-    rotation: nn.Module
-    match config.positions:
-        case "learned":
-            positions, rotation = LearnedPositions(config.context + 1, config.width), Unchanged()
-        case "sinusoidal":
-            positions, rotation = SinusoidalPositions(config.context + 1, config.width), Unchanged()
-        case "rotary":
-            positions, rotation = Unchanged(), RotaryPositions(config.context + 1, config.head_width)
-        case _:
-            assert_never(config.positions)
-    match config.norm:
-        case "before":
-            block: type[PreNormBlock | PostNormBlock] = PreNormBlock
-        case "after":
-            block = PostNormBlock
-        case _:
-            assert_never(config.norm)
+    positions, rotation = _positions(config)
     embedding = nn.Embedding(vocabulary, config.width)
-    blocks = [
-        block(
-            config.width,
-            CausalSelfAttention(
-                config.width, config.heads, config.kv_heads or config.heads, config.head_width, config.biases, rotation
-            ),
-            FeedForward(config.width, config.feedforward, config.biases),
-            config.biases,
-            config.dropout,
-        )
-        for _ in range(config.blocks)
-    ]
+    blocks = [_block(config, rotation) for _ in range(config.blocks)]
     return Decoder(
         embedding,
         positions,
@@ -83,14 +61,44 @@ def _assemble(config: ModelConfig, vocabulary: int) -> Decoder:
     )
 
 
+def _positions(config: ModelConfig) -> tuple[nn.Module, nn.Module]:
+    """What is done to the embeddings, and what is done to queries and keys."""
+    match config.positions:
+        case "learned":
+            return LearnedPositions(config.context + 1, config.width), Unchanged()
+        case "sinusoidal":
+            return SinusoidalPositions(config.context + 1, config.width), Unchanged()
+        case "rotary":
+            return Unchanged(), RotaryPositions(config.context + 1, config.head_width)
+        case _:
+            assert_never(config.positions)
+
+
+def _block(config: ModelConfig, rotation: nn.Module) -> PreNormBlock | PostNormBlock:
+    attention = _attention(config, rotation)
+    feedforward = FeedForward(config.width, config.feedforward, config.biases)
+    match config.norm:
+        case "before":
+            return PreNormBlock(config.width, attention, feedforward, config.biases, config.dropout)
+        case "after":
+            return PostNormBlock(config.width, attention, feedforward, config.biases, config.dropout)
+        case _:
+            assert_never(config.norm)
+
+
+def _attention(config: ModelConfig, rotation: nn.Module) -> Attention:
+    """The attention of one block. There is one kind; the `match` of a second one belongs here."""
+    kv_heads = config.kv_heads or config.heads
+    return CausalSelfAttention(config.width, config.heads, kv_heads, config.head_width, config.biases, rotation)
+
+
 @torch.no_grad()
 def _initialize(model: Decoder, generator: Generator) -> None:
     """GPT-2's scheme: normals of 0.02, biases 0, what writes to the residual stream smaller by sqrt(2 x blocks)."""
-    for module in model.modules():
+    for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Embedding):
             module.weight.normal_(0.0, 0.02, generator=generator)
+            if name.endswith(".output"):  # of an attention or a feed-forward part
+                module.weight.div_(math.sqrt(2 * len(model.blocks)))
             if isinstance(module, nn.Linear) and module.bias is not None:
                 module.bias.zero_()
-    for module in model.modules():
-        if isinstance(module, CausalSelfAttention | FeedForward):
-            module.output.weight.div_(math.sqrt(2 * len(model.blocks)))

@@ -4,70 +4,93 @@ Shapes: B molecules, T positions, D width, V vocabulary.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from molgen.model.attention import CausalSelfAttention, Memory
 from molgen.model.dropout import Dropout
 
 
+class DecodingCache(Protocol):
+    """What the attention of one block remembers of the positions decoded so far. Each kind of attention has its own.
+
+    Keys and values need memory for each position, a window for some positions, a running sum for none. So a capacity
+    says how long the sequences may become, not how large the cache is: a cache takes at least so many positions before
+    the next `select_rows`. A cache whose size does not depend on the length ignores it.
+    """
+
+    def select_rows(self, rows: Tensor, capacity: int) -> Self:
+        """The cache of some rows only, given by index (K,), for sequences of at most `capacity` positions.
+
+        The capacity never becomes smaller. The old cache is not used again.
+        """
+
+
+class Attention(Protocol):
+    """What a block needs of its attention, an `nn.Module`: (B, T, D) -> (B, T, D), causal.
+
+    With a cache, the T new positions follow the `start` positions that the cache has seen. They are added to it in
+    place, and the result equals that of one call without a cache for all positions. T exceeds 1 only if `start` is 0.
+    """
+
+    output: nn.Linear
+    """The last layer. It writes to the residual stream, so its first weights are smaller (`initialization: scaled`)."""
+
+    def __call__(self, x: Tensor, start: int = 0, cache: Any = None) -> Tensor: ...
+
+    def new_cache(self, rows: int, capacity: int, dtype: torch.dtype) -> DecodingCache:
+        """An empty cache for `rows` sequences of at most `capacity` positions, on the device of the weights.
+
+        `dtype` is meant for what is kept per position; sums over positions may need a wider type.
+        """
+
+
 class DecodingState(NamedTuple):
-    """What step-by-step decoding remembers. Passed in and handed back; the model holds none."""
+    """What step-by-step decoding remembers. Passed in and returned; the model holds none."""
 
     length: int
     """Positions decoded so far, the same in every row."""
-    memories: tuple[Memory, ...]
-    """One a block."""
+    capacity: int
+    """Positions that the caches were made for: `length` may grow to it, then `select_rows` makes it larger."""
+    caches: tuple[DecodingCache, ...]
+    """One per block."""
 
-    def rearranged(self, rows: Tensor, room: int) -> "DecodingState":
-        """The state of some rows only, given by index (K,), with room for more positions."""
-
-        def copy(part: Tensor) -> Tensor:
-            result = part.new_empty(len(rows), part.shape[1], room, part.shape[3])
-            torch.index_select(part, 0, rows, out=result[:, :, : self.room])
-            result[:, :, self.room :] = 0
-            return result
-
-        return DecodingState(self.length, tuple(Memory(copy(m.keys), copy(m.values)) for m in self.memories))
-
-    @property
-    def room(self) -> int:
-        """Positions that the memories can hold."""
-        return self.memories[0].keys.shape[2]
+    def select_rows(self, rows: Tensor, capacity: int) -> Self:
+        """The state of some rows only, given by index (K,), for at least as many positions as now."""
+        return self._replace(capacity=capacity, caches=tuple(c.select_rows(rows, capacity) for c in self.caches))
 
 
 class PreNormBlock(nn.Module):
     """Layer norm before each part; the residual stream itself is never normalised (GPT-2)."""
 
-    def __init__(
-        self, width: int, attention: CausalSelfAttention, feedforward: nn.Module, biases: bool, dropout: float
-    ) -> None:
+    def __init__(self, width: int, attention: Attention, feedforward: nn.Module, biases: bool, dropout: float) -> None:
         super().__init__()
         self.attention_norm, self.attention = nn.LayerNorm(width, bias=biases), attention
         self.feedforward_norm, self.feedforward = nn.LayerNorm(width, bias=biases), feedforward
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, start: int = 0, memory: Memory | None = None) -> Tensor:  # (B, T, D) -> (B, T, D)
-        x = x + self.dropout(self.attention(self.attention_norm(x), start, memory))
+    def forward(
+        self, x: Tensor, start: int = 0, cache: DecodingCache | None = None
+    ) -> Tensor:  # (B, T, D) -> (B, T, D)
+        x = x + self.dropout(self.attention(self.attention_norm(x), start, cache))
         return x + self.dropout(self.feedforward(self.feedforward_norm(x)))  # type: ignore[no-any-return]
 
 
 class PostNormBlock(nn.Module):
     """Layer norm after each sum (Vaswani et al. 2017)."""
 
-    def __init__(
-        self, width: int, attention: CausalSelfAttention, feedforward: nn.Module, biases: bool, dropout: float
-    ) -> None:
+    def __init__(self, width: int, attention: Attention, feedforward: nn.Module, biases: bool, dropout: float) -> None:
         super().__init__()
         self.attention, self.attention_norm = attention, nn.LayerNorm(width, bias=biases)
         self.feedforward, self.feedforward_norm = feedforward, nn.LayerNorm(width, bias=biases)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, start: int = 0, memory: Memory | None = None) -> Tensor:  # (B, T, D) -> (B, T, D)
-        x = self.attention_norm(x + self.dropout(self.attention(x, start, memory)))
+    def forward(
+        self, x: Tensor, start: int = 0, cache: DecodingCache | None = None
+    ) -> Tensor:  # (B, T, D) -> (B, T, D)
+        x = self.attention_norm(x + self.dropout(self.attention(x, start, cache)))
         return self.feedforward_norm(x + self.dropout(self.feedforward(x)))  # type: ignore[no-any-return]
 
 
@@ -114,28 +137,27 @@ class Decoder(nn.Module):
     def step(self, ids: Tensor, state: DecodingState) -> tuple[Tensor, DecodingState]:
         """Ids (B, T) that follow the state -> logits (B, V) after the last of them, and the state that includes them.
 
-        T may exceed 1 only for an empty state (a prompt). Memories are written in place: the old state is spent.
+        T may exceed 1 only for an empty state (a prompt). Caches are written in place: do not use the old state again.
+        Raises ValueError for more positions than the state has capacity for.
         """
+        if state.length + ids.shape[1] > state.capacity:
+            raise ValueError(f"{state.length} + {ids.shape[1]} positions exceed the capacity {state.capacity}")
         x = self.positions(self.embedding(ids), state.length)
-        for block, memory in zip(self.blocks, state.memories, strict=True):
-            x = block(x, state.length, memory)
-        return self._logits(x[:, -1]), DecodingState(state.length + ids.shape[1], state.memories)
+        for block, cache in zip(self.blocks, state.caches, strict=True):
+            x = block(x, state.length, cache)
+        return self._logits(x[:, -1]), state._replace(length=state.length + ids.shape[1])
 
     def _logits(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):  # a logit of 10 in bf16 may be off by 3 %
             return self.head(self.norm(x.float()))  # type: ignore[no-any-return]
 
-    def empty_state(self, rows: int, room: int, dtype: torch.dtype | None = None) -> DecodingState:
-        """A state for `rows` sequences of at most `room` positions."""
-        weight = self.embedding.weight
-        shapes = [(rows, block.attention.kv_heads, room, block.attention.head_width) for block in self.blocks]  # type: ignore[union-attr]
-        memories = (
-            Memory(*(torch.zeros(shape, device=weight.device, dtype=dtype or weight.dtype) for _ in range(2)))  # type: ignore[arg-type]
-            for shape in shapes
-        )
-        return DecodingState(0, tuple(memories))
+    def empty_state(self, rows: int, capacity: int, dtype: torch.dtype | None = None) -> DecodingState:
+        """A state for `rows` sequences of at most `capacity` positions; caches have the weights' type by default."""
+        dtype = dtype or self.embedding.weight.dtype
+        caches = (block.attention.new_cache(rows, capacity, dtype) for block in self.blocks)  # type: ignore[union-attr, operator]
+        return DecodingState(0, capacity, tuple(caches))
 
     @property
-    def weights(self) -> int:
-        """Trainable numbers, shared ones counted once."""
+    def num_parameters(self) -> int:
+        """Trainable numbers; shared ones count once."""
         return sum(p.numel() for p in self.parameters())

@@ -34,17 +34,17 @@ class Likelihood:
 
     @property
     def mean_nll(self) -> float:
-        """Nats a molecule."""
+        """Nats per molecule."""
         return float(self.nll.mean())
 
     @property
     def stderr(self) -> float | None:
-        """Standard error of `mean_nll`; of one molecule there is none."""
+        """Standard error of `mean_nll`; None for a single molecule."""
         return float(self.nll.std(ddof=1) / math.sqrt(len(self.nll))) if len(self.nll) > 1 else None
 
     @property
     def nll_per_token(self) -> float:
-        """Nats a predicted position."""
+        """Nats per predicted position."""
         return float(self.nll.sum() / self.positions.sum())
 
     @property
@@ -59,7 +59,7 @@ class Likelihood:
 
     @property
     def top1_padded(self) -> float:
-        """The source text's figure: positions up to 100 that follow `<eos>` count as right; mean over molecules."""
+        """As in the source text: positions after `<eos>`, up to 100, count as correct; mean over molecules."""
         padded = np.maximum(self.positions, _PADDED_POSITIONS)
         return float(((self.correct + padded - self.positions) / padded).mean())
 
@@ -77,8 +77,8 @@ class Likelihood:
 
 def token_nll(logits: Tensor, targets: Tensor) -> Tensor:
     """Logits (B, T, V) and targets (B, T) -> −ln p of each target, (B, T) float32, 0 at padding."""
-    flat = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=PAD, reduction="none")
-    return flat.view(targets.shape)
+    nll = cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=PAD, reduction="none")
+    return nll.view(targets.shape)
 
 
 @torch.inference_mode()
@@ -90,9 +90,9 @@ def likelihood(
     group: ProcessGroup = SINGLE_PROCESS,
     between: Callable[[], None] | None = None,
 ) -> Likelihood:
-    """Every molecule of a corpus under the model as it is in evaluation mode, in float32; the work of a whole team.
+    """Every molecule of a corpus under the model in evaluation mode, in float32. All processes of a group take part.
 
-    `between` is called after each batch, and may end the work by an exception.
+    `between` is called after each batch and may raise an exception to end the work.
     """
     was_training = model.training
     model.eval()
@@ -100,7 +100,7 @@ def likelihood(
     order = group.shard(np.argsort(corpus.positions, kind="stable"))
     start = 0
     while start < len(order):
-        # the longest of the next molecules bounds the padded size: grow while it fits
+        # the longest molecule of a batch decides its padded size
         stop = start + max(1, batch_tokens // int(corpus.positions[order[start]]))
         while stop > start + 1 and corpus.positions[order[min(stop, len(order)) - 1]] * (stop - start) > batch_tokens:
             stop -= max(1, (stop - start) // 8)

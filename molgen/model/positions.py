@@ -1,9 +1,10 @@
-"""How a token knows its position: added to its embedding (learned, sinusoidal) or turning queries and keys (rotary).
+"""How a token knows its position: added to its embedding (learned, sinusoidal) or rotating queries and keys (rotary).
 
 Shapes: B molecules, T positions, D width, H heads, W head width. `start` is the position of the first of the T.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ class Unchanged(nn.Module):
 
 
 class LearnedPositions(nn.Module):
-    """A trained vector a position, added."""
+    """A trained vector per position, added."""
 
     def __init__(self, positions: int, width: int) -> None:
         super().__init__()
@@ -34,8 +35,7 @@ class SinusoidalPositions(nn.Module):
 
     def __init__(self, positions: int, width: int) -> None:
         super().__init__()
-        angles = _angles(positions, width)  # (positions, D / 2)
-        table = torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
+        table = _table(positions, width, lambda angles: torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1))
         self.register_buffer("table", table, persistent=False)
 
     def forward(self, x: Tensor, start: int) -> Tensor:  # (B, T, D) -> (B, T, D)
@@ -43,16 +43,17 @@ class SinusoidalPositions(nn.Module):
 
 
 class RotaryPositions(nn.Module):
-    """Turns pairs of a query's or key's components by angles that grow with the position (Su et al. 2021, RoFormer)."""
+    """Rotates pairs of components of queries and keys, by angles that grow with the position (Su et al. 2021)."""
 
     cosines: Tensor
     sines: Tensor
 
     def __init__(self, positions: int, head_width: int) -> None:
         super().__init__()
-        angles = _angles(positions, head_width)  # (positions, W / 2)
-        self.register_buffer("cosines", torch.cat((angles.cos(), angles.cos()), dim=-1), persistent=False)
-        self.register_buffer("sines", torch.cat((-angles.sin(), angles.sin()), dim=-1), persistent=False)
+        cosines = _table(positions, head_width, lambda angles: torch.cat((angles.cos(), angles.cos()), dim=-1))
+        sines = _table(positions, head_width, lambda angles: torch.cat((-angles.sin(), angles.sin()), dim=-1))
+        self.register_buffer("cosines", cosines, persistent=False)
+        self.register_buffer("sines", sines, persistent=False)
 
     def forward(self, x: Tensor, start: int) -> Tensor:  # (B, H, T, W) -> (B, H, T, W)
         cosines = self.cosines[start : start + x.shape[2]].to(x.dtype)  # (T, W)
@@ -61,6 +62,12 @@ class RotaryPositions(nn.Module):
         return x * cosines + torch.cat((second, first), dim=-1) * sines
 
 
-def _angles(positions: int, width: int) -> Tensor:
+def _table(positions: int, width: int, of_angles: Callable[[Tensor], Tensor]) -> Tensor:
+    """A table (positions, width) of functions of the angles (positions, width / 2); on the meta device its shape only.
+
+    There, arithmetic imports 800 modules, which takes a second.
+    """
+    if torch.get_default_device().type == "meta":
+        return torch.empty(positions, width)
     frequencies = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))  # (width / 2,)
-    return torch.arange(positions)[:, None] * frequencies
+    return of_angles(torch.arange(positions)[:, None] * frequencies)

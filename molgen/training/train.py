@@ -59,7 +59,7 @@ def _write_report(
         "source": run.config.data.source,
         **({"encoded_from": encoded_from} if encoded_from else {}),
         **summary.model_dump(),
-        "weights": best.weights,
+        "weights": best.num_parameters,
         "tokens": len(data.tokenizer),
         "init": {"path": init, "sha256": state.init_sha256} if (init := run.config.training.init) else None,
         "epochs": state.epoch,

@@ -234,7 +234,7 @@ class Trainer:
         device = self.runtime.device.type
         where = device if group.size == 1 else f"{group.size} processes on {device}"
         tokens = len(self.data.tokenizer)
-        logger.info(f"{self.model.weights:,} weights, {tokens} tokens, {where}, into {self.run.path}")
+        logger.info(f"{self.model.num_parameters:,} weights, {tokens} tokens, {where}, into {self.run.path}")
         if state.step:
             steps = f" and {state.step_of_epoch} steps of the next" if state.step_of_epoch else ""
             logger.info(f"going on after epoch {state.epoch} of {self.config.epochs}{steps}")
