@@ -109,8 +109,9 @@ class Subject:
     """As they were drawn; an empty string is an invalid sample."""
     sets: ComparisonSets
     notes: Sequence[str] = ()
-    """Of those after the likelihoods' and before the figures'."""
+    """They stand after those of the likelihoods and before those of the figures."""
     last_notes: Sequence[str] = ()
+    """They stand after all others."""
     run: Run | None = None
     likelihoods: RunLikelihoods = field(default_factory=RunLikelihoods)
     draw_more: Callable[[set[str], int], list[str]] | None = None
@@ -224,10 +225,10 @@ def evaluate_subject(subject: Subject, metrics: Sequence[MetricName], references
         table = describe(subject.samples, parts(metrics), references.runtime, label)
         further = _further_samples(subject, table, metrics, references.runtime)
         result = run_benchmarks(table, metrics, subject.sets, references, further)
-    known = subject.likelihoods
-    figures = MetricValues(dict(known.figures.values), dict(known.figures.reasons))
+    likelihoods = subject.likelihoods
+    figures = MetricValues(dict(likelihoods.figures.values), dict(likelihoods.figures.reasons))
     figures.add(result.figures)
-    notes = [*known.notes, *subject.notes, *result.notes]
+    notes = [*likelihoods.notes, *subject.notes, *result.notes]
     if subject.run is None:
         seconds["total"] = time.perf_counter() - start
         if figures.values.get("validity") == 1:
@@ -240,8 +241,8 @@ def evaluate_subject(subject: Subject, metrics: Sequence[MetricName], references
         samples=subject.samples,
         profile=table,
         training=subject.sets.training,
-        nll=known.nll,
-        held_out_nll=known.held_out_nll,
+        nll=likelihoods.nll,
+        held_out_nll=likelihoods.held_out_nll,
         run=subject.run,
         seconds=seconds,
     )
