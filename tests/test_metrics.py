@@ -8,9 +8,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import get_args
 
+import pytest
+
 import molgen.metrics
 from molgen.chem.descriptors import PARTS
+from molgen.chem.pool import Workers
+from molgen.evaluation.evaluate import evaluate_targets
+from molgen.evaluation.options import EvalOptions
 from molgen.evaluation.text_table import ROWS
+from molgen.machine import Runtime
 from molgen.metrics import MetricName, all_metrics
 from molgen.metrics.references import ReferenceCache
 from tests.conftest import evaluate_with
@@ -89,6 +95,19 @@ def test_families_name_parts_that_there_are_and_figures_of_their_own() -> None:
         assert set(metric.parts) <= {*PARTS, "filters", "activations"}
     keys = [row.key for row in ROWS]
     assert len(set(keys)) == len(keys)
+
+
+def test_files_and_references_are_named_by_strings_or_paths(
+    tmp_path: Path, pool: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOLGEN_DATA", str(tmp_path / "data"))
+    path = tmp_path / "a.smi"
+    path.write_text("CCO\nCCN\n")
+    options = EvalOptions(["chem"], reference=str(path))
+    by_path, by_string = evaluate_targets([path, str(path)], options, Runtime("cpu", workers=pool))
+    assert by_path.name == by_string.name == str(path)
+    assert by_path.figures == by_string.figures
+    assert by_path.figures.values["chem/rediscovered"] == 1
 
 
 def test_every_stage_of_an_evaluation_is_timed_for_itself(references: ReferenceCache) -> None:

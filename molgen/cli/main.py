@@ -255,14 +255,14 @@ def evaluate(
     """Evaluate runs, or files whose lines are samples: NLL, top-1, validity, uniqueness, novelty, benchmarks."""
     from json import dumps
 
-    from molgen.chem.pool import shared_workers
-    from molgen.machine import Runtime
-
     check_target(json, force)
     check_target(report, force)
     check_apart({"--json": json, "--report": report}, [*(targets or []), reference, train])
-    chosen = [*(metrics or ["basic"]), *(["chem"] if report else [])]
-    options = EvalOptions(cast(list[MetricName], chosen), train, reference, n, split, seed, smiles_column)
+    chosen = cast(list[MetricName], [*(metrics or ["basic"]), *(["chem"] if report else [])])
+    options = EvalOptions(chosen, train, reference, n=n, split=split, seed=seed, smiles_column=smiles_column)
+    from molgen.chem.pool import shared_workers
+    from molgen.machine import Runtime
+
     runtime = Runtime(device.value, workers=shared_workers())  # they start while the rest is imported
     from molgen.evaluation.evaluate import evaluate_targets
     from molgen.evaluation.text_table import table
