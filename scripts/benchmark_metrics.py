@@ -18,10 +18,10 @@ import torch
 from rdkit import Chem
 
 from molgen.chem.alerts import moses_alerts, moses_filters
-from molgen.chem.pool import workers
-from molgen.evaluation.benchmarks import parts
-from molgen.evaluation.evaluate import evaluate, open_library
-from molgen.metrics.references import ReferenceSet
+from molgen.evaluation.evaluate import evaluate_subject, list_subject
+from molgen.machine import Runtime
+from molgen.metrics.profile import alert_folder, describe
+from molgen.metrics.references import ReferenceSet, open_references
 
 CHEMNET_FLOP = 245e6
 REFERENCES = 352_299
@@ -71,15 +71,13 @@ def main() -> None:
     training = ReferenceSet.moses("train")
     order = np.random.default_rng(7).permutation(len(training.smiles))[: arguments.n]
     smiles = [training.smiles[i] for i in order.tolist()]
-    with workers() as pool:
-        library = open_library(pool, "cpu")
-        evaluate(smiles, metrics=["moses"], training=training, library=library)  # caches the reference sets
-        runs = [
-            evaluate(smiles, metrics=["moses"], training=training, library=library) for _ in range(arguments.rounds)
-        ]
-        bits = library.describe(smiles[:500], parts(["moses"])[:2], "bits").numbers("fingerprint")
-        plain, screened = filter_cost(smiles[:300], library.alert_folder)
-    n, processes = arguments.n, pool.processes
+    runtime = Runtime("cpu")
+    subject, references = list_subject(smiles, training), open_references(runtime)
+    evaluate_subject(subject, ["moses"], references)  # caches the reference sets
+    runs = [evaluate_subject(subject, ["moses"], references) for _ in range(arguments.rounds)]
+    bits = describe(smiles[:500], ["fingerprint"], runtime, "bits").numbers("fingerprint")
+    plain, screened = filter_cost(smiles[:300], alert_folder())
+    n, processes = arguments.n, runtime.workers.processes
     ones = float(np.bitwise_count(bits).sum(1).mean())
     rate, additions = matrix_rate(), addition_rate()
     floors = {

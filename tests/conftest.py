@@ -1,9 +1,9 @@
 """Shared pieces: the command line in this process, a small trained run, and real data where it is present."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -12,6 +12,9 @@ from molgen.cli.main import main
 from molgen.config import load_config
 from molgen.data.dataset import reference_smiles
 from molgen.data.download import data_directory
+from molgen.evaluation.evaluate import Evaluation, evaluate_subject, list_subject
+from molgen.machine import Runtime
+from molgen.metrics import MetricName
 from molgen.metrics.references import ReferenceCache
 from molgen.runs import Run
 from molgen.runtime.log import log_to_stderr
@@ -124,6 +127,13 @@ def moses_files() -> Path:
 
 
 @pytest.fixture
-def library(pool: Workers, tmp_path: Path) -> ReferenceCache:
+def references(pool: Workers, tmp_path: Path) -> ReferenceCache:
     """Reference sets with a cache of their own."""
-    return ReferenceCache(pool, tmp_path / "cache")
+    return ReferenceCache(Runtime("cpu", workers=pool), tmp_path / "cache")
+
+
+def evaluate_with(
+    samples: Sequence[str], *, references: ReferenceCache, metrics: Sequence[MetricName] = ("basic",), **sets: Any
+) -> Evaluation:
+    """As the public `evaluate`, with a cache of its own."""
+    return evaluate_subject(list_subject(samples, **sets), metrics, references)

@@ -6,17 +6,18 @@ import pytest
 from molgen.chem.pool import Workers
 from molgen.metrics import chem
 from molgen.metrics.chem import chem_figures, largest_differences
-from molgen.metrics.known import known
+from molgen.metrics.known import build_index
+from molgen.metrics.profile import describe
 from molgen.metrics.references import ReferenceCache
 
 SMILES = ["CC[O-].[Na+]", "[CH2]C", "CC(=O)[O-]", "c1ccccc1CC1CC1", "c1ccncc1", "C("]
 
 
 @pytest.fixture
-def values(library: ReferenceCache, pool: Workers) -> dict:
-    table = library.describe(SMILES, chem.PARTS, "samples")
+def values(references: ReferenceCache, pool: Workers) -> dict:
+    table = describe(SMILES, chem.PARTS, references.runtime, "samples")
     strings = ("canonical", "parent", "scaffold", "ring_systems")
-    training = known(["c1ccccc1", "CC(=O)O", "CCO"], strings, True, pool, "")
+    training = build_index(["c1ccccc1", "CC(=O)O", "CCO"], strings, True, pool, "")
     nearest = np.array([0.3, 0.8, 1.0, 0.5, 0.79999])
     return chem_figures(table, training, nearest, {"CC(=O)[O-]", "CCCC"}).figures.values
 
@@ -48,8 +49,8 @@ def test_neighbours_and_rediscovered_molecules_are_counted(values: dict) -> None
     assert values["chem/rediscovered"] == 1 / 2
 
 
-def test_alerts_are_counted_by_set_and_by_name(library: ReferenceCache) -> None:
-    table = library.describe(["O=C1C=CC(=O)C=C1", "CCO"], chem.PARTS, "samples")
+def test_alerts_are_counted_by_set_and_by_name(references: ReferenceCache) -> None:
+    table = describe(["O=C1C=CC(=O)C=C1", "CCO"], chem.PARTS, references.runtime, "samples")
     chemistry = chem_figures(table, None, None, None)
     assert [chemistry.figures.values[f"chem/{name}"] for name in chem.ALERT_SETS] == [0.5, 0.5, 0.5]
     assert chemistry.shares["alerts"]["PAINS:quinone_A(370)"] == 0.5
@@ -58,14 +59,14 @@ def test_alerts_are_counted_by_set_and_by_name(library: ReferenceCache) -> None:
     assert "--train" in chemistry.figures.reasons["chem/new_ring_systems"]
 
 
-def test_quantiles_are_of_the_property(library: ReferenceCache) -> None:
-    table = library.describe(["C", "CC", "CCC"], chem.PARTS, "samples")
+def test_quantiles_are_of_the_property(references: ReferenceCache) -> None:
+    table = describe(["C", "CC", "CCC"], chem.PARTS, references.runtime, "samples")
     qed = np.sort(table.numbers("properties")[:, 2])
     assert chem_figures(table, None, None, None).figures.values["chem/QED_q50"] == qed[1]
 
 
-def test_without_a_valid_molecule_there_is_a_reason_and_no_crash(library: ReferenceCache) -> None:
-    figures = chem_figures(library.describe(["C("], chem.PARTS, "samples"), None, None, None).figures
+def test_without_a_valid_molecule_there_is_a_reason_and_no_crash(references: ReferenceCache) -> None:
+    figures = chem_figures(describe(["C("], chem.PARTS, references.runtime, "samples"), None, None, None).figures
     assert figures.reasons
 
 

@@ -10,14 +10,15 @@ import pytest
 
 import molgen
 from molgen.data.dataset import reference_smiles
-from molgen.evaluation.benchmarks import ComparisonSets, run_benchmarks
-from molgen.evaluation.benchmarks import parts as parts_of
-from molgen.evaluation.evaluate import Evaluation, evaluate, histogram
+from molgen.evaluation.evaluate import Evaluation, histogram, run_benchmarks
+from molgen.evaluation.evaluate import parts as parts_of
 from molgen.evaluation.text_table import Column, cell, columns, sections, table
-from molgen.metrics.basic import MetricValues
-from molgen.metrics.references import ReferenceCache, ReferenceSet, resampled
+from molgen.metrics.metric import MetricValues
+from molgen.metrics.profile import describe
+from molgen.metrics.references import ComparisonSets, ReferenceCache, ReferenceSet, resampled
 from molgen.runs import Run
 from tests.conftest import Cli
+from tests.conftest import evaluate_with as evaluate
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +27,10 @@ def training(moses_mini: list[str]) -> list[str]:
 
 
 def test_a_list_is_evaluated_from_python_and_comes_out_as_a_data_frame(
-    training: list[str], library: ReferenceCache
+    training: list[str], references: ReferenceCache
 ) -> None:
     samples = [*training[:10], *training[:2], "C(", "CCOCCOCC"]
-    evaluation = evaluate(samples, metrics=["chem"], training=training, held_out=["CCOCCOCC"], library=library)
+    evaluation = evaluate(samples, metrics=["chem"], training=training, held_out=["CCOCCOCC"], references=references)
     values = evaluation.figures.values
     assert (values["validity"], values["uniqueness"], values["novelty"]) == (13 / 14, 11 / 13, 1 / 11)
     assert values["chem/nearest_1"] == 12 / 13
@@ -46,14 +47,17 @@ def test_public_evaluate_opens_its_own_workers(training: list[str], monkeypatch,
 
 
 def test_every_set_level_figure_has_a_floor_of_equal_n_and_what_to_beat(
-    training: list[str], library: ReferenceCache, monkeypatch: pytest.MonkeyPatch
+    training: list[str], references: ReferenceCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # two test sets of a thousand would take half a minute
     monkeypatch.setattr("molgen.metrics.references.reference_smiles", lambda *split: reference_smiles(*split)[:150])
     samples = ["CCOc1ccccc1", *training[100:139]]
     sets = ComparisonSets(ReferenceSet.of("training", training), None, "moses-mini")
     findings = run_benchmarks(
-        library.describe(samples, parts_of(["moses", "guacamol"]), "samples"), ["moses", "guacamol"], sets, library
+        describe(samples, parts_of(["moses", "guacamol"]), references.runtime, "samples"),
+        ["moses", "guacamol"],
+        sets,
+        references,
     )
     assert set(findings.baselines) == {"floor", "copy", "add-carbon"}
     for name in ("FCD/Test", "SNN/TestSF", "Frag/Test", "IntDiv", "guacamol/KL_score", "guacamol/FCD"):
@@ -68,24 +72,24 @@ def test_every_set_level_figure_has_a_floor_of_equal_n_and_what_to_beat(
 
 
 def test_a_resampled_set_repeats_molecules_as_draws_with_replacement_do(
-    training: list[str], library: ReferenceCache
+    training: list[str], references: ReferenceCache
 ) -> None:
     # 300 draws from 300 molecules leave about (1 - 1/e) of them, give or take six
-    whole = library.describe(training, ["canonical"], "training")
+    whole = describe(training, ["canonical"], references.runtime, "training")
     drawn = resampled(whole, 300, 300)
     assert len(drawn) == 300
     assert abs(len(set(drawn.strings("canonical"))) - 300 * (1 - np.exp(-1))) < 25
     assert len(set(resampled(whole, 10**9, 200).strings("canonical"))) == 200
 
 
-def test_a_reference_set_is_computed_once(training: list[str], library: ReferenceCache, monkeypatch) -> None:
+def test_a_reference_set_is_computed_once(training: list[str], references: ReferenceCache, monkeypatch) -> None:
     molecules = ReferenceSet.of("training", training)
-    first = library.part_of(molecules, 50, "random", ["canonical"])
-    monkeypatch.setattr(library, "describe", None)
-    again = library.part_of(ReferenceSet.of("training", training), 50, "random", ["canonical"])
+    first = references.random_table(molecules, 50, "random", ["canonical"])
+    monkeypatch.setattr("molgen.metrics.references.describe", None)
+    again = references.random_table(ReferenceSet.of("training", training), 50, "random", ["canonical"])
     assert again.strings("canonical") == first.strings("canonical")
     with pytest.raises(TypeError):
-        library.part_of(ReferenceSet.of("training", training[1:]), 50, "random", ["canonical"])
+        references.random_table(ReferenceSet.of("training", training[1:]), 50, "random", ["canonical"])
 
 
 def test_histograms_count_shares_and_keep_outliers() -> None:
@@ -94,8 +98,8 @@ def test_histograms_count_shares_and_keep_outliers() -> None:
     assert histogram({"b": np.array([])}) == {}
 
 
-def test_fcd_of_few_molecules_is_starred_and_published_rows_need_thirty_thousand(library: ReferenceCache) -> None:
-    evaluation = evaluate(["CCO", "CCN"], library=library)
+def test_fcd_of_few_molecules_is_starred_and_published_rows_need_thirty_thousand(references: ReferenceCache) -> None:
+    evaluation = evaluate(["CCO", "CCN"], references=references)
     evaluation.figures.values |= {"FCD/Test": 0.5}
     row = next(r for _, rows in sections(columns([evaluation])) for r in rows if r.key == "FCD/Test")
     assert cell(columns([evaluation])[0], row) == "0.500*"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from conftest import SMALL, Cli
+from conftest import evaluate_with as evaluate
 from rdkit import Chem
 from rdkit.Chem import rdMolHash
 
-from molgen import evaluate
 from molgen.chem.pool import Workers
 from molgen.config import load_config
 from molgen.data.dataset import build_dataset, read_source
@@ -111,20 +111,20 @@ def test_uniqueness_and_novelty_stand_beside_those_without_stereo_and_by_tautome
     assert [line.split()[-1] for line in out.splitlines() if "tautomer" in line] == ["0.750", "0.333"]
 
 
-def test_the_tautomer_figures_equal_those_of_rdkits_hash(library: ReferenceCache, moses_mini: list[str]) -> None:
+def test_the_tautomer_figures_equal_those_of_rdkits_hash(references: ReferenceCache, moses_mini: list[str]) -> None:
     samples, training = moses_mini[:300], moses_mini[200:700]
 
     def hashed(smiles: str) -> str:  # MOSES has neither salts nor charges nor stereo
         return rdMolHash.MolHash(Chem.MolFromSmiles(smiles), rdMolHash.HashFunction.HetAtomTautomerv2)
 
     ours, known = set(map(hashed, samples)), set(map(hashed, training))
-    values = evaluate(samples, training=training, library=library).figures.values
+    values = evaluate(samples, training=training, references=references).figures.values
     assert values["uniqueness_tautomer"] == len(ours) / len(samples)
     assert values["novelty_tautomer"] == len(ours - known) / len(ours)
 
 
-def test_without_training_or_valid_samples_the_figures_are_null_with_a_reason(library: ReferenceCache) -> None:
-    alone = evaluate(["CCO"], library=library).figures
+def test_without_training_or_valid_samples_the_figures_are_null_with_a_reason(references: ReferenceCache) -> None:
+    alone = evaluate(["CCO"], references=references).figures
     assert alone.values["novelty_tautomer"] is None and "--train" in alone.reasons["novelty_parent"]
-    none = evaluate(["C("], training=["CC"], library=library).figures
+    none = evaluate(["C("], training=["CC"], references=references).figures
     assert none.reasons["uniqueness_parent"] == none.reasons["novelty_tautomer"] == "no valid samples"

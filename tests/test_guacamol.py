@@ -8,18 +8,25 @@ from scipy.stats import entropy, gaussian_kde
 
 from molgen.chem.pool import Workers
 from molgen.metrics import guacamol
-from molgen.metrics.guacamol import baseline, continuous_divergence, discrete_divergence, guacamol_figures
-from molgen.metrics.known import known
+from molgen.metrics.guacamol import (
+    baseline,
+    continuous_divergence,
+    discrete_divergence,
+    guacamol_figures,
+    training_baseline,
+)
+from molgen.metrics.known import build_index
+from molgen.metrics.profile import describe
 from molgen.metrics.references import ReferenceCache, ReferenceSet
 
 PARTS = [*guacamol.PARTS, "activations"]
 
 
-def test_uniqueness_and_novelty_ignore_stereo(library: ReferenceCache, pool: Workers) -> None:
-    training = known(["CC(F)Cl", "CCO"], ("smiles_no_stereo",), False, pool, "")
+def test_uniqueness_and_novelty_ignore_stereo(references: ReferenceCache, pool: Workers) -> None:
+    training = build_index(["CC(F)Cl", "CCO"], ("smiles_no_stereo",), False, pool, "")
     # valid: two mirror images, one of them twice, and CCN: 4 valid, 2 distinct without stereo, of which CCN is novel;
     # 3 are distinct with stereo, and novelty divides by these
-    table = library.describe(["C[C@H](F)Cl", "C[C@@H](F)Cl", "C(", "C[C@H](F)Cl", "CCN"], PARTS, "samples")
+    table = describe(["C[C@H](F)Cl", "C[C@@H](F)Cl", "C(", "C[C@H](F)Cl", "CCN"], PARTS, references.runtime, "samples")
     values = guacamol_figures(table, None, training).values
     assert values["guacamol/validity"] == 4 / 5
     assert values["guacamol/uniqueness"] == 2 / 4
@@ -28,9 +35,9 @@ def test_uniqueness_and_novelty_ignore_stereo(library: ReferenceCache, pool: Wor
     assert values["guacamol/KL_score"] is None
 
 
-def test_at_most_ten_thousand_samples_count(library: ReferenceCache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_most_ten_thousand_samples_count(references: ReferenceCache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guacamol, "SIZE", 3)
-    table = library.describe(["C", "C", "C", "CC", "CCC", "CCCC"], PARTS, "samples")
+    table = describe(["C", "C", "C", "CC", "CCC", "CCCC"], PARTS, references.runtime, "samples")
     values = guacamol_figures(table, None, None).values
     assert values["guacamol/uniqueness"] == 1 / 3  # of the first three valid ones
     assert values["guacamol/n_unique"] == 3  # C, CC and CCC
@@ -55,13 +62,13 @@ def test_what_has_no_density_or_no_overlap_diverges_infinitely_or_not_at_all() -
     assert discrete_divergence(np.arange(3.0), np.array([7.0])) == np.inf
 
 
-def test_training_molecules_score_nearly_one_against_themselves(library: ReferenceCache, moses_mini: list[str]) -> None:
+def test_training_molecules_score_nearly_one_against_themselves(
+    references: ReferenceCache, moses_mini: list[str]
+) -> None:
     training = ReferenceSet.of("training", moses_mini[:600])
-    reference = library.guacamol_baseline(training)
-    table = library.describe(moses_mini[:600], PARTS, "samples")
-    values = guacamol_figures(
-        table, reference, library.known(training, ("canonical", "smiles_no_stereo"), False)
-    ).values
+    reference = training_baseline(training, references)
+    table = describe(moses_mini[:600], PARTS, references.runtime, "samples")
+    values = guacamol_figures(table, reference, references.index(training, ("canonical", "smiles_no_stereo"))).values
     assert values["guacamol/KL_score"] == pytest.approx(1, abs=1e-3)
     assert values["guacamol/FCD"] == pytest.approx(0, abs=1e-3)
     assert values["guacamol/FCD_score"] == pytest.approx(1, abs=1e-3)
@@ -69,11 +76,13 @@ def test_training_molecules_score_nearly_one_against_themselves(library: Referen
 
 
 def test_the_kl_score_is_the_mean_over_nine_descriptors_and_internal_similarity(
-    library: ReferenceCache, moses_mini: list[str]
+    references: ReferenceCache, moses_mini: list[str]
 ) -> None:
     ours, theirs = moses_mini[:150], moses_mini[150:400]
     figures = guacamol_figures(
-        library.describe(ours, PARTS, "samples"), baseline(library.describe(theirs, PARTS, "training")), None
+        describe(ours, PARTS, references.runtime, "samples"),
+        baseline(describe(theirs, PARTS, references.runtime, "training")),
+        None,
     ).values
     scores = []
     for name in ("BertzCT", "MolLogP", "MolWt", "TPSA", "NumHAcceptors", "NumHDonors", "NumRotatableBonds"):

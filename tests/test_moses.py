@@ -14,11 +14,18 @@ from molgen.data.dataset import reference_smiles
 from molgen.errors import MolgenError
 from molgen.metrics import moses
 from molgen.metrics.chemnet import SIZE, Gaussian
-from molgen.metrics.known import known
-from molgen.metrics.moses import Statistics, moses_figures, wasserstein_distance
-from molgen.metrics.moses_statistics import from_arrays, read_object, shipped_statistics, to_arrays
-from molgen.metrics.profile import MoleculeTable, profile
-from molgen.metrics.references import ReferenceCache, similarity_to
+from molgen.metrics.known import build_index
+from molgen.metrics.moses import add_similarity, moses_figures, wasserstein_distance
+from molgen.metrics.moses_statistics import (
+    Statistics,
+    from_arrays,
+    read_object,
+    shipped_statistics,
+    statistics,
+    to_arrays,
+)
+from molgen.metrics.profile import MoleculeTable, describe, molecule_table
+from molgen.metrics.references import ReferenceCache
 from molgen.runtime.cache import fingerprint
 from tests.conftest import SHARED
 
@@ -34,13 +41,13 @@ def shipped(moses_files: Path) -> dict[str, Statistics]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["generated_1060", "moses_train_2000"])
 def test_every_figure_equals_that_of_moses_own_code(
-    name: str, shipped: dict[str, Statistics], library: ReferenceCache
+    name: str, shipped: dict[str, Statistics], references: ReferenceCache
 ) -> None:
     oracle = SHARED / "oracle" / f"{name}.smi"
     if not oracle.exists():
         pytest.skip("needs ../shared/oracle")
-    table = library.describe(oracle.read_text().split("\n")[:-1], PARTS, "samples")
-    similarity_to(table, shipped)
+    table = describe(oracle.read_text().split("\n")[:-1], PARTS, references.runtime, "samples")
+    add_similarity(table, shipped)
     ours = moses_figures(table, shipped, None).values
     theirs = json.loads(oracle.with_suffix(".json").read_text())["figures"]
     assert set(theirs) - {"Novelty"} <= set(ours)
@@ -57,7 +64,7 @@ def test_novelty_against_the_strings_as_shipped_equals_that_of_moses_own_code(po
     if not oracle.exists():
         pytest.skip("needs ../shared/oracle")
     canonical = {s for s in pool.map("canonical", oracle.read_text().split("\n")[:-1]) if s is not None}
-    training = known(reference_smiles("moses", "train"), (), False, pool, "")
+    training = build_index(reference_smiles("moses", "train"), (), False, pool, "")
     theirs = json.loads(oracle.with_suffix(".json").read_text())["figures"]["Novelty"]
     assert len(training.missing("shipped", canonical)) / len(canonical) == pytest.approx(theirs, abs=1e-3)
 
@@ -76,7 +83,7 @@ def one_reference(**changes: object) -> Statistics:
 
 def table_of(smiles: list[str], pool: Workers, moses_folder: str = "") -> MoleculeTable:
     parts = [part for part in moses.PARTS if part != "filters" or moses_folder]
-    table = profile(smiles, parts, pool, alert_folder=moses_folder)
+    table = molecule_table(smiles, parts, pool, alerts=moses_folder)
     table.columns["activations"] = np.random.default_rng(0).normal(size=(len(table), SIZE)).astype(np.float32)
     table.columns["nearest/Test"] = np.linspace(0.2, 0.6, len(table), dtype=np.float32)
     return table
@@ -135,7 +142,7 @@ def test_distances_of_properties_are_areas_between_distributions() -> None:
 
 def test_novelty_counts_distinct_molecules_that_training_lacks(pool: Workers) -> None:
     # training holds ethanol, written otherwise: canonicalised it is known, as shipped it is not
-    training = known(["OCC", "CC"], ("canonical",), False, pool, "")
+    training = build_index(["OCC", "CC"], ("canonical",), False, pool, "")
     values = moses_figures(table_of(["CCO", "CC", "CC", "CN"], pool), {"Test": one_reference()}, training).values
     assert values["Novelty"] == pytest.approx(1 / 3)
     assert values["Novelty/shipped"] == pytest.approx(2 / 3)
@@ -156,16 +163,16 @@ def test_one_molecule_has_no_fcd_but_the_other_figures(pool: Workers) -> None:
 @pytest.fixture(scope="module")
 def mini_statistics(moses_mini: list[str], pool: Workers) -> dict[str, Statistics]:
     reference = table_of(moses_mini[1_000:1_300], pool)
-    return {"Test": moses.statistics(reference, "mini")}
+    return {"Test": statistics(reference, "mini")}
 
 
 def real_figures(smiles: list[str], reference: dict[str, Statistics], pool: Workers) -> dict:
     """As MOSES' figures, but ChemNet is replaced by numbers that depend on the molecule alone."""
-    table = profile(smiles, moses.PARTS[:-1], pool)
+    table = molecule_table(smiles, moses.PARTS[:-1], pool)
     table.columns["activations"] = np.stack(
         [np.random.default_rng(int(fingerprint([s])[:8], 16)).normal(size=SIZE) for s in table.strings("canonical")]
     ).astype(np.float32)
-    similarity_to(table, reference)
+    add_similarity(table, reference)
     return {k: v for k, v in moses_figures(table, reference, None).values.items() if v is not None}
 
 

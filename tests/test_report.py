@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 from browser import CHROMEDRIVER, CHROMIUM, Browser, browser
 from conftest import SHARED
+from conftest import evaluate_with as evaluate
 
 from molgen.chem.pool import Workers
 from molgen.chem.smiles import canonical
-from molgen.evaluation.evaluate import Evaluation, evaluate
+from molgen.evaluation.evaluate import Evaluation
 from molgen.evaluation.report import page, write_report
-from molgen.metrics.basic import MetricValues
+from molgen.machine import Runtime
+from molgen.metrics.metric import MetricValues
 from molgen.metrics.moses import PUBLISHED
 from molgen.metrics.references import ReferenceCache
 from molgen.runs import LOG_COLUMNS, Run
@@ -31,7 +33,7 @@ BROKEN = ["c1ccccc", "c1cccc1C", "CC(C)(C)(C)C", "", "CC<script>alert(1)</script
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory, pool: Workers) -> ReferenceCache:
-    return ReferenceCache(pool, tmp_path_factory.mktemp("cache"))
+    return ReferenceCache(Runtime("cpu", workers=pool), tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def generated(moses_mini: list[str], library: ReferenceCache) -> Evaluation:
         training=moses_mini[:400],
         held_out=moses_mini[500:700],
         name="runs/<b>generated.smi",
-        library=library,
+        references=library,
     )
 
 
@@ -74,7 +76,7 @@ def of_run(moses_mini: list[str], library: ReferenceCache, tmp_path_factory: pyt
         training=moses_mini[600:1010],
         held_out=moses_mini[500:700],
         name=str(folder),
-        library=library,
+        references=library,
     )
     random = np.random.default_rng(0)
     nll = {name: random.gamma(9, scale, 500) for name, scale in (("test", 2.7), ("training", 2.5), ("samples", 2.8))}
@@ -162,7 +164,7 @@ def test_a_failed_sample_with_markup_is_shown_as_it_is(html: str) -> None:
 
 
 def test_what_cannot_be_seen_is_written_out_and_what_is_very_long_is_cut(library: ReferenceCache) -> None:
-    html = page([evaluate(["CC\u200bO", "C\x00", "(" * 9000], library=library)])
+    html = page([evaluate(["CC\u200bO", "C\x00", "(" * 9000], references=library)])
     assert "<code>CC\\u200bO</code>" in html
     assert "<code>C\\x00</code>" in html
     assert "… (9,000 characters)" in html
@@ -193,7 +195,7 @@ def test_failures_are_counted_by_cause_with_their_share_of_all_samples(generated
 
 
 def test_at_most_eight_distinct_examples_of_a_cause_are_shown(library: ReferenceCache) -> None:
-    html = page([evaluate([*["C("] * 3, *(f"C({'C' * i}" for i in range(1, 20))], library=library)])
+    html = page([evaluate([*["C("] * 3, *(f"C({'C' * i}" for i in range(1, 20))], references=library)])
     assert re.findall(r"<li><code>(.*?)</code></li>", html) == ["C("] + [f"C({'C' * i}" for i in range(1, 8)]
 
 
@@ -279,7 +281,7 @@ def test_the_grid_has_distinct_valid_samples_in_their_order(generated: Evaluatio
 
 def test_a_sample_that_training_has_is_not_novel(moses_mini: list[str], library: ReferenceCache) -> None:
     known, new = canonical(moses_mini[0]), "CCOC(=O)CCCc1ccccc1"
-    html = page([evaluate([str(known), new], metrics=("chem",), training=moses_mini[:50], library=library)])
+    html = page([evaluate([str(known), new], metrics=("chem",), training=moses_mini[:50], references=library)])
     cards = {row["data-smiles"]: row for row in Parsed(html).all("tr") if "data-smiles" in row}
     assert "data-novel" not in cards[known]
     assert "data-novel" in cards[new]
@@ -315,7 +317,7 @@ def test_nothing_known_is_a_page_without_parts() -> None:
 
 
 def test_samples_of_which_none_is_valid_make_a_page(library: ReferenceCache) -> None:
-    html = page([evaluate(["C(", ""], metrics=("basic", "chem"), library=library)])
+    html = page([evaluate(["C(", ""], metrics=("basic", "chem"), references=library)])
     assert "2 of 2 samples" in html
     assert 'id="molecules"' not in html
 

@@ -13,9 +13,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, cast, get_args
 
 import typer
 
@@ -36,13 +35,12 @@ from molgen.cli.options import (
     configuration,
 )
 from molgen.errors import MolgenError
+from molgen.evaluation.options import EvalOptions, Split
+from molgen.metrics import MetricName
 from molgen.runtime.device import Device, check_memory
 from molgen.runtime.distributed import check_environment
 from molgen.runtime.log import log_to_stderr, print_error
 from molgen.runtime.signals import TerminatedError, terminate
-
-if TYPE_CHECKING:
-    from molgen.evaluation.evaluate import Evaluation
 
 logger = logging.getLogger(__name__)
 
@@ -70,14 +68,6 @@ def common(
     ] = False,
 ) -> None:
     """Learn molecules as a language: train on SMILES, sample new ones, say honestly how good they are."""
-
-
-class Split(StrEnum):
-    test, validation = "test", "validation"
-
-
-class Metric(StrEnum):
-    basic, chem, moses, guacamol = "basic", "chem", "moses", "guacamol"
 
 
 @app.command()
@@ -199,6 +189,13 @@ def sample(
         sample_into(generator, SampleOptions(n, params, rules, prompt, seed, batch_size), targets, _command())
 
 
+def _metric_name(text: str) -> str:
+    """Checks the name of a metric, which typer does not do in a list of literals."""
+    if text not in get_args(MetricName):
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(map(repr, get_args(MetricName)))}.")
+    return text
+
+
 @app.command(name="eval")
 def evaluate(
     targets: Annotated[
@@ -206,11 +203,16 @@ def evaluate(
         typer.Argument(help="Runs, files of samples, or - for stdin; left out, the newest run.", show_default=False),
     ] = None,
     n: Annotated[int, typer.Option("-n", "--number", help="Samples to draw from a run.")] = 10_000,
-    split: Annotated[Split, typer.Option(help="The held-out molecules that NLL and top-1 are of.")] = Split.test,
+    split: Annotated[Split, typer.Option(help="The held-out molecules that NLL and top-1 are of.")] = "test",
     reference: Annotated[str | None, typer.Option(help="A dataset or file to compare with.")] = None,
     train: Annotated[str | None, typer.Option(help="The dataset or file that novelty is against.")] = None,
     metrics: Annotated[
-        list[Metric] | None, typer.Option(help="What to compute besides the basic figures; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            parser=_metric_name,
+            metavar=f"<list[{'|'.join(get_args(MetricName))}]>",
+            help="What to compute besides the basic figures; may be repeated.",
+        ),
     ] = None,
     smiles_column: Column = None,
     json: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
@@ -227,26 +229,26 @@ def evaluate(
     check_target(json, force)
     check_target(report, force)
     check_apart({"--json": json, "--report": report}, [*(targets or []), reference, train])
-    from molgen.chem.pool import workers
+    chosen = cast(list[MetricName], [*(metrics or ["basic"]), *(["chem"] if report else [])])
+    options = EvalOptions(chosen, train, reference, n=n, split=split, seed=seed, smiles_column=smiles_column)
+    from molgen.chem.pool import shared_workers
+    from molgen.machine import Runtime
 
-    chosen: list[Any] = [metric.value for metric in [*(metrics or [Metric.basic]), *([Metric.chem] if report else [])]]
-    with workers() as pool:  # they start while the rest is imported
-        from molgen.evaluation.evaluate import evaluate_targets
-        from molgen.evaluation.text_table import table
-        from molgen.generation.generator import BYTES_PER_SAMPLE
-        from molgen.runs import find_run, run_directory
-        from molgen.runtime.files import write_atomically
+    runtime = Runtime(device, workers=shared_workers())  # they start while the rest is imported
+    from molgen.evaluation.evaluate import evaluate_targets
+    from molgen.evaluation.text_table import table
+    from molgen.generation.generator import BYTES_PER_SAMPLE
+    from molgen.runs import find_run, run_directory
+    from molgen.runtime.files import write_atomically
 
-        named: list[str | None] = list(targets) if targets else [None]
-        runs = [find_run(target) for target in named if target is None or run_directory(target)]
-        check_apart({"--json": json, "--report": report}, [run.path for run in runs])
-        for run in runs if report else []:
-            run.check_log()  # which the page shows, once all else has been computed
+    named: list[str | None] = list(targets) if targets else [None]
+    runs = [find_run(target) for target in named if target is None or run_directory(target)]
+    check_apart({"--json": json, "--report": report}, [run.path for run in runs])
+    for run in runs if report else []:
+        run.check_log()  # which the page shows, once all else has been computed
 
-        check_memory(f"-n {n:,}", BYTES_PER_SAMPLE * n)
-        evaluations: list[Evaluation] = evaluate_targets(
-            pool, named, n, split.value, seed, device, chosen, train, reference, smiles_column
-        )
+    check_memory(f"-n {n:,}", BYTES_PER_SAMPLE * n)
+    evaluations = evaluate_targets(named, options, runtime)
     try:  # what takes longest to get again first; what cannot be written is shown all the same
         if json is not None:
             values = [evaluation.to_json() for evaluation in evaluations]

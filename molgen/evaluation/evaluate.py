@@ -1,41 +1,41 @@
-"""A run, a file or a list of samples → Evaluation: figures with their reasons, sizes and baselines."""
+"""Runs, files or lists of samples → Evaluation: figures with their reasons, sizes and baselines.
+
+The way of a target: samples (drawn, read or given) → described once → for each metric its references, then its figures
+→ Evaluation.
+"""
 
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from molgen.chem.pool import Workers, workers
-from molgen.data.batches import Corpus
-from molgen.data.download import data_directory, has_moses
+from molgen.data.download import has_moses
 from molgen.data.readers import read_samples
 from molgen.errors import MolgenError
-from molgen.evaluation.benchmarks import BenchmarkResult, ComparisonSets, Metric, parts, run_benchmarks
+from molgen.evaluation.likelihoods import RunLikelihoods, run_likelihoods
+from molgen.evaluation.options import EvalOptions
 from molgen.generation.generator import MoleculeGenerator
 from molgen.generation.options import SampleOptions
-from molgen.generation.rejection import Sample, SampleStream
-from molgen.metrics import guacamol
-from molgen.metrics.basic import MetricValues
-from molgen.metrics.profile import MoleculeTable
-from molgen.metrics.references import ReferenceCache, ReferenceSet, named_set
-from molgen.model.likelihood import Likelihood, likelihood, paired_difference
+from molgen.generation.rejection import SampleStream
+from molgen.machine import Runtime
+from molgen.metrics import MetricName, all_metrics, chemnet
+from molgen.metrics.metric import BenchmarkResult, MetricValues
+from molgen.metrics.profile import MoleculeTable, describe
+from molgen.metrics.references import ComparisonSets, ReferenceCache, ReferenceSet, named_set, open_references
+from molgen.model.likelihood import paired_difference
 from molgen.runs import Run, run_directory
-from molgen.runtime.device import Device, choose_device
+from molgen.runtime.stages import measured_stages
 
 if TYPE_CHECKING:
     import pandas
 
-# nll_train is of evenly spaced training molecules, less than twice this many.
-_TRAINING_MOLECULES = 10_000
 _BINS = 40
-
-Split = Literal["test", "validation"]
 
 
 @dataclass
@@ -91,7 +91,7 @@ class Evaluation:
         }
 
     def to_frame(self) -> "pandas.DataFrame":
-        """A pandas DataFrame: a row a figure, the samples and each baseline a column."""
+        """A pandas DataFrame: one row per figure, one column for the samples and for each baseline."""
         import pandas
 
         columns = {self.name: self.figures.values} | {name: f.values for name, f in self.baselines.items()}
@@ -100,165 +100,177 @@ class Evaluation:
         )
 
 
+@dataclass(frozen=True)
+class Subject:
+    """Samples to be evaluated, what they are compared with, and what is known of them besides."""
+
+    name: str
+    samples: Sequence[str]
+    """As they were drawn; an empty string is an invalid sample."""
+    sets: ComparisonSets
+    notes: Sequence[str] = ()
+    """They stand after those of the likelihoods and before those of the figures."""
+    last_notes: Sequence[str] = ()
+    """They stand after all others."""
+    run: Run | None = None
+    likelihoods: RunLikelihoods = field(default_factory=RunLikelihoods)
+    draw_more: Callable[[set[str], int], list[str]] | None = None
+    """(the canonical SMILES so far, how many there should be) → further samples of a run; see `_draw_more`."""
+
+
 def evaluate(
     samples: Iterable[str] | str,
     *,
-    metrics: Sequence[Metric] | Metric = ("basic",),
+    metrics: Sequence[MetricName] | MetricName = ("basic",),
     training: Sequence[str] | str | ReferenceSet | None = None,
     held_out: Sequence[str] | str | ReferenceSet | None = None,
     reference: str | os.PathLike[str] | None = None,
     name: str = "samples",
-    library: ReferenceCache | None = None,
 ) -> Evaluation:
     """Figures of SMILES as drawn (an empty string is an invalid sample), nothing cleaned; one string is one molecule.
 
     `training` is what novelty, GuacaMol and nearest neighbours are against, `held_out` what is to be rediscovered,
     `reference` the dataset or file whose test split MOSES' figures are against (left out: MOSES' own test sets).
+    Raises MolgenError for sets of which no molecule parses, and where MOSES is needed and cannot be fetched.
     """
+    subject = list_subject(samples, training, held_out, reference, name)
     metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
-    if library is None:
-        with workers() as pool:
-            return evaluate(
-                samples,
-                metrics=metrics,
-                training=training,
-                held_out=held_out,
-                reference=reference,
-                name=name,
-                library=open_library(pool),
-            )
-    start = time.perf_counter()
-    listed = [samples] if isinstance(samples, str) else list(samples)
-    against = None if reference is None else os.fspath(reference)
-    sets = ComparisonSets(_as_set("training", training), _as_set("held-out", held_out), against)
-    table = library.describe(listed, parts(metrics), name)
-    evaluation = Evaluation(name, MetricValues(), samples=listed, profile=table, training=sets.training)
-    _benchmark(evaluation, metrics, sets, library)
-    evaluation.seconds["total"] = time.perf_counter() - start
-    if evaluation.figures.values.get("validity") == 1:
-        evaluation.notes.append("validity not meaningful: filtered before")
-    return evaluation
-
-
-def evaluate_run(
-    generator: MoleculeGenerator,
-    n: int,
-    split: Split,
-    seed: int,
-    library: ReferenceCache,
-    metrics: Sequence[Metric] = ("basic",),
-    training: ReferenceSet | None = None,
-    reference: str | None = None,
-) -> Evaluation:
-    """Likelihood of the held-out split, of training molecules and of samples, and figures of `n` fresh samples.
-
-    Samples are drawn at temperature 1 without any filter. Novelty, GuacaMol and nearest neighbours are against the
-    run's own training molecules unless `training` is given; `reference` changes only what MOSES' figures are against.
-    For a run whose molecules cannot be had it stands for them too.
-    """
-    run = generator.run
-    assert run is not None
-    evaluation = Evaluation(str(run.path), MetricValues(), run=run)
-    sets = ComparisonSets(training, None, reference)
-    if reason := run.lacks(split):
-        evaluation.figures.missing("nll", reason)
-        if reference is not None:
-            sets.held_out = named_set(reference, "test", library.pool)
-    else:
-        _likelihood_figures(generator, run, split, evaluation)
-        sets.held_out = run_set(run, split)
-    _training_likelihood(generator, run, evaluation)
-    _training_sets(run, sets, library.pool, evaluation)
-    stream = generator.stream(SampleOptions(n, seed=seed))
-    samples = _draw(stream)
-    evaluation.samples, evaluation.training = [sample.smiles for sample in samples], sets.training
-    evaluation.profile = library.describe(evaluation.samples, parts(metrics), "samples")
-    more = None
-    if "guacamol" in metrics:
-        more = _more_draws(generator, evaluation.profile, min(n, guacamol.SIZE), seed, library)
-    _benchmark(evaluation, metrics, sets, library, more)
-    if evaluation.nll:
-        own = generator.log_likelihood([s for s in evaluation.samples if s])
-        evaluation.nll["samples"] = -own[~np.isnan(own)]
-    evaluation.notes.append(
-        f"samples: n = {n:,}, temperature 1, no filter, seed {seed}, {stream.stats.unfinished} unfinished"
-    )
-    return evaluation
+    return evaluate_subject(subject, metrics, open_references(Runtime()))
 
 
 def evaluate_targets(
-    pool: Workers,
-    targets: Sequence[str | None],
-    n: int,
-    split: Split,
-    seed: int,
-    device: Device,
-    metrics: Sequence[Metric] = ("basic",),
-    training: str | None = None,
-    reference: str | None = None,
-    smiles_column: str | None = None,
+    targets: Sequence[str | os.PathLike[str] | None], options: EvalOptions, runtime: Runtime
 ) -> list[Evaluation]:
-    """Runs (None: the newest) and files of samples, each evaluated; later runs are compared with the first, paired."""
-    evaluations: list[Evaluation] = []
-    library = open_library(pool, device)
-    against = named_set(training, "train", pool) if training is not None else None
-    held_out = named_set(reference, "test", pool) if reference is not None else None  # refused at once if need be
-    for target in targets:
+    """Runs (None: the newest) and files of samples, each evaluated; later runs are compared with the first, paired.
+
+    Raises MolgenError for what is no run and no file of samples, and for data that are not there.
+    """
+    references = open_references(runtime)
+    train = None if options.train is None else named_set(options.train, "train", runtime.workers)
+    test = None if options.reference is None else named_set(options.reference, "test", runtime.workers)
+    evaluations = []
+    for target in [None if target is None else os.fspath(target) for target in targets]:
         if target is None or run_directory(target):
-            generator = MoleculeGenerator.load(target, device)
-            evaluation = evaluate_run(generator, n, split, seed, library, metrics, against, reference)
+            generator = MoleculeGenerator.load(target, runtime=runtime)
+            subject = run_subject(generator, options, train, test)
         else:
-            known = named_set(reference, "train", pool) if reference is not None and against is None else against
-            samples = read_samples(target, smiles_column)
-            if not samples:
-                raise MolgenError(f"{target}: no samples in it", "give a file with one SMILES a line")
-            evaluation = evaluate(
-                samples,
-                metrics=metrics,
-                training=known,
-                held_out=held_out if "chem" in metrics else None,
-                reference=reference,
-                name=target,
-                library=library,
-            )
-            if known is not None:
-                how = "--train" if against is not None else "--reference, for there is no --train"
-                evaluation.notes.append(f"novelty is against {known.name} ({how})")
-        evaluations.append(evaluation)
-    first = evaluations[0]
-    for other in evaluations[1:]:
-        _compare(other, first)
-    return evaluations
+            subject = file_subject(target, options, train, test, runtime)
+        evaluations.append(evaluate_subject(subject, options.metrics, references))
+    return [evaluations[0], *(_compared(evaluation, evaluations[0]) for evaluation in evaluations[1:])]
 
 
-def open_library(pool: Workers, device: Device = "auto") -> ReferenceCache:
-    """Reference sets with their cache in the data directory."""
-    return ReferenceCache(pool, data_directory() / "cache", str(choose_device(device)))
+def run_subject(
+    generator: MoleculeGenerator, options: EvalOptions, train: ReferenceSet | None, test: ReferenceSet | None
+) -> Subject:
+    """Fresh samples of a run, drawn at temperature 1 without any filter, and the likelihoods of its model.
+
+    Novelty, GuacaMol and nearest neighbours are against the run's own training molecules unless `train` is given.
+    `test`, the reference's test split, is to be rediscovered only where the run's own split cannot be had.
+    """
+    run, n, seed = generator.run, options.n, options.seed
+    assert run is not None
+    stream = generator.stream(SampleOptions(n, seed=seed))
+    samples = _draw(stream)
+    likelihoods = run_likelihoods(generator, run, options.split, samples)
+    held_out = test if run.lacks(options.split) else _run_set(run, options.split)
+    sets, note = _run_sets(run, ComparisonSets(train, held_out, options.reference), generator.runtime)
+    return Subject(
+        str(run.path),
+        samples,
+        sets,
+        notes=[note],
+        last_notes=[f"samples: n = {n:,}, temperature 1, no filter, seed {seed}, {stream.stats.unfinished} unfinished"],
+        run=run,
+        likelihoods=likelihoods,
+        draw_more=lambda seen, wanted: _draw_more(generator, n, seed, seen, wanted),
+    )
 
 
-def run_set(run: Run, split: str) -> ReferenceSet | None:
-    """A split of a run as a reference set; None for one without molecules."""
-    smiles = run.split(split)
-    return ReferenceSet.of(f"{run.path.name} {split}", smiles) if smiles else None
+def file_subject(
+    target: str, options: EvalOptions, train: ReferenceSet | None, test: ReferenceSet | None, runtime: Runtime
+) -> Subject:
+    """The samples in a file; novelty is against `train`, else against the reference's training split."""
+    how = "--train"
+    if train is None and options.reference is not None:
+        train, how = named_set(options.reference, "train", runtime.workers), "--reference, for there is no --train"
+    samples = read_samples(target, options.smiles_column)
+    if not samples:
+        raise MolgenError(f"{target}: no samples in it", "give a file with one SMILES per line")
+    notes = [] if train is None else [f"novelty is against {train.name} ({how})"]
+    return Subject(target, samples, ComparisonSets(train, test, options.reference), last_notes=notes)
 
 
-def _training_sets(run: Run, sets: ComparisonSets, pool: Workers, evaluation: Evaluation) -> None:
-    """Completes what a run's samples are compared with as training molecules, and says what that is."""
-    lacks = run.lacks("train")
-    if sets.training is not None:
-        against = f"{sets.training.name} (--train)"
-    elif not lacks:
-        sets.training, against = run_set(run, "train"), "the molecules that the run was trained on"
-        if run.origin == "moses" and has_moses():  # of which the run may have seen a part
-            sets.moses_training = ReferenceSet.moses("train")
-            against += "; MOSES' own Novelty and its baselines, as in its code, against all of its training set"
-    elif sets.reference is not None:
-        sets.training = named_set(sets.reference, "train", pool)
-        against = f"{sets.training.name} (--reference), for {lacks}"
-    else:
-        evaluation.notes.append(f"no training set: {lacks}")
-        return
-    evaluation.notes.append(f"novelty is against {against}")
+def list_subject(
+    samples: Iterable[str] | str,
+    training: Sequence[str] | str | ReferenceSet | None = None,
+    held_out: Sequence[str] | str | ReferenceSet | None = None,
+    reference: str | os.PathLike[str] | None = None,
+    name: str = "samples",
+) -> Subject:
+    """Samples and sets as `evaluate` takes them."""
+    listed = [samples] if isinstance(samples, str) else list(samples)
+    against = None if reference is None else os.fspath(reference)
+    return Subject(name, listed, ComparisonSets(_as_set("training", training), _as_set("held-out", held_out), against))
+
+
+def evaluate_subject(subject: Subject, metrics: Sequence[MetricName], references: ReferenceCache) -> Evaluation:
+    """Describes the samples, then computes the figures of each metric."""
+    start = time.perf_counter()
+    with measured_stages() as seconds:
+        label = subject.name if subject.run is None else "samples"
+        table = describe(subject.samples, parts(metrics), references.runtime, label)
+        further = _further_samples(subject, table, metrics, references.runtime)
+        result = run_benchmarks(table, metrics, subject.sets, references, further)
+    likelihoods = subject.likelihoods
+    figures = MetricValues(dict(likelihoods.figures.values), dict(likelihoods.figures.reasons))
+    figures.add(result.figures)
+    notes = [*likelihoods.notes, *subject.notes, *result.notes]
+    if subject.run is None:
+        seconds["total"] = time.perf_counter() - start
+        if figures.values.get("validity") == 1:
+            notes.append("validity not meaningful: filtered before")
+    return Evaluation(
+        subject.name,
+        figures,
+        [*notes, *subject.last_notes],
+        result,
+        samples=subject.samples,
+        profile=table,
+        training=subject.sets.training,
+        nll=likelihoods.nll,
+        held_out_nll=likelihoods.held_out_nll,
+        run=subject.run,
+        seconds=seconds,
+    )
+
+
+def parts(metrics: Iterable[MetricName]) -> list[str]:
+    """What some metrics need of each molecule."""
+    families = all_metrics()
+    return list(dict.fromkeys(part for name in metrics for part in families[name].parts))
+
+
+def run_benchmarks(
+    samples: MoleculeTable,
+    metrics: Sequence[MetricName],
+    sets: ComparisonSets,
+    references: ReferenceCache,
+    further: MoleculeTable | None = None,
+) -> BenchmarkResult:
+    """The figures of some metrics, and always the basic ones, of samples with their `parts`.
+
+    `further` are more draws, for metrics that want so many distinct molecules.
+    """
+    families = all_metrics()
+    sets = replace(sets, thorough=any(families[name].thorough for name in metrics))
+    result = BenchmarkResult()
+    for name, metric in families.items():
+        if name == "basic" or name in metrics:
+            table = samples.joined(further) if metric.most_distinct and further is not None else samples
+            result.add(metric.compute(table, metric.resolve(sets, references, len(table))))
+    if "activations" in parts(metrics):
+        result.notes += chemnet.truncation_note(samples.strings("canonical"))
+    return result
 
 
 def histogram(
@@ -277,18 +289,79 @@ def histogram(
     return {"edges": edges.tolist(), **shares}
 
 
-def _benchmark(
-    evaluation: Evaluation,
-    metrics: Sequence[Metric],
-    sets: ComparisonSets,
-    library: ReferenceCache,
-    more: MoleculeTable | None = None,
-) -> None:
-    assert evaluation.profile is not None
-    evaluation.findings = run_benchmarks(evaluation.profile, metrics, sets, library, more)
-    evaluation.seconds, library.seconds = library.seconds, {}
-    evaluation.figures.add(evaluation.findings.figures)
-    evaluation.notes += evaluation.findings.notes
+def _run_set(run: Run, split: str) -> ReferenceSet | None:
+    """A split of a run as a reference set; None for one without molecules."""
+    smiles = run.split(split)
+    return ReferenceSet.of(f"{run.path.name} {split}", smiles) if smiles else None
+
+
+def _run_sets(run: Run, named: ComparisonSets, runtime: Runtime) -> tuple[ComparisonSets, str]:
+    """`named`, completed by the run's training molecules, and a note on what novelty is against."""
+    if named.training is not None:
+        return named, f"novelty is against {named.training.name} (--train)"
+    if not (lacks := run.lacks("train")):
+        sets = replace(named, training=_run_set(run, "train"))
+        note = "novelty is against the molecules that the run was trained on"
+        if run.origin == "moses" and has_moses():  # of which the run may have seen a part
+            sets = replace(sets, moses_training=ReferenceSet.moses("train"))
+            note += "; MOSES' own Novelty and its baselines, as in its code, against all of its training set"
+        return sets, note
+    if named.reference is not None:
+        training = named_set(named.reference, "train", runtime.workers)
+        return replace(named, training=training), f"novelty is against {training.name} (--reference), for {lacks}"
+    return named, f"no training set: {lacks}"
+
+
+def _draw(stream: SampleStream) -> list[str]:
+    samples: list[str] = []
+    with tqdm(total=stream.n, desc="sampling", unit="mol", delay=1, leave=False, disable=None) as bar:
+        for batch in stream:
+            samples += [sample.smiles for sample in batch]
+            bar.update(len(batch))
+    return samples
+
+
+def _further_samples(
+    subject: Subject, table: MoleculeTable, metrics: Sequence[MetricName], runtime: Runtime
+) -> MoleculeTable | None:
+    """More samples of a run, described, if metrics want more distinct molecules than its samples have."""
+    families = all_metrics()
+    chosen = [name for name in metrics if families[name].most_distinct]
+    if not chosen or subject.draw_more is None:
+        return None
+    wanted = min(len(subject.samples), max(families[name].most_distinct for name in chosen))
+    more = subject.draw_more(set(table.strings("canonical")), wanted)
+    return describe(more, parts(chosen), runtime, "further samples") if more else None
+
+
+def _draw_more(generator: MoleculeGenerator, n: int, seed: int, seen: set[str], wanted: int) -> list[str]:
+    """Draws until there are `wanted` distinct valid molecules, at most ten times as many in all, as GuacaMol does."""
+    more: list[str] = []
+    distinct = set(seen)
+    most = 10 * wanted - n
+    if len(distinct) >= wanted or most <= 0:
+        return more
+    # another stream of random numbers, so that the first n samples stay what they are without this benchmark
+    stream = generator.stream(SampleOptions(most, seed=(seed + 2**63) % 2**64))
+    for batch in stream:
+        more += [sample.smiles for sample in batch]
+        distinct |= {sample.canonical for sample in batch if sample.canonical is not None}
+        if len(distinct) >= wanted:
+            break
+    return more
+
+
+def _compared(evaluation: Evaluation, first: Evaluation) -> Evaluation:
+    """With the paired NLL difference over the held-out molecules that both runs can write."""
+    common = [smiles for smiles in evaluation.held_out_nll if smiles in first.held_out_nll]
+    if len(common) < 2:
+        return evaluation
+    ours, theirs = (np.array([e.held_out_nll[s] for s in common]) for e in (evaluation, first))
+    mean, stderr = paired_difference(ours, theirs)
+    values = evaluation.figures.values | {"nll_paired_difference": mean, "nll_paired_stderr": stderr}
+    note = f"NLL minus that of {first.name}: {mean:+.2f} ± {stderr:.2f} (paired, n = {len(common):,})"
+    figures = MetricValues(values, evaluation.figures.reasons)
+    return replace(evaluation, figures=figures, notes=[*evaluation.notes, note])
 
 
 def _as_set(name: str, smiles: Sequence[str] | str | ReferenceSet | None) -> ReferenceSet | None:
@@ -299,111 +372,3 @@ def _as_set(name: str, smiles: Sequence[str] | str | ReferenceSet | None) -> Ref
 
 def _finite(values: Mapping[str, float | int | None]) -> dict[str, float | int | None]:
     return {name: value if value is None or math.isfinite(value) else None for name, value in values.items()}
-
-
-def _draw(stream: SampleStream) -> list[Sample]:
-    samples: list[Sample] = []
-    with tqdm(total=stream.n, desc="sampling", unit="mol", delay=1, leave=False, disable=None) as bar:
-        for batch in stream:
-            samples += batch
-            bar.update(len(batch))
-    return samples
-
-
-def _more_draws(
-    generator: MoleculeGenerator, drawn: MoleculeTable, wanted: int, seed: int, library: ReferenceCache
-) -> MoleculeTable | None:
-    """Draws until there are `wanted` unique valid molecules, at most ten times as many in all, as GuacaMol does."""
-    seen = set(drawn.strings("canonical"))
-    more: list[str] = []
-    most = 10 * wanted - drawn.n_samples
-    if len(seen) >= wanted or most <= 0:
-        return None
-    # another stream of random numbers, so that the first n samples stay what they are without this benchmark
-    stream = generator.stream(SampleOptions(most, seed=(seed + 2**63) % 2**64))
-    for batch in stream:
-        more += [sample.smiles for sample in batch]
-        seen |= {sample.canonical for sample in batch if sample.canonical is not None}
-        if len(seen) >= wanted:
-            break
-    return library.describe(more, parts(["guacamol"]), "further samples")
-
-
-def _likelihood_figures(generator: MoleculeGenerator, run: Run, split: Split, evaluation: Evaluation) -> None:
-    figures = evaluation.figures
-    listed = run.split(split)
-    smiles = run.spread(split, len(listed) or 1)  # of an encoded file those that start with <bos>
-    if forms := len(listed) - len(smiles):
-        evaluation.notes.append(f"{split} split: {forms:,} random forms are left out of the NLL")
-    scored = _scored(generator, smiles)
-    figures.values["n_held_out"] = len(scored.smiles)
-    figures.values |= {"n_unknown_tokens": scored.unknown, "n_too_long": scored.too_long}
-    evaluation.notes.append(f"{split} split: {scored.account('that training lacks')}")
-    held_out = scored.likelihood
-    if held_out is None:
-        figures.missing("nll", f"no {split} molecule has only tokens that the run knows and fits into its context")
-        return
-    figures.values |= held_out.figures()
-    if held_out.stderr is None:
-        figures.missing("nll_stderr", "one molecule has no standard error")
-    evaluation.held_out_nll = dict(zip(scored.smiles, held_out.nll.tolist(), strict=True))
-    evaluation.nll[split] = held_out.nll
-
-
-def _training_likelihood(generator: MoleculeGenerator, run: Run, evaluation: Evaluation) -> None:
-    figures = evaluation.figures
-    try:
-        scored = _scored(generator, run.spread("train", _TRAINING_MOLECULES))
-        reason = "" if scored.likelihood else "no training molecule starts with <bos> and fits into the context"
-    except MolgenError as error:
-        scored, reason = _Scored([], None, 0, 0), error.message
-    if scored.likelihood is None:
-        figures.missing("nll_train", reason)
-        figures.missing("nll_gap", reason)
-        return
-    if scored.unknown or scored.too_long:
-        evaluation.notes.append(f"training molecules: {scored.account('that the vocabulary lacks')}")
-    evaluation.nll["training"] = scored.likelihood.nll
-    nll, nll_train = figures.values["nll"], scored.likelihood.mean_nll
-    figures.values["nll_train"] = nll_train
-    if nll is None:
-        figures.missing("nll_gap", figures.reasons["nll"])
-    else:
-        figures.values["nll_gap"] = nll - nll_train
-
-
-class _Scored(NamedTuple):
-    """Strings that the run can write, with their likelihood, and how many it cannot."""
-
-    smiles: list[str]
-    likelihood: Likelihood | None
-    """None where it can write none."""
-    unknown: int
-    """With a token that the vocabulary lacks."""
-    too_long: int
-    """Longer than the context."""
-
-    def account(self, lacks: str) -> str:
-        long = f"; {self.too_long} more are longer than the context" if self.too_long else ""
-        return f"n = {len(self.smiles):,}; {self.unknown} more have tokens {lacks}{long}"
-
-
-def _scored(generator: MoleculeGenerator, smiles: Sequence[str]) -> _Scored:
-    encoded = {i: ids for i, s in enumerate(smiles) if (ids := generator.tokenizer.encode(s)) is not None}
-    fits = {i: ids for i, ids in encoded.items() if len(ids) <= generator.model.context}
-    counts = len(smiles) - len(encoded), len(encoded) - len(fits)
-    if not fits:
-        return _Scored([], None, *counts)
-    corpus = Corpus.of(list(fits.values()), len(generator.tokenizer))
-    return _Scored([smiles[i] for i in fits], likelihood(generator.model, corpus, generator.device), *counts)
-
-
-def _compare(evaluation: Evaluation, first: Evaluation) -> None:
-    """Adds the paired NLL difference over the held-out molecules that both runs can write."""
-    common = [smiles for smiles in evaluation.held_out_nll if smiles in first.held_out_nll]
-    if len(common) < 2:
-        return
-    ours, theirs = (np.array([e.held_out_nll[s] for s in common]) for e in (evaluation, first))
-    mean, stderr = paired_difference(ours, theirs)
-    evaluation.figures.values |= {"nll_paired_difference": mean, "nll_paired_stderr": stderr}
-    evaluation.notes.append(f"NLL minus that of {first.name}: {mean:+.2f} ± {stderr:.2f} (paired, n = {len(common):,})")

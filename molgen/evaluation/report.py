@@ -21,12 +21,11 @@ import numpy.typing as npt
 from molgen._version import __version__
 from molgen.chem.descriptors import MOSES_PROPERTIES, properties
 from molgen.chem.smiles import RDKIT_VERSION, canonical, parse, quiet
-from molgen.evaluation.benchmarks import SHOWN
 from molgen.evaluation.charts import Line, Plot, aligned, anchor, drawing, fragment, percent, plot, scroll, text
 from molgen.evaluation.evaluate import Evaluation, histogram
-from molgen.evaluation.text_table import ROWS, Column, Row, cell, columns, sections
-from molgen.metrics.basic import MetricValues
-from molgen.metrics.chem import largest_differences
+from molgen.evaluation.text_table import ROWS, Column, cell, columns, sections
+from molgen.metrics.chem import SHOWN, largest_differences
+from molgen.metrics.metric import MetricValues, Row
 from molgen.metrics.moses import FEWEST_FOR_FCD, PUBLISHED
 from molgen.metrics.profile import LOST
 from molgen.runs import LOG

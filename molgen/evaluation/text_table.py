@@ -3,109 +3,16 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from molgen.evaluation import likelihoods
 from molgen.evaluation.evaluate import Evaluation
-from molgen.metrics.basic import MetricValues
-from molgen.metrics.moses import FEWEST_FOR_FCD, PUBLISHED, PUBLISHED_N
+from molgen.metrics import all_metrics
+from molgen.metrics.metric import MetricValues, Row
+from molgen.metrics.moses import FEWEST_FOR_FCD
 
-
-class Row(NamedTuple):
-    """A figure: its name in JSON, its title, its format, and whether more (+1) or less (-1) is better, or neither."""
-
-    key: str
-    title: str
-    style: str
-    better: int = 0
-
-
-def _for_each(keys: Sequence[str], style: str, better: int = 0) -> tuple[Row, ...]:
-    return tuple(Row(key, key, style, better) for key in keys)
-
-
+_METRICS = tuple(all_metrics().values())
 SECTIONS: tuple[tuple[str, tuple[Row, ...]], ...] = (
-    (
-        "Likelihood",
-        (
-            Row("nll", "NLL, nats a molecule", ".2f", -1),
-            Row("nll_train", "  of training molecules", ".2f"),
-            Row("nll_gap", "  gap to training", ".2f"),
-            Row("nll_per_token", "NLL, nats a token", ".3f", -1),
-            Row("perplexity", "perplexity", ".3f", -1),
-            Row("top1", "top-1 reconstruction", ".3f", 1),
-            Row("top1_padded", "  with padding to 100", ".3f"),
-        ),
-    ),
-    (
-        "Samples",
-        (
-            Row("n_samples", "samples", ","),
-            Row("n_valid", "valid samples", ","),
-            Row("validity", "validity", ".3f", 1),
-            Row("uniqueness", "uniqueness", ".3f", 1),
-            Row("uniqueness_parent", "  of parents", ".3f"),
-            Row("uniqueness_tautomer", "  of tautomers", ".3f"),
-            Row("novelty", "novelty", ".3f"),
-            Row("novelty_parent", "  of parents", ".3f"),
-            Row("novelty_tautomer", "  of tautomers", ".3f"),
-        ),
-    ),
-    (
-        "MOSES",
-        (
-            *_for_each(("valid", "unique@1000", "unique@10000"), ".4f", 1),
-            *_for_each(("FCD/Test", "FCD/TestSF"), ".3f", -1),
-            *_for_each(
-                [f"{figure}/{name}" for figure in ("SNN", "Frag", "Scaf") for name in ("Test", "TestSF")], ".4f", 1
-            ),
-            *_for_each(("IntDiv", "IntDiv2", "Filters"), ".4f", 1),
-            *_for_each(("logP", "SA", "QED"), ".4f", -1),
-            *_for_each(("weight",), ".2f", -1),
-            Row("Novelty", "Novelty", ".4f"),
-            Row("Novelty/shipped", "  strings as shipped", ".4f"),
-        ),
-    ),
-    (
-        "GuacaMol",
-        (
-            Row("guacamol/n_valid", "n of uniqueness and FCD", ","),
-            Row("guacamol/n_unique", "n of novelty and KL", ","),
-            Row("guacamol/validity", "validity", ".4f", 1),
-            Row("guacamol/uniqueness", "uniqueness", ".4f", 1),
-            Row("guacamol/novelty", "novelty", ".4f", 1),
-            Row("guacamol/KL_score", "KL score", ".4f", 1),
-            Row("guacamol/FCD", "FCD", ".3f", -1),
-            Row("guacamol/FCD_score", "FCD score", ".4f", 1),
-        ),
-    ),
-    (
-        "Chemistry",
-        (
-            Row("chem/radicals", "with radicals", ".4f", -1),
-            Row("chem/multi_fragment", "several fragments", ".4f"),
-            Row("chem/net_charge", "net charge", ".4f"),
-            Row("chem/PAINS", "PAINS alerts", ".4f"),
-            Row("chem/BRENK", "BRENK alerts", ".4f"),
-            Row("chem/NIH", "NIH alerts", ".4f"),
-            Row("chem/filters", "pass MOSES' filters", ".4f"),
-            *(
-                Row(f"chem/filters_{cause}", f"  rejected: {cause}", ".4f")
-                for cause in ("charge", "element", "ring", "MCF", "PAINS")
-            ),
-            *(
-                Row(f"chem/{name}_q{quantile}", f"{name} {quantile} % quantile", ".3f")
-                for name in ("QED", "SA")
-                for quantile in ("05", "25", "50", "75", "95")
-            ),
-            Row("chem/new_ring_systems", "new ring systems", ".4f"),
-            Row("chem/scaffold_novelty", "scaffold novelty", ".4f"),
-            Row("chem/scaffolds_per_1000", "scaffolds per 1,000", ".0f"),
-            Row("chem/parent_novelty", "novelty of parents", ".4f"),
-            Row("chem/nearest", "nearest in training", ".3f"),
-            Row("chem/nearest_0.8", "  at least 0.8", ".4f"),
-            Row("chem/nearest_1", "  equal to 1", ".4f"),
-            Row("chem/rediscovered", "held-out rediscovered", ".4f", 1),
-            Row("chem/circles", "#Circles (0.75)", ","),
-        ),
-    ),
+    (likelihoods.TITLE, likelihoods.ROWS),
+    *((metric.title, metric.rows) for metric in _METRICS),
 )
 ROWS = tuple(row for _, rows in SECTIONS for row in rows)
 
@@ -124,16 +31,25 @@ def columns(evaluations: Sequence[Evaluation]) -> list[Column]:
     for evaluation in evaluations:
         n = evaluation.figures.values.get("n_samples")
         result.append(Column(evaluation.name, evaluation.figures, None if n is None else int(n)))
-        for name, figures in evaluation.baselines.items():
-            size = (
-                figures.values.get("n_valid") or figures.values.get("chem/n") or figures.values.get("guacamol/n_valid")
-            )
-            result.append(Column(name, figures, None if size is None else int(size)))
-    if any(
-        "FCD/Test" in e.figures.values and (e.figures.values.get("n_samples") or 0) >= PUBLISHED_N for e in evaluations
-    ):
-        result += [Column(name, MetricValues(dict(values)), PUBLISHED_N) for name, values in PUBLISHED.items()]
+        result += [Column(name, figures, _size(figures)) for name, figures in evaluation.baselines.items()]
+    for metric in _METRICS:
+        if (published := metric.published) and any(_has_as_many(e, metric.rows, published.n) for e in evaluations):
+            result += [
+                Column(name, MetricValues(dict(values)), published.n) for name, values in published.figures.items()
+            ]
     return result
+
+
+def _size(figures: MetricValues) -> int | None:
+    """Molecules of a baseline. Metrics that may take further samples are asked last: theirs may be more."""
+    names = [metric.size for metric in sorted(_METRICS, key=lambda metric: metric.most_distinct) if metric.size]
+    return next((int(size) for name in names if (size := figures.values.get(name))), None)
+
+
+def _has_as_many(evaluation: Evaluation, rows: Sequence[Row], n: int) -> bool:
+    """Whether there are figures of these rows, of at least `n` samples."""
+    values = evaluation.figures.values
+    return (values.get("n_samples") or 0) >= n and any(row.key in values for row in rows)
 
 
 def sections(shown: Sequence[Column]) -> Iterator[tuple[str, list[Row]]]:

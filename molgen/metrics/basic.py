@@ -1,31 +1,17 @@
 """Validity, uniqueness and novelty of samples, as every paper on generative models of molecules reports them."""
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from molgen.metrics.known import TrainingIndex
+from molgen.metrics.metric import BenchmarkResult, Metric, MetricValues, Row
 from molgen.metrics.profile import MoleculeTable
+from molgen.metrics.references import ComparisonSets, ReferenceCache, unparsed_note
 
 COARSER = ("parent", "tautomer")
 """What is equal for molecules that a chemist may call the same: the neutral, stereo-free parent, its tautomer hash."""
-
-
-@dataclass
-class MetricValues:
-    """Figures by name. One that cannot be computed is None, with its reason."""
-
-    values: dict[str, float | int | None] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
-
-    def missing(self, name: str, reason: str) -> None:
-        """Records why a figure is None."""
-        self.values[name] = None
-        self.reasons[name] = reason
-
-    def add(self, other: "MetricValues") -> None:
-        """Takes over another set's figures and reasons."""
-        self.values |= other.values
-        self.reasons |= other.reasons
+MOST_COARSER = 200_000
+"""Training molecules whose parents and tautomers are looked at unasked: about a millisecond each, once."""
 
 
 def basic_figures(canonical: Sequence[str | None], training: Set[str] | TrainingIndex | None) -> MetricValues:
@@ -75,3 +61,51 @@ def coarser_figures(samples: MoleculeTable, training: TrainingIndex | None, reas
         else:
             figures.values[f"novelty_{column}"] = len(training.missing(column, distinct)) / len(distinct)
     return figures
+
+
+class BasicReferences(NamedTuple):
+    """A training set, and the same by COARSER; None for what there is not, with the reason."""
+
+    training: TrainingIndex | None
+    coarser: TrainingIndex | None
+    reason: str
+    notes: list[str]
+
+
+def resolve(sets: ComparisonSets, references: ReferenceCache, _: int) -> BasicReferences:
+    """Parents and tautomers of many training molecules are looked at only where all are to be."""
+    if sets.training is None:
+        return BasicReferences(None, None, "no training set: name it with --train", [])
+    training, coarser = references.index(sets.training, ("canonical",)), None
+    reason = f"of {training.n:,} training molecules they take minutes, once: ask for --metrics chem"
+    if training.n <= MOST_COARSER or sets.thorough:
+        coarser = references.index(sets.training, COARSER)
+    return BasicReferences(training, coarser, reason, unparsed_note(sets.training, training))
+
+
+def compute(samples: MoleculeTable, references: BasicReferences) -> BenchmarkResult:
+    """The figures of the samples; samples that were described for something else may lack parents and tautomers."""
+    figures = basic_figures(samples.canonical(), references.training)
+    if "tautomer" in samples.columns:
+        figures.add(coarser_figures(samples, references.coarser, references.reason))
+    return BenchmarkResult(figures, notes=references.notes)
+
+
+METRIC = Metric(
+    title="Samples",
+    rows=(
+        Row("n_samples", "samples", ","),
+        Row("n_valid", "valid samples", ","),
+        Row("validity", "validity", ".3f", 1),
+        Row("uniqueness", "uniqueness", ".3f", 1),
+        Row("uniqueness_parent", "  of parents", ".3f"),
+        Row("uniqueness_tautomer", "  of tautomers", ".3f"),
+        Row("novelty", "novelty", ".3f"),
+        Row("novelty_parent", "  of parents", ".3f"),
+        Row("novelty_tautomer", "  of tautomers", ".3f"),
+    ),
+    parts=("canonical", *COARSER),
+    resolve=resolve,
+    compute=compute,
+    size="n_valid",
+)

@@ -48,6 +48,12 @@ def truncated(smiles: str) -> bool:
     return "." in smiles or len(smiles) >= _POSITIONS
 
 
+def truncation_note(canonical: Sequence[str]) -> list[str]:
+    """A note on the molecules of which ChemNet reads only a part, if there are any."""
+    cut = sum(map(truncated, canonical))
+    return [f"ChemNet stops at the first '.' and after 349 tokens: it saw a part of {cut:,} molecules"] if cut else []
+
+
 def activations(smiles: Sequence[str], description: str = "", device: str = "cpu") -> npt.NDArray[np.float32]:
     """ChemNet's last hidden state for each canonical SMILES, (n, 512)."""
     network = _network(device)

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from molgen.chem.descriptors import GUACAMOL_DESCRIPTORS
-from molgen.metrics.basic import MetricValues
 from molgen.metrics.chemnet import Gaussian, frechet_distance, gaussian
 from molgen.metrics.known import TrainingIndex
+from molgen.metrics.metric import BenchmarkResult, Metric, MetricValues, Row
 from molgen.metrics.profile import MoleculeTable
+from molgen.metrics.references import ComparisonSets, ReferenceCache, ReferenceSet, baseline_tables, unparsed_note
 from molgen.metrics.similarity import within
 
 PARTS = ("canonical", "smiles_no_stereo", "fingerprint_4096", "guacamol")
@@ -38,20 +39,20 @@ def baseline(training: MoleculeTable) -> Baseline:
     return Baseline(_descriptors(distinct), gaussian(training.numbers("activations")))
 
 
-def guacamol_figures(samples: MoleculeTable, training: Baseline | None, known: TrainingIndex | None) -> MetricValues:
-    """`guacamol/…` figures of samples with PARTS and `activations`; `known` is the whole training set."""
+def guacamol_figures(samples: MoleculeTable, training: Baseline | None, index: TrainingIndex | None) -> MetricValues:
+    """`guacamol/…` figures of samples with PARTS and `activations`; `index` is of the whole training set."""
     figures = MetricValues()
     valid = samples.take(np.arange(min(len(samples), SIZE)))
     unique = samples.take(_first_of_each(samples.strings("canonical"))[:SIZE])
-    flat = samples.strings("smiles_no_stereo")
+    no_stereo = samples.strings("smiles_no_stereo")
     figures.values |= {"guacamol/n_valid": len(valid), "guacamol/n_unique": len(unique)}
     if samples.n_samples:
         figures.values["guacamol/validity"] = len(samples) / samples.n_samples
     if len(valid):
-        figures.values["guacamol/uniqueness"] = len(set(flat[: len(valid)])) / len(valid)
-    if known is not None and len(unique):
+        figures.values["guacamol/uniqueness"] = len(set(no_stereo[: len(valid)])) / len(valid)
+    if index is not None and len(unique):
         figures.values["guacamol/novelty"] = len(
-            known.missing("smiles_no_stereo", set(unique.strings("smiles_no_stereo")))
+            index.missing("smiles_no_stereo", set(unique.strings("smiles_no_stereo")))
         ) / len(unique)
     if training is not None and len(unique) >= _FEWEST:
         distinct = unique.take(_first_of_each(unique.strings("smiles_no_stereo")))
@@ -59,7 +60,7 @@ def guacamol_figures(samples: MoleculeTable, training: Baseline | None, known: T
     if training is not None and len(valid) >= _FEWEST:
         distance = frechet_distance(gaussian(valid.numbers("activations")), training.gaussian)
         figures.values |= {"guacamol/FCD": distance, "guacamol/FCD_score": float(np.exp(-0.2 * distance))}
-    lacking = "no training set: name it with --train" if known is None else "fewer than two training molecules"
+    lacking = "no training set: name it with --train" if index is None else "fewer than two training molecules"
     reason = "fewer than two valid samples" if len(valid) < _FEWEST else lacking
     for name in ("validity", "uniqueness", "novelty", "KL_score", "FCD", "FCD_score"):
         if f"guacamol/{name}" not in figures.values:
@@ -122,3 +123,61 @@ def _first_of_each(strings: list[str]) -> npt.NDArray[np.int64]:
     for row, string in enumerate(strings):
         first.setdefault(string, row)
     return np.array(list(first.values()), np.int64)
+
+
+class GuacamolReferences(NamedTuple):
+    """A training set, whole and as KL and FCD need it, and its baselines; None where there is none."""
+
+    training: Baseline | None
+    training_index: TrainingIndex | None
+    baselines: dict[str, MoleculeTable]
+    notes: list[str]
+
+
+def resolve(sets: ComparisonSets, references: ReferenceCache, n: int) -> GuacamolReferences:
+    """The training set and baselines of at most SIZE molecules."""
+    if sets.training is None:
+        return GuacamolReferences(None, None, {}, [])
+    index = references.index(sets.training, ("canonical", "smiles_no_stereo"))
+    notes = unparsed_note(sets.training, index)
+    training = training_baseline(sets.training, references) if index.parsed > 1 else None
+    n = min(n, SIZE)
+    if not n:
+        return GuacamolReferences(training, index, {}, notes)
+    floor = references.random_table(sets.training, n, "random", METRIC.parts)
+    add_carbon = references.random_table(sets.training, n, "add-carbon", METRIC.parts)
+    return GuacamolReferences(training, index, baseline_tables(floor, add_carbon, index.parsed, n), notes)
+
+
+def training_baseline(training: ReferenceSet, references: ReferenceCache) -> Baseline:
+    """10,000 random training molecules as KL and FCD need them."""
+    return baseline(references.random_table(training, SIZE, "baseline", METRIC.parts))
+
+
+def compute(samples: MoleculeTable, references: GuacamolReferences) -> BenchmarkResult:
+    """The figures of the samples and of the baselines."""
+    training, index = references.training, references.training_index
+    result = BenchmarkResult(guacamol_figures(samples, training, index), notes=references.notes)
+    for name, table in references.baselines.items():
+        result.baseline(name).add(guacamol_figures(table, training, index))
+    return result
+
+
+METRIC = Metric(
+    title="GuacaMol",
+    rows=(
+        Row("guacamol/n_valid", "n of uniqueness and FCD", ","),
+        Row("guacamol/n_unique", "n of novelty and KL", ","),
+        Row("guacamol/validity", "validity", ".4f", 1),
+        Row("guacamol/uniqueness", "uniqueness", ".4f", 1),
+        Row("guacamol/novelty", "novelty", ".4f", 1),
+        Row("guacamol/KL_score", "KL score", ".4f", 1),
+        Row("guacamol/FCD", "FCD", ".3f", -1),
+        Row("guacamol/FCD_score", "FCD score", ".4f", 1),
+    ),
+    parts=(*PARTS, "activations"),
+    resolve=resolve,
+    compute=compute,
+    size="guacamol/n_valid",
+    most_distinct=SIZE,
+)

@@ -18,7 +18,7 @@ STRINGS = ("canonical", "smiles_no_stereo", "parent", "tautomer", "scaffold", "r
 
 @dataclass(frozen=True)
 class TrainingIndex:
-    """Which strings a set has. `shipped` are its SMILES as they stand in the file, the others as in `description`."""
+    """Which strings a set has. `shipped` are its SMILES as they stand in the file, the others as in `descriptors`."""
 
     keys: dict[str, Keys]
     fingerprints: npt.NDArray[np.uint8]
@@ -63,32 +63,32 @@ class TrainingIndex:
         return cls(keys, fingerprints, rows, int(n), int(parsed))
 
 
-def known(
-    smiles: list[str], strings: Iterable[str], with_fingerprints: bool, pool: Workers, description: str
+def build_index(
+    smiles: list[str], columns: Iterable[str], with_fingerprints: bool, workers: Workers, label: str
 ) -> TrainingIndex:
-    """Describes a training set; `strings` are some of STRINGS."""
-    columns = tuple(strings)
+    """The index of a training set; `columns` are some of STRINGS."""
+    columns = tuple(columns)
     parts = [*columns, *(("fingerprint",) if with_fingerprints else ())]
-    found: dict[str, list[Keys]] = {name: [] for name in columns}
+    keys: dict[str, list[Keys]] = {name: [] for name in columns}
     packed: list[bytes] = []
     rows: list[int] = []
     start = parsed = 0
     # the strings as they are shipped need no RDKit
-    for chunk in pool.stream("describe", smiles if parts else [], description, parts=parts):
+    for chunk in workers.stream("describe", smiles if parts else [], label, parts=parts):
         answers = {start + i: a for i, a in enumerate(chunk) if a is not None and "failure" not in a}
         start += len(chunk)
         parsed += len(answers)
         for name in columns:
             words = {word for answer in answers.values() for word in _words(name, answer[name])}
-            found[name].append(keys_of(words))
+            keys[name].append(keys_of(words))
         if with_fingerprints:
             packed += [b64decode(answer["fingerprint"]) for answer in answers.values()]
             rows += answers
     none = np.zeros(0, np.uint64)
-    keys = {name: np.unique(np.concatenate([none, *arrays])) for name, arrays in found.items()}
-    keys["shipped"] = np.unique(keys_of(smiles))
+    merged = {name: np.unique(np.concatenate([none, *arrays])) for name, arrays in keys.items()}
+    merged["shipped"] = np.unique(keys_of(smiles))
     fingerprints = np.frombuffer(b"".join(packed), np.uint8).reshape(-1, _BYTES)
-    return TrainingIndex(keys, fingerprints, np.array(rows, np.int64), len(smiles), parsed)
+    return TrainingIndex(merged, fingerprints, np.array(rows, np.int64), len(smiles), parsed)
 
 
 def _words(name: str, value: Any) -> list[str]:

@@ -6,7 +6,6 @@ scaffolds of at least two rings; Wasserstein distances are to the test set. `Nov
 the same RDKit; `Novelty/shipped` compares with the training strings as they are, as the code does.
 """
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -14,11 +13,29 @@ import numpy as np
 import numpy.typing as npt
 
 from molgen.chem.descriptors import MOSES_PROPERTIES
-from molgen.metrics.basic import MetricValues
-from molgen.metrics.chemnet import Gaussian, frechet_distance, gaussian
+from molgen.config import NAMED
+from molgen.data.download import MOSES_FILES, fetch, moses_file
+from molgen.metrics import moses_statistics
+from molgen.metrics.basic import basic_figures
+from molgen.metrics.chemnet import frechet_distance, gaussian
 from molgen.metrics.known import TrainingIndex
-from molgen.metrics.profile import MoleculeTable
-from molgen.metrics.similarity import within
+from molgen.metrics.metric import BenchmarkResult, Metric, MetricValues, Published, Row, rows_of
+from molgen.metrics.moses_statistics import Statistics, scaffold_counts
+from molgen.metrics.profile import MoleculeTable, describe
+from molgen.metrics.references import (
+    VERSION,
+    ComparisonSets,
+    Kind,
+    ReferenceCache,
+    ReferenceSet,
+    baseline_tables,
+    cached_size,
+    named_set,
+    unparsed_note,
+)
+from molgen.metrics.similarity import nearest, within
+from molgen.runtime.cache import Arrays, expect
+from molgen.runtime.stages import stage
 
 PARTS = ("canonical", "fingerprint", "fragments", "scaffold", "properties", "filters")
 FEWEST_FOR_FCD = 5_000
@@ -69,37 +86,6 @@ PUBLISHED: dict[str, dict[str, float]] = {
         "Novelty": 0.914,
     },
 }
-
-
-class Statistics(NamedTuple):
-    """A reference set as the figures need it."""
-
-    gaussian: Gaussian
-    fingerprints: npt.NDArray[np.uint8]
-    fragments: Mapping[str, int]
-    scaffolds: Mapping[str, int]
-    properties: npt.NDArray[np.float64]
-    """(n, 4) in the order of MOSES_PROPERTIES."""
-    digest: str
-    """Names its content."""
-
-
-def statistics(reference: MoleculeTable, digest: str) -> Statistics:
-    """Of a profile with PARTS and ChemNet's `activations`."""
-    return Statistics(
-        gaussian(reference.numbers("activations")),
-        reference.numbers("fingerprint"),
-        reference.counts("fragments"),
-        scaffold_counts(reference),
-        reference.numbers("properties"),
-        digest,
-    )
-
-
-def scaffold_counts(profile: MoleculeTable) -> Counter[str]:
-    """Bemis–Murcko scaffolds of at least two rings."""
-    rings = profile.numbers("scaffold_rings").tolist()
-    return Counter(s for s, n in zip(profile.strings("scaffold"), rings, strict=True) if s and n >= 2)
 
 
 def moses_figures(
@@ -189,11 +175,152 @@ def _norm(counts: Mapping[str, int]) -> float:
     return float(np.sqrt(sum(count * count for count in counts.values())))
 
 
-def notes(n_valid: int) -> list[str]:
+def size_notes(n_valid: int) -> list[str]:
     """What a reader of the figures must know about their sample size."""
-    said = []
+    notes = []
     if n_valid < FEWEST_FOR_FCD:
-        said.append(f"FCD of {n_valid:,} molecules is biased upwards (at least {FEWEST_FOR_FCD:,} are needed)")
+        notes.append(f"FCD of {n_valid:,} molecules is biased upwards (at least {FEWEST_FOR_FCD:,} are needed)")
     if n_valid < 10_000:
-        said.append(f"unique@10000 is of the {n_valid:,} valid samples that there are")
-    return said
+        notes.append(f"unique@10000 is of the {n_valid:,} valid samples that there are")
+    return notes
+
+
+def add_similarity(samples: MoleculeTable, references: Mapping[str, Statistics]) -> None:
+    """Adds the columns `nearest/…` that `moses_figures` reads."""
+    for name, reference in references.items():
+        label = f"neighbours in {name}"
+        samples.columns[f"nearest/{name}"] = nearest(samples.numbers("fingerprint"), reference.fingerprints, label)
+
+
+class MosesReferences(NamedTuple):
+    """Statistics of Test and, where there is one, TestSF; a training set and its baselines, if there is one."""
+
+    test_sets: dict[str, Statistics]
+    training: TrainingIndex | None
+    baselines: dict[str, MoleculeTable]
+    notes: list[str]
+
+
+def resolve(sets: ComparisonSets, references: ReferenceCache, n: int) -> MosesReferences:
+    """The training set is MOSES' own where no other is named and the test sets are MOSES' own."""
+    with stage("references"):
+        test_sets = _test_sets(sets.reference, references)
+        notes = _reference_notes(sets.reference, references)
+    training = sets.moses_training or sets.training
+    if training is None and sets.reference in (None, "moses"):
+        training = ReferenceSet.moses("train")
+    if training is None:
+        return MosesReferences(test_sets, None, {}, notes)
+    index = references.index(training, ("canonical",))
+    notes += [note for note in unparsed_note(training, index) if note not in notes]
+    if not n:
+        return MosesReferences(test_sets, index, {}, notes)
+    with stage("baselines"):
+        floor = _baseline(training, n, "random", test_sets, references)
+        add_carbon = _baseline(training, n, "add-carbon", test_sets, references)
+    return MosesReferences(test_sets, index, baseline_tables(floor, add_carbon, index.parsed, n), notes)
+
+
+def compute(samples: MoleculeTable, references: MosesReferences) -> BenchmarkResult:
+    """The figures of the samples and of the baselines, those with the basic ones."""
+    test_sets, training = references.test_sets, references.training
+    with stage("neighbours"):
+        add_similarity(samples, test_sets)
+    with stage("figures"):
+        result = BenchmarkResult(moses_figures(samples, test_sets, training))
+    result.notes = [*references.notes, *size_notes(len(samples))]
+    result.properties = {"samples": samples.numbers("properties"), "test": test_sets["Test"].properties}
+    if training is None:
+        result.notes.append("no floor and no baselines: no training set (--train)")
+    if references.baselines:
+        result.properties["training"] = references.baselines["floor"].numbers("properties")
+        with stage("baselines"):
+            for name, table in references.baselines.items():
+                result.baseline(name).add(moses_figures(table, test_sets, training))
+                result.baseline(name).add(basic_figures(table.canonical(), training))
+    return result
+
+
+def _test_sets(reference: str | None, references: ReferenceCache) -> dict[str, Statistics]:
+    """Test and, where there is one, TestSF: MOSES' own as they are shipped, or those of another dataset or file."""
+    if reference in (None, "moses"):
+        fetch("moses")
+        files = {"Test": "test_stats.npz", "TestSF": "test_scaffolds_stats.npz"}
+        return {name: _shipped(file, references) for name, file in files.items()}
+    splits = {"Test": "test", "TestSF": "test_scaffolds"} if reference == "moses-mini" else {"Test": "test"}
+    workers = references.runtime.workers
+    return {name: _statistics(named_set(reference, split, workers), references) for name, split in splits.items()}
+
+
+def _reference_notes(reference: str | None, references: ReferenceCache) -> list[str]:
+    """On the molecules of a file that do not parse."""
+    if reference is None or reference in NAMED:
+        return []
+    molecules = named_set(reference, "test", references.runtime.workers)
+    return unparsed_note(molecules, references.index(molecules, ("canonical",)))
+
+
+def _statistics(molecules: ReferenceSet, references: ReferenceCache) -> Statistics:
+    """Of a set's molecules that parse. Raises MolgenError where none does."""
+
+    def build() -> Arrays:
+        table = describe(molecules.smiles, METRIC.parts, references.runtime, molecules.name)
+        molecules.check_parsed(len(table))
+        return moses_statistics.to_arrays(moses_statistics.statistics(table, ""))
+
+    def read(arrays: Arrays) -> Statistics:
+        return moses_statistics.from_arrays(arrays, molecules.digest)
+
+    return references.cached("statistics", [molecules.digest, *references.versions], build, read)
+
+
+def _shipped(file: str, references: ReferenceCache) -> Statistics:
+    """MOSES' own of a test set, as they are shipped: what every published figure is against."""
+    digest, path = MOSES_FILES[file], moses_file(file)
+
+    def build() -> Arrays:
+        return moses_statistics.to_arrays(moses_statistics.shipped_statistics(path, ""))
+
+    def read(arrays: Arrays) -> Statistics:
+        return moses_statistics.from_arrays(arrays, digest)
+
+    return references.cached("shipped", [VERSION, digest], build, read)
+
+
+def _baseline(
+    training: ReferenceSet, n: int, kind: Kind, test_sets: Mapping[str, Statistics], references: ReferenceCache
+) -> MoleculeTable:
+    """`n` training molecules as a baseline has them, with their similarity to each test set, which is cached too."""
+    size = cached_size(n)
+    table = references.random_table(training, size, kind, METRIC.parts)
+    for name, test_set in test_sets.items():
+
+        def build(test_set: Statistics = test_set) -> Arrays:
+            return {"nearest": nearest(table.numbers("fingerprint"), test_set.fingerprints, "neighbours")}
+
+        def read(arrays: Arrays) -> npt.NDArray[np.float32]:
+            expect(arrays["nearest"], np.float32, (len(table),))
+            return arrays["nearest"]
+
+        key = [training.digest, str(size), kind, test_set.digest, *references.versions]
+        table.columns[f"nearest/{name}"] = references.cached("nearest", key, build, read)
+    return table.take(np.arange(min(n, len(table))))
+
+
+METRIC = Metric(
+    title="MOSES",
+    rows=(
+        *rows_of(("valid", "unique@1000", "unique@10000"), ".4f", 1),
+        *rows_of(("FCD/Test", "FCD/TestSF"), ".3f", -1),
+        *rows_of([f"{figure}/{name}" for figure in ("SNN", "Frag", "Scaf") for name in ("Test", "TestSF")], ".4f", 1),
+        *rows_of(("IntDiv", "IntDiv2", "Filters"), ".4f", 1),
+        *rows_of(("logP", "SA", "QED"), ".4f", -1),
+        *rows_of(("weight",), ".2f", -1),
+        Row("Novelty", "Novelty", ".4f"),
+        Row("Novelty/shipped", "  strings as shipped", ".4f"),
+    ),
+    parts=(*PARTS, "activations"),
+    resolve=resolve,
+    compute=compute,
+    published=Published(PUBLISHED_N, PUBLISHED),
+)

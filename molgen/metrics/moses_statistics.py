@@ -1,23 +1,25 @@
-"""MOSES' own statistics of its test sets, read without running anything.
+"""Statistics of a test set, as MOSES' figures need them: of a table, and MOSES' own, read without running anything.
 
-They are shipped as a NumPy array of one Python object, that is, as a pickle. Unpickling executes what a file says;
-this reader does not unpickle. It walks the list of instructions with `pickletools`, which only decodes, and knows how
-to build strings, numbers, tuples, lists, dictionaries, counters and numeric arrays. Any other instruction, or any
+MOSES' own are shipped as a NumPy array of one Python object, that is, as a pickle. Unpickling executes what a file
+says; this reader does not unpickle. It walks the list of instructions with `pickletools`, which only decodes, and knows
+how to build strings, numbers, tuples, lists, dictionaries, counters and numeric arrays. Any other instruction, or any
 name but the five that such data needs, is refused.
 """
 
 import pickletools
 import zipfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from molgen.chem.descriptors import MOSES_PROPERTIES
 from molgen.errors import MolgenError
-from molgen.metrics.chemnet import SIZE, Gaussian
-from molgen.metrics.moses import Statistics
+from molgen.metrics.chemnet import SIZE, Gaussian, gaussian
+from molgen.metrics.profile import MoleculeTable
 from molgen.runtime.cache import Arrays, expect, from_strings, to_strings
 
 _MARK = object()
@@ -45,6 +47,37 @@ _NAMES: dict[str, Callable[..., Any]] = {
     "collections Counter": lambda counts: dict(counts),
 }
 _LITERALS = {"NONE": None, "NEWFALSE": False, "NEWTRUE": True}
+
+
+class Statistics(NamedTuple):
+    """A reference set as the figures need it."""
+
+    gaussian: Gaussian
+    fingerprints: npt.NDArray[np.uint8]
+    fragments: Mapping[str, int]
+    scaffolds: Mapping[str, int]
+    properties: npt.NDArray[np.float64]
+    """(n, 4) in the order of MOSES_PROPERTIES."""
+    digest: str
+    """Names its content."""
+
+
+def statistics(reference: MoleculeTable, digest: str) -> Statistics:
+    """Of a table with `moses.PARTS` and ChemNet's `activations`."""
+    return Statistics(
+        gaussian(reference.numbers("activations")),
+        reference.numbers("fingerprint"),
+        reference.counts("fragments"),
+        scaffold_counts(reference),
+        reference.numbers("properties"),
+        digest,
+    )
+
+
+def scaffold_counts(table: MoleculeTable) -> Counter[str]:
+    """Bemis–Murcko scaffolds of at least two rings."""
+    rings = table.numbers("scaffold_rings").tolist()
+    return Counter(s for s, n in zip(table.strings("scaffold"), rings, strict=True) if s and n >= 2)
 
 
 def read_object(instructions: bytes) -> Any:

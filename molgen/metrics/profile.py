@@ -2,7 +2,7 @@
 
 from base64 import b64decode
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from molgen.chem.pool import Workers
+from molgen.data.download import has_moses, moses_file
+from molgen.machine import Runtime
+from molgen.metrics import chemnet
 from molgen.runtime.cache import Arrays, expect, from_strings, to_strings
+from molgen.runtime.stages import stage
 
 LOST = "RDKit hung or crashed"
 # numbers or bytes in a row of each array
@@ -33,7 +37,7 @@ Column = list[str] | npt.NDArray[Any]
 class MoleculeTable:
     """A row a valid molecule, in the order of the samples.
 
-    Columns bear the names of `description.PARTS`: strings as a list (several in one cell are joined by a space),
+    Columns bear the names of `descriptors.PARTS`: strings as a list (several in one cell are joined by a space),
     packed fingerprints as (n, bytes), numbers as (n, k). Metrics may add columns of their own.
     """
 
@@ -129,34 +133,63 @@ class MoleculeTable:
         return cls(columns, rows, int(n_samples), failures)
 
 
-def profile(
-    smiles: Sequence[str], parts: Sequence[str], pool: Workers, description: str = "", alert_folder: str = ""
+def alert_folder() -> str:
+    """Where MOSES' alert lists are, or an empty string. Raises MolgenError for lists that are not as published."""
+    folders = [moses_file(name).parent for name in ("mcf.csv", "wehi_pains.csv")] if has_moses() else []
+    return str(folders[0]) if folders else ""
+
+
+def available(parts: Iterable[str]) -> list[str]:
+    """Parts that can be computed here, each once, `activations` last: `filters` needs MOSES' alert lists."""
+    distinct = dict.fromkeys(parts)
+    listed = [part for part in distinct if part != "activations" and (part != "filters" or alert_folder())]
+    return [*listed, *(["activations"] if "activations" in distinct else [])]
+
+
+def describe(smiles: Sequence[str], parts: Iterable[str], runtime: Runtime, label: str) -> MoleculeTable:
+    """The table of some samples with those parts that can be had here; `activations`, ChemNet's, are one of them."""
+    wanted = available(parts)
+    with stage("molecules"):
+        by_rdkit = [part for part in wanted if part != "activations"]
+        table = molecule_table(smiles, by_rdkit, runtime.workers, label, alert_folder())
+    if "activations" in wanted:
+        with stage("ChemNet"):
+            canonical, device = table.strings("canonical"), str(runtime.device)
+            table.columns["activations"] = chemnet.activations(canonical, f"ChemNet of {label}", device)
+    return table
+
+
+def molecule_table(
+    smiles: Sequence[str], parts: Sequence[str], workers: Workers, label: str = "", alerts: str = ""
 ) -> MoleculeTable:
-    """Describes samples in the worker processes; one on which RDKit hangs or dies is a failure like another."""
-    raw: dict[str, list[Any]] = {part: [] for part in parts}
+    """The parts of `descriptors.PARTS` and, with the folder of MOSES' alert lists, `filters`, from the workers.
+
+    A sample on which RDKit hangs or dies is a failure like another.
+    """
+    cells: dict[str, list[Any]] = {part: [] for part in parts}
     rows: list[int] = []
     failures: dict[int, str] = {}
     position = 0
-    for chunk in pool.stream("describe", smiles, description, parts=list(parts), alert_folder=alert_folder):
+    for chunk in workers.stream("describe", smiles, label, parts=list(parts), alert_folder=alerts):
         for answer in chunk:
             if answer is None or "failure" in answer:
                 failures[position] = LOST if answer is None else answer["failure"]
             else:
                 rows.append(position)
                 for part in parts:
-                    raw[part].append(_cell(part, answer[part]))
+                    cells[part].append(_cell(part, answer[part]))
             position += 1
     columns: dict[str, Column] = {}
-    for part, cells in raw.items():
+    for part, values in cells.items():
         if part == "scaffold":
-            columns["scaffold"] = [cell[0] for cell in cells]
-            columns["scaffold_rings"] = np.array([cell[1] for cell in cells], np.int64)
+            columns["scaffold"] = [value[0] for value in values]
+            columns["scaffold_rings"] = np.array([value[1] for value in values], np.int64)
         elif part in _PACKED:
-            columns[part] = np.frombuffer(b"".join(cells), np.uint8).reshape(-1, _PACKED[part])
+            columns[part] = np.frombuffer(b"".join(values), np.uint8).reshape(-1, _PACKED[part])
         elif part in _NUMBERS:
-            columns[part] = np.array(cells, np.float64).reshape(-1, _NUMBERS[part])
+            columns[part] = np.array(values, np.float64).reshape(-1, _NUMBERS[part])
         else:
-            columns[part] = cells
+            columns[part] = values
     return MoleculeTable(columns, np.array(rows, np.int64), position, failures)
 
 
