@@ -21,8 +21,8 @@ import numpy as np
 from tqdm import tqdm
 
 from molgen._version import __version__
+from molgen.chem.draw import DRAWINGS, draw_grid
 from molgen.chem.pool import Workers
-from molgen.chem.smiles import DRAWINGS, draw_grid
 from molgen.errors import MolgenError
 from molgen.generation.generator import BYTES_A_SAMPLE, FILTERS, MoleculeGenerator, Sample, SamplingStats
 from molgen.generation.sample_table import SampleTable
