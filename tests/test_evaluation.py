@@ -114,7 +114,7 @@ def test_fcd_of_few_molecules_is_starred_and_published_rows_need_thirty_thousand
 def test_the_figures_of_runs_side_by_side_stay_apart() -> None:
     values = {"nll": 21.02, "nll_stderr": 0.72, "n_samples": 10_000}
     evaluations = [Evaluation(name, MetricValues(values)) for name in ("large-a", "b")]
-    (line,) = [line for line in table(evaluations).splitlines() if line.startswith("NLL, nats a molecule")]
+    (line,) = [line for line in table(evaluations).splitlines() if line.startswith("NLL, nats per molecule")]
     assert line.split("  ")[-2:] == ["21.02 ± 0.72", "21.02 ± 0.72"]
 
 

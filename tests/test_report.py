@@ -3,9 +3,11 @@
 import base64
 import hashlib
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from fnmatch import fnmatch
 from html import unescape
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -24,7 +26,7 @@ from molgen.evaluation.report import page, write_report
 from molgen.machine import Runtime
 from molgen.metrics.metric import MetricValues
 from molgen.metrics.moses import PUBLISHED
-from molgen.metrics.references import ReferenceCache
+from molgen.metrics.references import ReferenceCache, ReferenceSet
 from molgen.runs import LOG_COLUMNS, Run
 
 # Each of these is a failure of another cause; the last one hides a character that cannot be seen.
@@ -172,6 +174,52 @@ def test_what_cannot_be_seen_is_written_out_and_what_is_very_long_is_cut(library
     assert "(" * 500 not in html
 
 
+def test_every_string_from_data_is_escaped_cut_and_made_visible(generated: Evaluation) -> None:
+    evil = '<img src=x>&"\x00\u202e' + "y" * 600
+    chemistry = generated.findings.chemistry
+    shares = {evil: {f"{evil}:{evil}": 0.5}}
+    evaluation = replace(
+        generated,
+        name=evil,
+        notes=[evil],
+        figures=MetricValues({"validity": 0.5, "novelty": None}, {"novelty": evil}),
+        samples=[evil] * len(generated.samples),
+        training=ReferenceSet.of(evil, ["C"]),
+        findings=replace(
+            generated.findings,
+            baselines={evil: MetricValues({"validity": 0.1})},
+            chemistry={
+                "samples": chemistry["samples"]._replace(shares=shares, new_rings=Counter({evil: 3})),
+                "training": chemistry["training"]._replace(shares={}),
+            },
+        ),
+    )
+    for html in (page([evaluation]), page([evaluation, evaluation])):
+        assert html.count("… (") > 10
+        assert not re.search("y{401}", html)
+        assert all(c.isprintable() or c in "\n\N{NO-BREAK SPACE}" for c in html)
+        assert not Parsed(html).all("img")
+        assert "&amp;amp;" not in html
+
+
+def test_no_template_is_taken_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("report.html.jinja", "report_parts.html.jinja", "report.css", "report.js"):
+        (tmp_path / name).write_text("foreign")
+    monkeypatch.chdir(tmp_path)
+    html = page([Evaluation("x", MetricValues())])
+    assert "<h1>x</h1>" in html
+    assert "foreign" not in html
+
+
+def test_what_the_page_is_made_of_is_installed_with_the_package() -> None:
+    root = Path(__file__).parents[1]
+    patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    files = {path.name for path in (root / "molgen" / "evaluation").iterdir() if path.is_file()}
+    assets = {name for name in files if not name.endswith(".py")}
+    assert {"report.html.jinja", "report.css"} <= assets
+    assert all(any(fnmatch(name, pattern) for pattern in patterns["molgen.evaluation"]) for name in assets)
+
+
 def test_the_file_is_replaced_as_a_whole(generated: Evaluation, tmp_path: Path) -> None:
     target = tmp_path / "report.html"
     target.write_text("old")
@@ -279,6 +327,13 @@ def test_the_grid_has_distinct_valid_samples_in_their_order(generated: Evaluatio
         assert f"<code>{smiles}</code>" in html
 
 
+def test_a_very_large_molecule_is_named_and_not_drawn(library: ReferenceCache) -> None:
+    html = page([evaluate(["C" * 151, "C" * 150], library=library)])
+    drawings = re.findall(r'class="molecule"><(?:p|svg) class="(\w+)"', html)
+    assert drawings == ["undrawn", "mol"]
+    assert f"<code>{'C' * 151}</code>" in html
+
+
 def test_a_sample_that_training_has_is_not_novel(moses_mini: list[str], library: ReferenceCache) -> None:
     known, new = canonical(moses_mini[0]), "CCOC(=O)CCCc1ccccc1"
     html = page([evaluate([str(known), new], metrics=("chem",), training=moses_mini[:50], references=library)])
@@ -292,7 +347,7 @@ def test_curves_and_likelihoods_are_those_of_the_run(of_run: Evaluation) -> None
     assert of_run.run is not None
     tables = Parsed(page([of_run])).tables
     log = of_run.run.log()
-    assert tables["NLL: nats a molecule"][1:] == [
+    assert tables["NLL: nats per molecule"][1:] == [
         [f"epoch {row['epoch']:g}", f"{row['train_nll']:.4g}", f"{row['val_nll']:.4g}"] for row in log
     ]
     assert len(tables["top-1: share of tokens"]) == 1 + len(log)

@@ -1,4 +1,4 @@
-"""Everything RDKit: parsing, canonical and random SMILES, why a string is none, drawings.
+"""Everything RDKit of strings: parsing, canonical and random SMILES, why a string is none.
 
 Strings in, strings out. No function here changes RDKit's global state: its log is muted around each call.
 """
@@ -7,26 +7,18 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rdkit
 from rdkit import Chem, rdBase
-from rdkit.Chem import Draw
-from rdkit.Chem.Draw import rdMolDraw2D
-
-from molgen.runtime.files import write_atomically
 
 RDKIT_VERSION: str = rdkit.__version__
 VERSION = "1"
 """Goes up with a change of what `canonical` or `add_carbon` give: results are cached."""
 
-_draw: Any = Draw  # has no type hints
-
 # RDKit's parser recurses: thousands of nested branches would end the process, not raise an error.
 MOST_CHARACTERS = 10_000
-DRAWINGS = (".png", ".svg")
 _BRACKET_SYMBOL = re.compile(r"\[\d*([A-Za-z][a-z]?)(?=[@H+\-:\]\d])")
 
 
@@ -205,32 +197,6 @@ def _unreadable(block: str) -> str:
     rows = [line.split() for line in lines[4 : 4 + int(count)]] if count.isdigit() else []
     symbols = [row[3] for row in rows if len(row) > 3 and row[3].isalpha()]
     return "unknown element" if any(map(_no_element, symbols)) else "syntax"
-
-
-def draw_grid(smiles: Sequence[str], path: Path, columns: int = 6) -> int:
-    """Draws the valid molecules among `smiles` into a .png or .svg file; gives back how many.
-
-    Raises RuntimeError when no molecule is valid.
-    """
-    molecules = [m for m in map(parse, smiles) if m is not None]
-    if not molecules:
-        raise RuntimeError(f"{path}: no valid molecule to draw; sample more, or train longer")
-    svg = path.suffix == ".svg"
-    options: Any = rdMolDraw2D.MolDrawOptions()
-    options.padding = 0.08
-    options.drawMolsSameScale = False  # one long chain would make all the others tiny
-    with quiet():
-        picture: Any = _draw.MolsToGridImage(
-            molecules,
-            molsPerRow=min(columns, len(molecules)),
-            subImgSize=(260, 200),
-            useSVG=svg,
-            drawOptions=options,
-            returnPNG=not svg,
-        )
-    content = picture if isinstance(picture, str | bytes) else picture.data
-    write_atomically(path, content.encode() if isinstance(content, str) else content)
-    return len(molecules)
 
 
 @lru_cache(maxsize=10_000)  # of some 30 KB each, in each worker; of more molecules few would be seen again in time

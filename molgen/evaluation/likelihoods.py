@@ -17,10 +17,10 @@ from molgen.runs import Run
 
 TITLE = "Likelihood"
 ROWS = (
-    Row("nll", "NLL, nats a molecule", ".2f", -1),
+    Row("nll", "NLL, nats per molecule", ".2f", -1),
     Row("nll_train", "  of training molecules", ".2f"),
     Row("nll_gap", "  gap to training", ".2f"),
-    Row("nll_per_token", "NLL, nats a token", ".3f", -1),
+    Row("nll_per_token", "NLL, nats per token", ".3f", -1),
     Row("perplexity", "perplexity", ".3f", -1),
     Row("top1", "top-1 reconstruction", ".3f", 1),
     Row("top1_padded", "  with padding to 100", ".3f"),

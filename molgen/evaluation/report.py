@@ -1,27 +1,29 @@
 """The page of `molgen eval --report`: one self-contained HTML file that asks the network for nothing.
 
-From the top to the bottom: the page, its parts in their order, then what they are drawn with. Every string that comes
-from data passes `text`. The page's style and script are report.css and report.js.
+What is shown is prepared here, a part of the page after the other. How it is shown is said by the templates
+report.html.jinja and report_parts.html.jinja, which escape every string, report.css and report.js.
 """
 
 import base64
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from html import escape
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from molgen._version import __version__
 from molgen.chem.descriptors import MOSES_PROPERTIES, properties
+from molgen.chem.draw import Drawing, align, draw, fragment
 from molgen.chem.smiles import RDKIT_VERSION, canonical, parse, quiet
-from molgen.evaluation.charts import Line, Plot, aligned, anchor, drawing, fragment, percent, plot, scroll, text
+from molgen.evaluation.charts import Line, Plot, anchor
 from molgen.evaluation.evaluate import Evaluation, histogram
 from molgen.evaluation.text_table import ROWS, Column, cell, columns, sections
 from molgen.metrics.chem import SHOWN, largest_differences
@@ -31,13 +33,14 @@ from molgen.metrics.profile import LOST
 from molgen.runs import LOG
 from molgen.runtime.files import write_atomically
 
+T = TypeVar("T")
 Arrays = Mapping[str, npt.NDArray[Any]]
 Styles = Mapping[str, str]
 """The CSS class of a line by its label."""
 
 # The first five of these that an evaluation has are its headline, each with a word on what it is.
 _HEADLINES = {
-    "nll": "nats a molecule, held-out",
+    "nll": "nats per molecule, held-out",
     "validity": "of all samples",
     "uniqueness": "distinct, of the valid",
     "novelty": "not in training, of the distinct",
@@ -68,11 +71,8 @@ _CAUSES = {
     "not ASCII": "characters that occur in no SMILES",
     LOST: "nothing came back",
 }
-_GROUPS_LEAD = (
-    "Where the samples differ most from training, in shares of molecules. Alerts are those of RDKit's filter "
-    "catalogue, functional groups its counts <code>fr_…</code>."
-)
 _EXAMPLES, _RINGS, _DIFFERENCES, _MOST_CARDS = 8, 10, 10, 480
+_LONGEST = 400
 
 
 class Subject(NamedTuple):
@@ -90,14 +90,17 @@ class Subject(NamedTuple):
         name = self.evaluation.name
         return "standard input" if name == "-" else Path(name).name or name
 
-    @property
-    def chip(self) -> str:
-        """Its letter on its colour."""
-        return f'<b class="chip {self.style}">{self.letter}</b> ' if self.letter else ""
-
     def label(self, what: str) -> str:
         """`what` of this evaluation."""
         return f"{self.letter} {what}".strip()
+
+
+class Part(NamedTuple):
+    """A section of the page: the macro of report_parts.html.jinja that draws its content."""
+
+    title: str
+    macro: str
+    content: Any
 
 
 def write_report(evaluations: Sequence[Evaluation], path: Path) -> None:
@@ -109,191 +112,190 @@ def page(evaluations: Sequence[Evaluation]) -> str:
     """The HTML of the page. Parts of which nothing is known are left out."""
     several = len(evaluations) > 1
     subjects = [Subject(e, _letter(i) if several else "", f"s{i % 6}") for i, e in enumerate(evaluations)]
-    parts = {
-        "Figures in context": _figures(subjects),
-        "Properties": _properties(subjects),
-        "Likelihood": _likelihoods(subjects),
-        "Nearest training neighbours": _nearest(subjects),
-        "Learning curves": _learning(subjects),
-        "Failures": _each(subjects, _failures),
-        "New ring systems": _each(subjects, _rings),
-        "Alerts and functional groups": _each(subjects, _groups, _GROUPS_LEAD),
-        "Molecules": _molecules(subjects),
-    }
-    shown = [(anchor(title), title, content) for title, content in parts.items() if content]
-    links = "".join(f'<li><a href="#{anchor}">{title}</a></li>' for anchor, title, _ in shown)
-    main = "".join(
-        f'<section aria-labelledby="{anchor}"><h2 id="{anchor}">{title}</h2>{content}</section>\n'
-        for anchor, title, content in shown
+    parts = [
+        Part("Figures in context", "figures", _figures(subjects)),
+        Part("Properties", "properties", _properties(subjects)),
+        Part("Likelihood", "likelihoods", _likelihoods(subjects)),
+        Part("Nearest training neighbours", "nearest", _nearest(subjects)),
+        Part("Learning curves", "learning", _learning(subjects)),
+        Part("Failures", "failures", _each(subjects, _failures)),
+        Part("New ring systems", "rings", _each(subjects, _rings)),
+        Part("Alerts and functional groups", "groups", _each(subjects, _groups)),
+        Part("Molecules", "molecules", _molecules(subjects)),
+    ]
+    script = _asset("report.js")
+    return (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            subjects=subjects,
+            headlines=_headlines(subjects),
+            notes=_notes(subjects),
+            parts=[part for part in parts if part.content],
+            now=datetime.now().astimezone(),
+            version=__version__,
+            rdkit_version=RDKIT_VERSION,
+            style=Markup(_asset("report.css")),
+            script=Markup(script),
+            digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        )
     )
-    style, script = _asset("report.css"), _asset("report.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; \
-script-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{text(", ".join(subject.title for subject in subjects))} – molgen evaluation</title>
-<link rel="icon" href="data:,">
-<style>{style}</style>
-</head>
-<body class="{"several" if several else "single"}">
-<a class="skip" href="#main">Skip to the figures</a>
-<header>{_head(subjects)}</header>
-<div class="frame">
-<nav aria-label="Contents"><ol>{links}</ol></nav>
-<main id="main" tabindex="-1">{main}</main>
-</div>
-<footer><p>Written by molgen {__version__} with RDKit {text(RDKIT_VERSION)}. This page loads nothing.</p></footer>
-<script>{script}</script>
-</body>
-</html>
-"""
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("molgen.evaluation", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"text": text, "percent": percent, "anchor": anchor}
+    return environment
 
 
 # ---- head
 
 
-def _head(subjects: Sequence[Subject]) -> str:
-    now = datetime.now().astimezone()
-    title = text(subjects[0].title) if len(subjects) == 1 else f"{len(subjects)} evaluations side by side"
-    facts = "".join(f"<li>{_facts(subject)}</li>" for subject in subjects)
-    return (
-        f'<p class="eyebrow">molgen evaluation</p><h1>{title}</h1>'
-        f'<p class="made"><time datetime="{now.isoformat(timespec="minutes")}">{now:%Y-%m-%d %H:%M}</time>'
-        f" · molgen {__version__} · RDKit {text(RDKIT_VERSION)}</p>"
-        f'<ul class="subjects">{facts}</ul>{_headlines(subjects)}{_notes(subjects)}'
-    )
+class Headline(NamedTuple):
+    """A figure of each evaluation, large."""
+
+    title: str
+    meaning: str
+    better: int
+    """As in `Row`."""
+    values: list["HeadlineValue"]
 
 
-def _facts(subject: Subject) -> str:
-    evaluation = subject.evaluation
-    facts = [f"{subject.chip}<strong>{text(subject.title)}</strong>"] if subject.letter else []
-    facts += [f"<code>{text(evaluation.name)}</code>"] if evaluation.name != subject.title else []
-    facts.append(f"{len(evaluation.samples):,} samples")
-    facts += [] if evaluation.training is None else [f"training set: {text(evaluation.training.name)}"]
-    return " · ".join(facts)
+class HeadlineValue(NamedTuple):
+    """A figure with its standard error, and its floor or the reason why it is missing."""
+
+    subject: Subject
+    value: str
+    error: str
+    note: str
 
 
-def _headlines(subjects: Sequence[Subject]) -> str:
+def _headlines(subjects: Sequence[Subject]) -> list[Headline]:
     rows = {row.key: row for row in ROWS}
     known = [key for key in _HEADLINES if any(key in s.evaluation.figures.values for s in subjects)]
-    tiles = "".join(
-        f'<li><p class="what">{text(rows[key].title.split(",")[0])}{_better(rows[key])}</p>'
-        f'<p class="means">{_HEADLINES[key]}</p>{"".join(_headline(subject, rows[key]) for subject in subjects)}</li>'
+    return [
+        Headline(
+            rows[key].title.split(",")[0],
+            _HEADLINES[key],
+            rows[key].better,
+            [_headline_value(subject, rows[key]) for subject in subjects],
+        )
         for key in known[:5]
-    )
-    return f'<h2 class="hidden">Headline figures</h2><ul class="headlines">{tiles}</ul>'
+    ]
 
 
-def _headline(subject: Subject, row: Row) -> str:
-    """A figure with its standard error, its floor or the reason why it is missing."""
+def _headline_value(subject: Subject, row: Row) -> HeadlineValue:
     figures, floor = subject.evaluation.figures, subject.evaluation.baselines.get("floor", MetricValues())
     value, _, error = cell(Column("", figures, None), row).partition(" ± ")
-    beside = f'<span class="error"> ± {error}</span>' if error else ""
     note = ""
     if value == "–":
-        note = text(figures.reasons.get(row.key, "not computed"))
+        note = figures.reasons.get(row.key, "not computed")
     elif floor.values.get(row.key) is not None:
         note = f"floor {cell(Column('', floor, None), row)}"
-    return (
-        f'<p class="value">{subject.chip}<span class="big">{value}</span>{beside} <span class="floor">{note}</span></p>'
-    )
+    return HeadlineValue(subject, value, error, note)
 
 
-def _notes(subjects: Sequence[Subject]) -> str:
+def _notes(subjects: Sequence[Subject]) -> list[tuple[Subject, str]]:
     """Notes and the reasons of what is missing, one line a reason."""
     titles = {row.key: row.title.strip() for row in ROWS}
-    items = []
+    result = []
     for subject in subjects:
         missing: dict[str, list[str]] = {}
         for key, reason in subject.evaluation.figures.reasons.items():
             missing.setdefault(reason, []).append(titles.get(key, key))
         notes = [*subject.evaluation.notes, *(f"no {', '.join(names)}: {why}" for why, names in missing.items())]
-        items += [f"<li>{subject.chip}{text(note)}</li>" for note in notes]
-    return f'<div class="notes"><h2>Notes</h2><ul>{"".join(items)}</ul></div>' if items else ""
+        result += [(subject, note) for note in notes]
+    return result
 
 
 # ---- figures
 
 
-class _Shown(NamedTuple):
-    """A column with its kind (own, base or published) and the evaluations that it belongs to."""
+class FigureColumn(NamedTuple):
+    """A column, its kind (own, base or published) and the evaluations that it belongs to."""
 
     column: Column
     kind: str
-    chips: str
+    subjects: tuple[Subject, ...]
+
+    @property
+    def title(self) -> str:
+        """The whole title."""
+        return self.column.title
+
+    @property
+    def short(self) -> str:
+        """The title as far as it tells this column from the others."""
+        title = self.column.title
+        return Path(title).name or title if self.kind == "own" else title.removesuffix(" (published)")
+
+    @property
+    def n(self) -> int | None:
+        """How many molecules the figures are of, where that is known."""
+        return self.column.n
 
 
-def _figures(subjects: Sequence[Subject]) -> str:
+class FigureRow(NamedTuple):
+    """A figure in all columns."""
+
+    title: str
+    indented: bool
+    better: int
+    """As in `Row`."""
+    cells: list[tuple[str, str, bool]]
+    """(kind of the column, figure, whether it has a star)"""
+
+
+class Figures(NamedTuple):
+    """The table of figures, and what its columns and its star mean."""
+
+    columns: list[FigureColumn]
+    sections: list[tuple[str, list[FigureRow]]]
+    meanings: dict[str, str]
+
+
+def _figures(subjects: Sequence[Subject]) -> Figures:
     shown = _ordered_columns(subjects)
-    plain = [s.column for s in shown]
-    head = "".join(_column_head(s) for s in shown)
-    body = "".join(
-        f'<tbody><tr class="group"><th scope="rowgroup" colspan="{len(shown) + 1}"><span>{title}</span></th></tr>'
-        f"{''.join(_figure_row(row, shown) for row in rows)}</tbody>"
-        for title, rows in sections(plain)
-    )
-    table = (
-        '<table class="figures"><caption class="hidden">Figures of the samples and of what they are compared with'
-        f'</caption><thead><tr><th scope="col">figure</th>{head}</tr></thead>{body}</table>'
-    )
-    compared = {"published" if s.kind == "published" else s.column.title for s in shown}
-    meanings = [
-        f"<div><dt>{name}</dt><dd>{meaning}</dd></div>" for name, meaning in _COMPARED_WITH.items() if name in compared
-    ]
-    if any("*" in cell(column, row) for column in plain for row in ROWS):
-        meanings.append(
-            f"<div><dt>*</dt><dd>FCD of fewer than {FEWEST_FOR_FCD:,} molecules is biased upwards: compare it only "
-            "with FCD of as many molecules.</dd></div>"
+    table = [(title, [_figure_row(row, shown) for row in rows]) for title, rows in sections([s.column for s in shown])]
+    compared = {"published" if s.kind == "published" else s.title for s in shown}
+    meanings = {name: meaning for name, meaning in _COMPARED_WITH.items() if name in compared}
+    if any(starred for _, rows in table for row in rows for _, _, starred in row.cells):
+        meanings["*"] = (
+            f"FCD of fewer than {FEWEST_FOR_FCD:,} molecules is biased upwards: compare it only with FCD of as many "
+            "molecules."
         )
-    explained = f"<dl>{''.join(meanings)}</dl>" if meanings else ""
-    return (
-        '<p class="lead">↑ more is better, ↓ less is better; shaded: what a figure must be compared with.</p>'
-        f'<div class="context">{scroll("Figures", table)}{explained}</div>'
-    )
+    return Figures(shown, table, meanings)
 
 
-def _ordered_columns(subjects: Sequence[Subject]) -> list[_Shown]:
+def _ordered_columns(subjects: Sequence[Subject]) -> list[FigureColumn]:
     """Evaluations, then their baselines, then published rows; a baseline that several share stands once."""
-    own: list[_Shown] = []
-    compared: list[_Shown] = []
+    own: list[FigureColumn] = []
+    compared: list[FigureColumn] = []
     for subject in subjects:
         first, *others = columns([subject.evaluation])
-        own.append(_Shown(first, "own", subject.chip))
+        own.append(FigureColumn(first, "own", (subject,)))
         for column in others:
-            kind, chip = ("published", "") if column.title in PUBLISHED else ("base", subject.chip)
-            same = next((i for i, s in enumerate(compared) if s.column == column), None)
+            kind, owner = ("published", ()) if column.title in PUBLISHED else ("base", (subject,))
+            same = next((i for i, c in enumerate(compared) if c.column == column), None)
             if same is None:
-                compared.append(_Shown(column, kind, chip))
+                compared.append(FigureColumn(column, kind, owner))
             else:
-                compared[same] = compared[same]._replace(chips=compared[same].chips + chip)
+                compared[same] = compared[same]._replace(subjects=compared[same].subjects + owner)
     order = {name: i for i, name in enumerate(_COMPARED_WITH)}
-    return own + sorted(compared, key=lambda s: order.get(s.column.title, len(order)))
+    return own + sorted(compared, key=lambda c: order.get(c.title, len(order)))
 
 
-def _column_head(shown: _Shown) -> str:
-    title, n = shown.column.title, shown.column.n
-    short = Path(title).name or title if shown.kind == "own" else title.removesuffix(" (published)")
-    size = "" if n is None else f'<span class="n">n = {n:,}</span>'
-    return f'<th scope="col" class="{shown.kind}" title="{text(title)}">{shown.chips}{text(short)}{size}</th>'
-
-
-def _figure_row(row: Row, shown: Sequence[_Shown]) -> str:
-    indented = ' class="sub"' if row.title.startswith(" ") else ""
-    # the star hangs, so that digits stay in line
-    cells = "".join(f'<td class="{s.kind}">{cell(s.column, row).replace("*", "<sup>*</sup>")}</td>' for s in shown)
-    return f'<tr{indented}><th scope="row">{text(row.title.strip())}{_better(row)}</th>{cells}</tr>'
-
-
-def _better(row: Row) -> str:
-    if not row.better:
-        return ""
-    arrow, words = ("↑", "more is better") if row.better > 0 else ("↓", "less is better")
-    return f'&nbsp;<span class="better" aria-hidden="true">{arrow}</span><span class="hidden"> ({words})</span>'
+def _figure_row(row: Row, shown: Sequence[FigureColumn]) -> FigureRow:
+    figures = [(c.kind, cell(c.column, row)) for c in shown]
+    cells = [(kind, figure.removesuffix("*"), figure.endswith("*")) for kind, figure in figures]
+    return FigureRow(row.title.strip(), row.title.startswith(" "), row.better, cells)
 
 
 # ---- distributions and curves
@@ -302,39 +304,47 @@ def _better(row: Row) -> str:
 _REFERENCES = {"training": "fill", "test": "held", "validation": "held", "held-out": "held"}
 
 
-def _properties(subjects: Sequence[Subject]) -> str:
+class Plots(NamedTuple):
+    """Plots with one legend."""
+
+    legend: Styles
+    plots: list[Plot]
+
+
+def _plots(legend: Styles, plots: Sequence[Plot | None]) -> Plots | None:
+    known = [plot for plot in plots if plot is not None]
+    return Plots(legend, known) if known else None
+
+
+def _properties(subjects: Sequence[Subject]) -> Plots | None:
     styles, arrays = _with_references(subjects, lambda e: e.findings.properties)
     plots = [
         _histogram(name, _AXES[name], {label: array[:, i] for label, array in arrays.items()}, styles)
         for i, name in enumerate(MOSES_PROPERTIES)
     ]
-    lead = "Shares of each set's molecules. What lies beyond an axis counts in its last bin."
-    return _plots(lead, styles, plots)
+    return _plots(styles, plots)
 
 
-def _likelihoods(subjects: Sequence[Subject]) -> str:
+def _likelihoods(subjects: Sequence[Subject]) -> Plots | None:
     """A histogram for each evaluation, as its likelihoods are its own model's; all have the same bins."""
     every = [array for s in subjects for array in s.evaluation.nll.values() if len(array)]
     if not every:
-        return ""
+        return None
     low, high = np.quantile(np.concatenate(every), [0.001, 0.999]).tolist()
     plots = []
-    shown: dict[str, str] = {}
+    legend: dict[str, str] = {}
     for subject in subjects:
         nll = subject.evaluation.nll
         styles = {name: style for name, style in _REFERENCES.items() if name in nll} | {"samples": subject.style}
         arrays = {name: nll[name] for name in styles if name in nll}
         plots.append(_histogram(subject.label("NLL"), "−ln p of a molecule, nats", arrays, styles, (low, high)))
-        shown |= {subject.label(name) if name == "samples" else name: styles[name] for name in arrays}
-    lead = "How probable the model finds molecules. Held-out ones far to the right of training ones mean memorising."
-    return _plots(lead, shown, plots)
+        legend |= {subject.label(name) if name == "samples" else name: styles[name] for name in arrays}
+    return _plots(legend, plots)
 
 
-def _nearest(subjects: Sequence[Subject]) -> str:
+def _nearest(subjects: Sequence[Subject]) -> Plots | None:
     styles, arrays = _with_references(subjects, lambda e: e.findings.nearest)
-    axis = "Tanimoto, Morgan radius 2"
-    lead = "Each molecule's similarity to its nearest training molecule; 1 is a copy or as good as one."
-    return _plots(lead, styles, [_histogram("Similarity", axis, arrays, styles, (0.0, 1.0))])
+    return _plots(styles, [_histogram("Similarity", "Tanimoto, Morgan radius 2", arrays, styles, (0.0, 1.0))])
 
 
 def _with_references(
@@ -379,7 +389,7 @@ def _histogram(
     return Plot(title, axis, "share of molecules, %", edges, lines, (0.0, 1.05 * top), f"Medians: {medians}")
 
 
-def _learning(subjects: Sequence[Subject]) -> str:
+def _learning(subjects: Sequence[Subject]) -> Plots | None:
     logs = []
     for subject in subjects:
         run = subject.evaluation.run
@@ -387,7 +397,7 @@ def _learning(subjects: Sequence[Subject]) -> str:
         rows = [row for row in rows if math.isfinite(row["train_nll"]) and math.isfinite(row["val_nll"])]
         logs += [(subject, rows)] if len(rows) > 1 else []
     if not logs:
-        return ""
+        return None
     # the first epochs would flatten all the others
     late = [row[key] for _, rows in logs for row in rows[len(rows) // 10 :] for key in ("train_nll", "val_nll")]
     tops = [row["val_top1"] for _, rows in logs for row in rows]
@@ -397,212 +407,208 @@ def _learning(subjects: Sequence[Subject]) -> str:
         training = Line("training", "train", [row["train_nll"] for row in rows])
         validation = Line("validation", subject.style, [row["val_nll"] for row in rows])
         best = min(rows, key=lambda row: row["val_nll"])
-        said = f"Best validation NLL {best['val_nll']:.2f}, epoch {best['epoch']:g}"
+        caption = f"Best validation NLL {best['val_nll']:.2f}, epoch {best['epoch']:g}"
         span = (0.98 * min(late), 1.02 * max(late))
-        plots.append(Plot(subject.label("NLL"), "epoch", "nats a molecule", epochs, [training, validation], span, said))
+        lines = [training, validation]
+        plots.append(Plot(subject.label("NLL"), "epoch", "nats per molecule", epochs, lines, span, caption))
         right = Line("validation", subject.style, [row["val_top1"] for row in rows])
-        said = f"At the best epoch {best['val_top1']:.3f}"
+        caption = f"At the best epoch {best['val_top1']:.3f}"
         span = (min(tops) - 0.01, max(tops) + 0.01)
-        plots.append(Plot(subject.label("top-1"), "epoch", "share of tokens", epochs, [right], span, said))
-    styles = {"training, as shown to the model": "train"}
-    return _plots("As logged after each epoch.", styles | {s.label("validation"): s.style for s, _ in logs}, plots)
-
-
-def _plots(lead: str, styles: Styles, plots: Iterable[Plot | None]) -> str:
-    drawn = "".join(plot(one) for one in plots if one is not None)
-    keys = "".join(
-        f'<li><svg class="key" viewBox="0 0 30 14" aria-hidden="true"><path class="line {style}" '
-        f'd="{"M0 13V4H30V13Z" if style == "fill" else "M0 7H30"}"/></svg>{text(label)}</li>'
-        for label, style in styles.items()
-    )
-    return f'<p class="lead">{lead}</p><ul class="legend">{keys}</ul><div class="plots">{drawn}</div>' if drawn else ""
+        plots.append(Plot(subject.label("top-1"), "epoch", "share of tokens", epochs, [right], span, caption))
+    legend = {"training, as shown to the model": "train"} | {s.label("validation"): s.style for s, _ in logs}
+    return _plots(legend, plots)
 
 
 # ---- failures, rings, groups
 
 
-def _each(subjects: Sequence[Subject], draw: Callable[[Subject], str], lead: str = "") -> str:
-    """A part that is drawn for each evaluation, under its name where there are several."""
-    drawn = "".join(
-        (f"<h3>{subject.chip}{text(subject.title)}</h3>" if subject.letter else "") + content
-        for subject in subjects
-        if (content := draw(subject))
-    )
-    return f'<p class="lead">{lead}</p>{drawn}' if lead and drawn else drawn
+def _each(subjects: Sequence[Subject], prepare: Callable[[Subject], T | None]) -> list[tuple[Subject, T]]:
+    """A part that stands once for each evaluation, where it has something to show."""
+    return [(subject, content) for subject in subjects if (content := prepare(subject)) is not None]
 
 
-def _failures(subject: Subject) -> str:
-    profile = subject.evaluation.profile
-    if profile is None:
-        return ""
-    n, failed = profile.n_samples, len(profile.failures)
-    if not failed:
-        return '<p class="lead">Every sample is a molecule.</p>'
-    items = []
-    for cause, count in Counter(profile.failures.values()).most_common():
-        strings = (subject.evaluation.samples[i] for i, other in profile.failures.items() if other == cause)
+class Cause(NamedTuple):
+    """Why samples are no molecules."""
+
+    name: str
+    meaning: str
+    samples: int
+    examples: list[str]
+
+
+class Failures(NamedTuple):
+    """What is wrong with the samples that are no molecule, most frequent first."""
+
+    samples: int
+    """All of them, valid and not."""
+    failed: int
+    causes: list[Cause]
+
+
+def _failures(subject: Subject) -> Failures | None:
+    table = subject.evaluation.profile
+    if table is None:
+        return None
+    causes = []
+    for name, n in Counter(table.failures.values()).most_common():
+        strings = (subject.evaluation.samples[i] for i, other in table.failures.items() if other == name)
         examples = list(dict.fromkeys(s for s in strings if s))[:_EXAMPLES]
-        codes = "".join(f"<li><code>{text(s)}</code></li>" for s in examples)
-        items.append(
-            f'<li><p class="cause"><strong>{text(cause)}</strong> <span>{_CAUSES.get(cause, "")}</span></p>'
-            f'<p class="count"><strong>{count:,}</strong> {percent(count / n)}</p>'
-            f"{_bar(count / failed, subject.style)}{f'<ul>{codes}</ul>' if codes else ''}</li>"
-        )
-    lead = f"{failed:,} of {n:,} samples ({percent(failed / n)}) are no molecule. Shares are of all samples."
-    return f'<p class="lead">{lead}</p><ol class="failures">{"".join(items)}</ol>'
+        causes.append(Cause(name, _CAUSES.get(name, ""), n, examples))
+    return Failures(table.n_samples, len(table.failures), causes)
 
 
-def _rings(subject: Subject) -> str:
+class Ring(NamedTuple):
+    """A ring system and how many molecules have it."""
+
+    smiles: str
+    molecules: int
+    drawing: Drawing | None
+
+
+class Rings(NamedTuple):
+    """Ring systems that no training molecule has."""
+
+    total: int
+    most_frequent: list[Ring]
+
+
+def _rings(subject: Subject) -> Rings | None:
     chemistry = subject.evaluation.findings.chemistry.get("samples")
     if chemistry is None or not chemistry.new_rings:
-        return ""
-    items = "".join(
-        f"<li>{drawing(fragment(smiles), smiles)}<p><strong>{count:,}</strong> molecule{'s' * (count > 1)}</p>"
-        f"<code>{text(smiles)}</code></li>"
-        for smiles, count in chemistry.new_rings.most_common(_RINGS)
-    )
-    lead = f"Ring systems that no training molecule has: {len(chemistry.new_rings):,}. The most frequent:"
-    return f'<p class="lead">{lead}</p><ol class="rings">{items}</ol>'
+        return None
+    frequent = chemistry.new_rings.most_common(_RINGS)
+    return Rings(len(chemistry.new_rings), [Ring(smiles, n, draw(fragment(smiles))) for smiles, n in frequent])
 
 
-def _groups(subject: Subject) -> str:
+class GroupRow(NamedTuple):
+    """An alert or a functional group: its shares of samples and of training molecules."""
+
+    catalogue: str
+    """Whose alert it is; may be empty."""
+    name: str
+    ours: float
+    theirs: float
+
+    @property
+    def points(self) -> str:
+        """The difference in percentage points."""
+        return f"{100 * (self.ours - self.theirs):+.1f}".replace("-", "−")
+
+
+class GroupTable(NamedTuple):
+    """The alerts or the groups that differ most."""
+
+    kind: str
+    rows: list[GroupRow]
+
+    @property
+    def top(self) -> float:
+        """The largest share: its bar is the longest."""
+        return max(max(row.ours, row.theirs) for row in self.rows)
+
+
+def _groups(subject: Subject) -> list[GroupTable] | None:
     chemistry = subject.evaluation.findings.chemistry
     if not {"samples", "training"} <= chemistry.keys():
-        return ""
+        return None
     ours, theirs = chemistry["samples"].shares, chemistry["training"].shares
-    tables = "".join(
-        _group_table(subject, kind, largest_differences(ours[kind], theirs.get(kind, {}), _DIFFERENCES))
-        for kind in ours
-    )
-    return f'<div class="pair">{tables}</div>' if tables else ""
+    tables = []
+    for kind in ours:
+        differences = largest_differences(ours[kind], theirs.get(kind, {}), _DIFFERENCES)
+        rows = [_group_row(name, a, b) for name, a, b in differences if a != b]
+        tables += [GroupTable(kind.capitalize(), rows)] if rows else []
+    return tables or None
 
 
-def _group_table(subject: Subject, kind: str, differences: Sequence[tuple[str, float, float]]) -> str:
-    differences = [row for row in differences if row[1] != row[2]]
-    top = max((max(ours, theirs) for _, ours, theirs in differences), default=1.0)
-    rows = "".join(
-        f'<tr><th scope="row">{_group_name(name)}</th>'
-        f'<td class="bars">{_bar(ours / top, subject.style)}{_bar(theirs / top, "reference")}</td>'
-        f"<td>{percent(ours)}</td><td>{percent(theirs)}</td>"
-        f"<td>{f'{100 * (ours - theirs):+.1f}'.replace('-', '−')}</td></tr>"
-        for name, ours, theirs in differences
-    )
-    head = (
-        '<th scope="col">name</th><td></td>'
-        f'<th scope="col">samples{_bar(1, subject.style)}</th><th scope="col">training{_bar(1, "reference")}</th>'
-        '<th scope="col">points</th>'
-    )
-    table = (
-        f'<table class="groups"><caption>{kind.capitalize()}</caption><thead><tr>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table>"
-    )
-    return scroll(f"{kind.capitalize()} of {subject.title}", table) if differences else ""
-
-
-def _group_name(name: str) -> str:
+def _group_row(name: str, ours: float, theirs: float) -> GroupRow:
     catalogue, _, own = name.rpartition(":")
-    return (f"<small>{text(catalogue)}</small> " if catalogue else "") + text(own.replace("_", " "))
-
-
-def _bar(share: float, style: str) -> str:
-    return f'<span class="bar {style}" aria-hidden="true"><i style="width:{100 * share:.1f}%"></i></span>'
+    return GroupRow(catalogue, own.replace("_", " "), ours, theirs)
 
 
 # ---- molecules
 
 
-class _Card(NamedTuple):
+class Card(NamedTuple):
+    """A molecule of the samples, beside its nearest training molecule where that is known."""
+
     subject: Subject
     order: int
     position: int
     """Among the samples, from 1."""
     smiles: str
-    values: Sequence[float]
+    properties: dict[str, float]
+    drawing: Drawing | None
+    neighbour: str = ""
+    similarity: float = -1.0
+    novel: bool = False
+    """The nearest training molecule is known, and is another one."""
+    neighbour_drawing: Drawing | None = None
 
 
-def _molecules(subjects: Sequence[Subject]) -> str:
-    """The grid: a table whose rows are laid out as cards, so that its heads can say how it is sorted."""
+class Molecules(NamedTuple):
+    """The grid of molecules, and what it can be sorted by and filtered with."""
+
+    cards: list[Card]
+    keys: list[str]
+    compared: bool
+    """Whether nearest training molecules are known."""
+    letters: list[str]
+    """Of the evaluations, where there are several."""
+
+
+def _molecules(subjects: Sequence[Subject]) -> Molecules | None:
     most = min(SHOWN, max(24, _MOST_CARDS // len(subjects)))
     cards = [card for subject in subjects for card in _cards(subject, most)]
     if not cards:
-        return ""
+        return None
     compared = any(subject.evaluation.neighbours for subject in subjects)
     keys = ["order", *MOSES_PROPERTIES, *(["similarity"] if compared else [])]
-    heads = "".join(
-        f'<th role="columnheader" scope="col" data-key="{key.lower()}" '
-        f'aria-sort="{"ascending" if key == "order" else "none"}"><button type="button">{key}</button></th>'
-        for key in keys
-    )
-    novel = '<label><input type="checkbox" id="only-novel"> Novel only</label>' if compared else ""
-    letters = "".join(f"<option>{s.letter}</option>" for s in subjects)
-    sets = f'<label>Set <select id="of-set"><option value="">all</option>{letters}</select></label>'
-    lead = "The first distinct valid samples, in the order in which they were drawn; weight in g/mol."
-    if compared:
-        lead += " Each with its nearest training molecule, whose smaller drawing has in grey what both share."
-    return (
-        f'<p class="lead">{lead}</p><div class="tools" hidden>'
-        '<label class="wide">SMILES contains <input type="text" id="contains" spellcheck="false" autocomplete="off" '
-        'autocapitalize="off"></label><label>QED at least <input type="range" id="least-qed" min="0" max="1" '
-        f'step="0.05" value="0"><output for="least-qed">0.00</output></label>{novel}{sets if len(subjects) > 1 else ""}'
-        f'</div><p class="status" role="status" aria-live="polite">{len(cards):,} molecules</p>'
-        '<table role="table" class="cards"><caption class="hidden">Molecules</caption><thead role="rowgroup" hidden>'
-        '<tr role="row"><th role="columnheader" scope="col"><span class="hidden">molecule</span></th>'
-        f"{heads}</tr></thead>"
-        f'<tbody role="rowgroup">{"".join(map(_card, cards))}</tbody></table>'
-    )
+    return Molecules(cards, keys, compared, [s.letter for s in subjects if s.letter])
 
 
-def _cards(subject: Subject, most: int) -> Iterator[_Card]:
-    profile = subject.evaluation.profile
-    if profile is None:
-        return
+def _cards(subject: Subject, most: int) -> list[Card]:
+    table = subject.evaluation.profile
+    if table is None:
+        return []
     first: dict[str, int] = {}
-    for row, smiles in enumerate(profile.strings("canonical")):
+    for row, smiles in enumerate(table.strings("canonical")):
         if len(first) < most:
             first.setdefault(smiles, row)
+    cards = []
     for order, (smiles, row) in enumerate(first.items()):
-        if "properties" in profile.columns:
-            values = profile.numbers("properties")[row].tolist()
+        if "properties" in table.columns:
+            values = table.numbers("properties")[row].tolist()
         else:
             with quiet():
                 values = properties(parse(smiles))
-        yield _Card(subject, order, int(profile.rows[row]) + 1, smiles, values)
+        named = dict(zip(MOSES_PROPERTIES, values, strict=True))
+        cards.append(_card(subject, order, int(table.rows[row]) + 1, smiles, named))
+    return cards
 
 
-def _card(card: _Card) -> str:
-    molecule = parse(card.smiles)
-    near, novel, similarity = "", False, -1.0
-    if card.smiles in card.subject.evaluation.neighbours:
-        other, similarity = card.subject.evaluation.neighbours[card.smiles]
-        novel = canonical(other) != card.smiles
-        near = _neighbour(molecule, other, similarity) if novel else '<p class="known">In the training set.</p>'
-        near = f'<td role="cell" class="near">{near}</td>'
-    data = "".join(
-        f' data-{name.lower()}="{value:.4f}"' for name, value in zip(MOSES_PROPERTIES, card.values, strict=True)
-    )
-    numbers = "".join(
-        f'<td role="cell"><span class="key">{name}</span> {value:{".0f" if name == "weight" else ".2f"}}</td>'
-        for name, value in zip(MOSES_PROPERTIES, card.values, strict=True)
-    )
-    return (
-        f'<tr role="row" data-smiles="{escape(card.smiles)}" data-set="{card.subject.letter}" '
-        f'data-order="{card.order}" data-similarity="{similarity:.4f}"{" data-novel" if novel else ""}{data}>'
-        f'<td role="cell" class="molecule">{drawing(molecule, card.smiles)}<p><code>{text(card.smiles)}</code>'
-        f'<button type="button" class="copy" hidden aria-label="Copy SMILES of sample {card.position}">Copy</button>'
-        "</p></td>"
-        f'<td role="cell" class="position">{card.subject.chip}sample {card.position:,}</td>{numbers}{near}</tr>\n'
-    )
-
-
-def _neighbour(molecule: Any, smiles: str, similarity: float) -> str:
-    other = parse(smiles)
-    return (
-        f"<p><strong>{similarity:.2f}</strong> similarity to the nearest in training</p>"
-        f"{drawing(other, smiles, aligned(other, molecule))}<code>{text(smiles)}</code>"
-    )
+def _card(subject: Subject, order: int, position: int, smiles: str, values: dict[str, float]) -> Card:
+    molecule = parse(smiles)
+    neighbour, similarity = subject.evaluation.neighbours.get(smiles, ("", -1.0))
+    if not neighbour or canonical(neighbour) == smiles:
+        return Card(subject, order, position, smiles, values, draw(molecule), neighbour, similarity)
+    other = parse(neighbour)
+    shared = align(other, molecule)  # before either is drawn: it lays both out
+    pictures = draw(molecule), draw(other, shared)
+    return Card(subject, order, position, smiles, values, pictures[0], neighbour, similarity, True, pictures[1])
 
 
 # ---- strings
+
+
+def text(string: str) -> str:
+    """A string from data, to be escaped: cut when very long, what cannot be seen written out."""
+    cut = string if len(string) <= _LONGEST else f"{string[:_LONGEST]}… ({len(string):,} characters)"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+
+
+def percent(share: float) -> str:
+    """A share for people."""
+    return f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
 
 
 def _letter(index: int) -> str:

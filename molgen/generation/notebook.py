@@ -4,9 +4,9 @@ from html import escape
 from typing import Any
 
 import pandas as pd
-from rdkit.Chem.Draw import rdMolDraw2D
 
-from molgen.chem.smiles import parse, quiet
+from molgen.chem.draw import rdkit_svg
+from molgen.chem.smiles import parse
 
 _MOST_ROWS = 20
 _WIDTH, _HEIGHT = 210, 140
@@ -40,12 +40,7 @@ def picture(smiles: Any) -> str:
     molecule = parse(smiles) if isinstance(smiles, str) else None
     if molecule is None:
         return ""
-    drawing: Any = rdMolDraw2D.MolDraw2DSVG(_WIDTH, _HEIGHT)
-    drawing.drawOptions().padding = 0.08
-    with quiet():
-        rdMolDraw2D.PrepareAndDrawMolecule(drawing, molecule)
-    drawing.FinishDrawing()
-    svg = str(drawing.GetDrawingText())
+    svg = rdkit_svg(molecule, _WIDTH, _HEIGHT, padding=0.08)
     return svg[svg.index("<svg") :]  # inside a page there is no XML declaration
 
 

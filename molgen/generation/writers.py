@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from molgen._version import __version__
-from molgen.chem.smiles import DRAWINGS, draw_grid
+from molgen.chem.draw import DRAWINGS, draw_grid
 from molgen.errors import MolgenError
 from molgen.generation.generator import BYTES_PER_SAMPLE, MoleculeGenerator
 from molgen.generation.options import SampleOptions

@@ -1,0 +1,134 @@
+"""Drawings of molecules: a grid in a file, the SVG that RDKit writes, and a short form of it for a page of many."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rdkit import Chem
+from rdkit.Chem import Draw, rdDepictor, rdFMCS
+from rdkit.Chem.Draw import rdMolDraw2D
+
+from molgen.chem.smiles import parse, quiet
+from molgen.runtime.files import write_atomically
+
+DRAWINGS = (".png", ".svg")
+"""The file formats of `draw_grid`."""
+
+_draw: Any = Draw  # has no type hints
+_WIDTH, _HEIGHT = 260, 170
+_LARGEST_DRAWN = 150
+"""Heavy atoms. A larger molecule is a knot of lines, and a large part of the file."""
+_LARGEST_ALIGNED = 60
+_COLOURS = {
+    **{"#0000FF": "N", "#FF0000": "O", "#CCCC00": "S", "#33CCCC": "Hal", "#00CC00": "Hal"},
+    **{"#7F4C19": "Br", "#A01EEF": "I", "#FF7F00": "P"},
+}
+"""RDKit's colour of an element → the element, or `Hal` for F and Cl; every other colour is that of carbon."""
+
+
+class Drawing(NamedTuple):
+    """The lines of a drawing in pixels, 260 wide: a tenth of what RDKit writes. The page gives the colours."""
+
+    top: float
+    width: float
+    height: float
+    paths: dict[str, str]
+    """SVG path data by its classes: an element, `f` (filled), `d` (dashed), `m` (shared with another molecule)."""
+
+
+def draw_grid(smiles: Sequence[str], path: Path, columns: int = 6) -> int:
+    """Draws the valid molecules among `smiles` into a .png or .svg file; gives back how many.
+
+    Raises RuntimeError when no molecule is valid.
+    """
+    molecules = [m for m in map(parse, smiles) if m is not None]
+    if not molecules:
+        raise RuntimeError(f"{path}: no valid molecule to draw; sample more, or train longer")
+    svg = path.suffix == ".svg"
+    options: Any = rdMolDraw2D.MolDrawOptions()
+    options.padding = 0.08
+    options.drawMolsSameScale = False  # one long chain would make all the others tiny
+    with quiet():
+        picture: Any = _draw.MolsToGridImage(
+            molecules,
+            molsPerRow=min(columns, len(molecules)),
+            subImgSize=(260, 200),
+            useSVG=svg,
+            drawOptions=options,
+            returnPNG=not svg,
+        )
+    content = picture if isinstance(picture, str | bytes) else picture.data
+    write_atomically(path, content.encode() if isinstance(content, str) else content)
+    return len(molecules)
+
+
+def rdkit_svg(molecule: Any, width: int, height: int, **options: float | bool) -> str:
+    """An SVG document of RDKit's, in pixels. `options` are attributes of its `MolDrawOptions`."""
+    drawer: Any = rdMolDraw2D.MolDraw2DSVG(width, height)
+    settings = drawer.drawOptions()
+    for name, value in options.items():
+        setattr(settings, name, value)
+    with quiet():
+        try:
+            rdMolDraw2D.PrepareAndDrawMolecule(drawer, molecule)
+        except (ValueError, RuntimeError):  # a part of a molecule that has no Kekulé structure
+            settings.prepareMolsBeforeDrawing = False
+            drawer.DrawMolecule(molecule)
+    drawer.FinishDrawing()
+    return str(drawer.GetDrawingText())
+
+
+def draw(molecule: Any | None, shared: frozenset[int] = frozenset()) -> Drawing | None:
+    """The drawing of a molecule; None where there is none, or where it has more than 150 heavy atoms.
+
+    `shared` are the indices of atoms that another molecule has too.
+    """
+    if molecule is None or molecule.GetNumHeavyAtoms() > _LARGEST_DRAWN:
+        return None
+    svg = rdkit_svg(
+        molecule,
+        _WIDTH,
+        _HEIGHT,
+        clearBackground=False,
+        fixedBondLength=26,
+        padding=0.04,
+        additionalAtomLabelPadding=0.06,
+    )
+    paths: dict[str, str] = {}
+    for tag in re.findall(r"<path[^>]*>", svg):
+        atoms = {int(number) for number in re.findall(r"atom-(\d+)", tag)}
+        colour, shape = re.search(r"(?:stroke:|fill=')(#\w{6})", tag), re.search(r" d='([^']*)'", tag)
+        if not atoms or not colour or not shape:
+            continue  # joints of lines: the page draws round ends instead
+        flags = {"f": "fill:none" not in tag, "d": "dasharray" in tag, "m": atoms <= shared}
+        kind = " ".join([_COLOURS.get(colour[1], "C"), *(flag for flag, is_so in flags.items() if is_so)])
+        paths[kind] = paths.get(kind, "") + re.sub(r"\s*([A-Z])\s*", r"\1", re.sub(r"[,\s]+", " ", shape[1]))
+    heights = [float(y) for d in paths.values() for y in re.findall(r"[\d.]+ ([\d.]+)", d)] or [0.0]
+    return Drawing(min(heights) - 3, _WIDTH, max(heights) - min(heights) + 6, paths)
+
+
+def fragment(smiles: str) -> Any | None:
+    """A ring system cut out of its molecule: it need not be a molecule itself."""
+    molecule = parse(smiles)
+    if molecule is None:
+        with quiet():
+            molecule = Chem.MolFromSmiles(smiles, sanitize=False)
+            if molecule is not None:
+                molecule.UpdatePropertyCache(strict=False)
+                Chem.FastFindRings(molecule)
+    return molecule
+
+
+def align(molecule: Any, model: Any) -> frozenset[int]:
+    """Lays a molecule out like another one as far as they agree; gives back the atoms that both share."""
+    if max(molecule.GetNumAtoms(), model.GetNumAtoms()) > _LARGEST_ALIGNED:
+        return frozenset()
+    with quiet():
+        common = rdFMCS.FindMCS([molecule, model], timeout=1, ringMatchesRingOnly=True, completeRingsOnly=True)
+        if common.numAtoms < 3:
+            return frozenset()
+        pattern = Chem.MolFromSmarts(common.smartsString)
+        rdDepictor.Compute2DCoords(model)
+        rdDepictor.GenerateDepictionMatching2DStructure(molecule, model, refPatt=pattern, acceptFailure=True)
+        return frozenset(molecule.GetSubstructMatch(pattern))
