@@ -1,6 +1,6 @@
 """The contestants of bench.py. Each call does some jobs of one of them, in a process of its own.
 
-    python scripts/bench_peers.py JOBS OUT    # a list of jobs as JSON, and where the list of figures is written
+    python scripts/peers.py JOBS OUT    # a list of jobs as JSON, and where the list of figures is written
 
 A job has a `task` (prepare, train, sample; matrix, facts) and a contestant, `who`:
 
@@ -24,7 +24,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from bench_timing import (
+from torch.nn.functional import cross_entropy
+from torch.nn.utils import clip_grad_norm_
+
+from timing import (
     BOS,
     EOS,
     PAD,
@@ -41,8 +44,6 @@ from bench_timing import (
     trained,
     weights_of,
 )
-from torch.nn.functional import cross_entropy
-from torch.nn.utils import clip_grad_norm_
 
 SOURCE_BATCH = 64  # molecules in a training step of the source text
 

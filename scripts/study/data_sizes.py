@@ -1,6 +1,6 @@
 """What few molecules give: NLL, validity and novelty against their number, from scratch and from a prior.
 
-    python scripts/data_sizes.py runs/moses-prior --out runs/sizes --split test --write docs/data_sizes.png
+    python scripts/study/data_sizes.py runs/moses-prior --out runs/sizes --split test --write docs/data_sizes.png
 
 The molecules are one region of Tox21, 150 to 400 Da, as a project has one. All sizes share the validation
 molecules, the test molecules and the vocabulary: a training molecule with a token that no held-out one has is left out,

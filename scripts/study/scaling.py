@@ -1,6 +1,6 @@
 """What more weights and more molecules bring on MOSES: NLL, validity and FCD, with a fitted law.
 
-    python scripts/scaling.py --out runs/scaling --most 600000000000 --check shipped/moses-small \\
+    python scripts/study/scaling.py --out runs/scaling --most 600000000000 --check shipped/moses-small \\
         --write docs/scaling.png
 
 Every training is one pass over so many molecules of MOSES' training set, drawn once, a smaller set part of each larger

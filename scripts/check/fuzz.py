@@ -1,7 +1,7 @@
 """Fuzzes whatever reads a file or a setting, guided by coverage: bytes in, an answer or one line of refusal out.
 
     pip install atheris==3.0.0
-    python scripts/fuzz.py --seconds 600 --corpus runs/fuzz --json runs/fuzz.json
+    python scripts/check/fuzz.py --seconds 600 --corpus runs/fuzz --json runs/fuzz.json
 
 One process a target, one after the other, each with a corpus that begins with sound files and grows from run to run. A
 finding is an input that ends in anything but an answer or a MolgenError; it is kept beside the corpus. Linux only, as

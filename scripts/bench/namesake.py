@@ -1,8 +1,8 @@
 """molgen 0.2.0, the namesake on the package registry, on a run's molecules for a run's minutes: its samples and NLL.
 
-    .venv-peers/bin/python scripts/namesake.py runs/tox21 --minutes 12 -n 2000 --out runs/namesake.smi
+    .venv-peers/bin/python scripts/bench/namesake.py runs/tox21 --minutes 12 -n 2000 --out runs/namesake.smi
     molgen eval runs/namesake.smi --train runs/namesake.train.smi
-    .venv-peers/bin/python scripts/namesake.py shipped/moses-small --moses data/moses --minutes 80 -n 30000 \\
+    .venv-peers/bin/python scripts/bench/namesake.py shipped/moses-small --moses data/moses --minutes 80 -n 30000 \\
         --out runs/namesake.smi
     molgen eval runs/namesake.smi --train moses --metrics moses
 
@@ -27,8 +27,9 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from bench_peers import their
 from torch.nn.functional import cross_entropy
+
+from peers import their
 
 BATCH = 256  # molecules drawn at once: its default
 

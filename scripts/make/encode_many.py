@@ -1,6 +1,6 @@
 """Many molecules as one encoded file, whatever their number: random SMILES of a dataset's, drawn with replacement.
 
-    python scripts/encode_many.py -n 100000000 --random 0.01 -o many.molgen
+    python scripts/make/encode_many.py -n 100000000 --random 0.01 -o many.molgen
     molgen train many.molgen --config moses --out runs/many
 
 A share of the training molecules (--random) stands as a random SMILES, which starts with `<random>`, the others and the

@@ -1,8 +1,8 @@
 """Training from a large encoded file beside a small one: what the data alone takes, and tokens a second in turns.
 
-    python scripts/encode_many.py -n 400000 --random 0.01 -o small.molgen
-    python scripts/encode_many.py -n 100000000 --random 0.01 -o large.molgen
-    python scripts/bench_streaming.py small.molgen large.molgen
+    python scripts/make/encode_many.py -n 400000 --random 0.01 -o small.molgen
+    python scripts/make/encode_many.py -n 100000000 --random 0.01 -o large.molgen
+    python scripts/bench/streaming.py small.molgen large.molgen
 
 First the batches of each file without a network, after the system has let go of the file: reading, shuffling, cutting,
 padding. Then two processes train, a file each, and hand the machine to each other every few steps, so that what slows

@@ -1,6 +1,6 @@
 """Runs MOSES' own metric code beside `molgen eval --metrics moses`: figures, differences, seconds, memory.
 
-    python scripts/compare_moses.py FILE... [--n N] [--environment DIR] [--jobs 2] [--rounds 1] [--json OUT]
+    python scripts/bench/compare_moses.py FILE... [--n N] [--environment DIR] [--jobs 2] [--rounds 1] [--json OUT]
 
 A FILE has one SMILES a line and no heading; the word `train` means N random lines of MOSES' training split. The first
 call makes the environment: MOSES' wheel with the numpy, scipy and pandas of its day; the rest, torch and RDKit among

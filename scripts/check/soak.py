@@ -1,7 +1,7 @@
 """Long runs that look for what a test is too short for: memory that grows, and a kill that loses something.
 
-    python scripts/soak.py samples runs/tox21 -n 1000000 --json runs/soak-samples.json
-    python scripts/soak.py kills --cycles 200 --json runs/soak-kills.json
+    python scripts/check/soak.py samples runs/tox21 -n 1000000 --json runs/soak-samples.json
+    python scripts/check/soak.py kills --cycles 200 --json runs/soak-kills.json
 
 `samples` draws with rejection (`--valid --unique`) and follows the memory of the command and of its workers; it ends
 the command where they exceed the limit together. `kills` kills trainings, goes on with them, and compares what they

@@ -1,8 +1,8 @@
 """A trained run as it comes with the package: weights in bfloat16, no molecules, nothing to resume from.
 
-    python scripts/ship.py runs/moses-small shipped/moses-small
+    python scripts/make/ship.py runs/moses-small shipped/moses-small
     molgen eval shipped/moses-small -n 30000 --metrics moses --train moses --json eval.json
-    python scripts/ship.py runs/moses-small shipped/moses-small --figures eval.json
+    python scripts/make/ship.py runs/moses-small shipped/moses-small --figures eval.json
 
 What is published are the figures of the second line, of the very file that is shipped; the third puts them on its card.
 """

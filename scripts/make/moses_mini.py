@@ -1,6 +1,6 @@
 """Builds data/moses-mini.csv.gz: 20,000 + 1,000 + 1,000 random molecules of MOSES' train, test and test_scaffolds.
 
-    python scripts/make_moses_mini.py
+    python scripts/make/moses_mini.py
 
 Needs `molgen data get moses`. The strings are MOSES' own; the seed is fixed, so the file is the same each time.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from molgen.data.dataset import reference_smiles
 
 SIZES = {"train": 20_000, "test": 1_000, "test_scaffolds": 1_000}
-TARGET = Path(__file__).parent.parent / "data" / "moses-mini.csv.gz"
+TARGET = Path(__file__).parents[2] / "data" / "moses-mini.csv.gz"
 
 
 def main() -> None:

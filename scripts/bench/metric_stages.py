@@ -1,6 +1,6 @@
 """Times `--metrics moses` stage by stage on random MOSES training molecules, beside the floor of each stage.
 
-    python scripts/benchmark_metrics.py [--n 30000] [--rounds 1]
+    python scripts/bench/metric_stages.py [--n 30000] [--rounds 1]
 
 Floors, measured in the same run: ChemNet's arithmetic (245 MFLOP a molecule) at the machine's matrix rate; the bits
 that a nearest-neighbour search must add up (a molecule's bits times the references) at the rate of plain additions in

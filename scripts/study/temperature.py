@@ -1,6 +1,6 @@
 """Draws what the temperature trades: validity, uniqueness, novelty and FCD to held-out molecules, for a run.
 
-    python scripts/draw_temperature.py runs/tox21 --split validation -n 10000 --write docs/temperature.png
+    python scripts/study/temperature.py runs/tox21 --split validation -n 10000 --write docs/temperature.png
 
 FCD falls with the number of molecules on either side: the floor beside it is that of as many training molecules.
 Everything is raw: no filter, seed 0. The table goes to stdout.

@@ -1,6 +1,6 @@
 """Writes hashes.txt: the sha256 of each version in constraints.txt of which one wheel serves every platform.
 
-    python scripts/pin_hashes.py
+    python scripts/make/pin_hashes.py
 
 pip takes hashes for all packages of an installation or for none, and compiled packages have another file for each
 platform (PyTorch several of one version): `make setup` installs these first, by their hashes, then the rest.
@@ -11,8 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-HEADING = "# Made by scripts/pin_hashes.py: pure-Python wheels, one file for every platform.\n"
+ROOT = Path(__file__).parents[2]
+HEADING = "# Made by scripts/make/pin_hashes.py: pure-Python wheels, one file for every platform.\n"
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """Measures molgen beside other programs of equal size on the same molecules: training, sampling, start-up, memory.
 
-    python scripts/bench.py [--rounds 3] [--device cpu] [--data auto] [--json FILE] [--write docs/benchmarks.md]
+    python scripts/bench/bench.py [--rounds 3] [--device cpu] [--data auto] [--json FILE] [--write docs/benchmarks.md]
 
-Who takes part, and how, is in bench_peers.py; what the figures mean is in docs/benchmarks.md. Every measurement has a
+Who takes part, and how, is in peers.py; what the figures mean is in docs/benchmarks.md. Every measurement has a
 process of its own, the contestants take turns, and a figure is the median of the rounds. For Linux.
 """
 
@@ -24,8 +24,8 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-import bench_table as rows
-from bench_table import (
+import comparison as rows
+from comparison import (
     COLUMNS,
     HEADINGS,
     NO_BF16,
@@ -41,8 +41,8 @@ from bench_table import (
 
 # Nothing heavy is imported here: a child's peak of memory starts at its parent's.
 
-ROOT = Path(__file__).parents[1]
-PEERS = Path(__file__).with_name("bench_peers.py")
+ROOT = Path(__file__).parents[2]
+PEERS = Path(__file__).with_name("peers.py")
 NAMESAKE, NAMESAKE_SHA256 = "molgen==0.2.0", "c10bd481beee7153472dd166672490896b43844e2fd9818a3345ff3abfdfddb8"
 MOSES_TRAINING = 1_584_663
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
@@ -55,7 +55,7 @@ class FailedError(Exception):
 
 
 class Entry(NamedTuple):
-    """One measurement of a round: a job of bench_peers.py, or a whole command that is timed."""
+    """One measurement of a round: a job of peers.py, or a whole command that is timed."""
 
     section: str
     row: str
