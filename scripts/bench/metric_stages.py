@@ -9,8 +9,6 @@ memory; MCF and PAINS patterns matched one by one, without and with the screen b
 
 import argparse
 import resource
-import time
-from collections.abc import Callable
 from statistics import median
 
 import numpy as np
@@ -22,32 +20,16 @@ from molgen.chem.pool import workers
 from molgen.evaluation.benchmarks import parts
 from molgen.evaluation.evaluate import evaluate, open_library
 from molgen.metrics.references import ReferenceSet
+from timing import median_seconds, product_rate
 
 CHEMNET_FLOP = 245e6
 REFERENCES = 352_299
 
 
-def seconds(function: Callable[[], object], rounds: int = 5) -> float:
-    """Median time of a call, after one to warm up."""
-    function()
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return median(times)
-
-
-def matrix_rate() -> float:
-    """FLOP a second of a large single-precision product."""
-    a = torch.randn(2048, 2048)
-    return float(2 * 2048**3 / seconds(lambda: a @ a))
-
-
 def addition_rate() -> float:
     """bfloat16 additions a second of rows that lie in the cache."""
     a, b = torch.ones(256, 4096, dtype=torch.bfloat16), torch.ones(256, 4096, dtype=torch.bfloat16)
-    return float(a.numel() / seconds(lambda: a.add_(b), 50))
+    return a.numel() / median_seconds(lambda: a.add_(b), 50)
 
 
 def filter_cost(smiles: list[str], folder: str) -> tuple[float, float]:
@@ -59,8 +41,8 @@ def filter_cost(smiles: list[str], folder: str) -> tuple[float, float]:
         for molecule in map(Chem.AddHs, molecules):
             any(molecule.HasSubstructMatch(pattern) for pattern in patterns)
 
-    plain = seconds(all_patterns, 1)
-    return plain / len(smiles), seconds(lambda: [moses_filters(m, folder) for m in molecules], 1) / len(smiles)
+    plain = median_seconds(all_patterns, 1)
+    return plain / len(smiles), median_seconds(lambda: [moses_filters(m, folder) for m in molecules], 1) / len(smiles)
 
 
 def main() -> None:
@@ -81,7 +63,7 @@ def main() -> None:
         plain, screened = filter_cost(smiles[:300], library.alert_folder)
     n, processes = arguments.n, pool.processes
     ones = float(np.bitwise_count(bits).sum(1).mean())
-    rate, additions = matrix_rate(), addition_rate()
+    rate, additions = product_rate(2048), addition_rate()
     floors = {
         "ChemNet": (n * CHEMNET_FLOP / rate, f"245 MFLOP a molecule at {rate / 1e9:.0f} GFLOP/s"),
         "neighbours": (

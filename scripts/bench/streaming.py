@@ -6,7 +6,7 @@
 
 First the batches of each file without a network, after the system has let go of the file: reading, shuffling, cutting,
 padding. Then two processes train, a file each, and hand the machine to each other every few steps, so that what slows
-it down slows both. A turn's steps are timed within `train_epoch`, and compared with those of the turn after it.
+it down slows both. A turn's steps are timed within an epoch, and compared with those of the turn after it.
 """
 
 import argparse
@@ -28,12 +28,9 @@ from molgen.data.batches import bucketed_batches, epoch_steps, random_batches
 from molgen.data.encoded_file import CorpusFile
 from molgen.model.build import build_model
 from molgen.runtime.device import choose_device, hardware
-from molgen.runtime.distributed import process_group
-from molgen.training.optim import build_optimizer
-from molgen.training.resume import TrainerState
-from molgen.training.trainer import train_epoch
+from ours import Loop
 
-SINGLE_PROCESS = 2_000_000  # molecules whose batches are made without a network: a whole window of a large file
+WITHOUT_NETWORK = 2_000_000  # molecules whose batches alone are timed: a whole window of a large file
 
 
 def main() -> None:
@@ -91,7 +88,7 @@ def data_alone(file: Path, config: Config) -> tuple[int, float]:
         for rows in parts:
             window.batch(rows, cpu)
             molecules += len(rows)
-        if molecules >= SINGLE_PROCESS:
+        if molecules >= WITHOUT_NETWORK:
             break
     return molecules, time.monotonic() - began
 
@@ -126,9 +123,7 @@ def train_in_turns(
         began = time.monotonic()
 
     mine.acquire()
-    optimizer = build_optimizer(model, training)
-    with process_group() as team:
-        train_epoch(model, optimizer, corpus, training, TrainerState(), device, team, after_step)
+    Loop(model, training, device).epoch(corpus, after_step)
 
 
 if __name__ == "__main__":
