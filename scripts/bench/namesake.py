@@ -29,7 +29,7 @@ import torch
 import yaml
 from torch.nn.functional import cross_entropy
 
-from peers import their
+from peers import namesake_settings, their
 
 BATCH = 256  # molecules drawn at once: its default
 
@@ -48,14 +48,7 @@ def main() -> None:
     sizes = yaml.safe_load((options.run / "config.yaml").read_text())["model"]
     tokenizer = their("tokenizers").SmilesTokenizer.from_smiles(splits["train"])
     torch.manual_seed(options.seed)
-    model: Any = their("molgpt").MolGPT(
-        vocab_size=tokenizer.vocab_size,
-        embedding_dim=sizes["width"],
-        nhead=sizes["heads"],
-        hidden_dim=sizes["feedforward"],
-        num_layers=sizes["blocks"],
-        pad_idx=tokenizer.pad_id,
-    )
+    model: Any = their("molgpt").MolGPT(**namesake_settings(sizes, tokenizer))
     loader, _ = their("data").build_dataloaders(splits["train"], tokenizer, test_split=1, seed=options.seed)
     batches = Timed(loader, 60 * options.minutes)
     trainer, cpu = their("trainer"), torch.device("cpu")

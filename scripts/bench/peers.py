@@ -17,7 +17,7 @@ import itertools
 import json
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -188,11 +188,9 @@ def namesake_smiles(job: Job) -> list[str]:
     return job.path("training.smi").read_text().split()
 
 
-def prepare_namesake(job: Job) -> Figures:
-    sizes = job.sizes
-    smiles = namesake_smiles(job)
-    tokenizer = their("tokenizers").SmilesTokenizer.from_smiles(smiles)
-    settings = {
+def namesake_settings(sizes: Mapping[str, int], tokenizer: Any) -> dict[str, int]:
+    """The arguments of its network: our sizes, its vocabulary."""
+    return {
         "vocab_size": tokenizer.vocab_size,
         "embedding_dim": sizes["width"],
         "nhead": sizes["heads"],
@@ -200,6 +198,12 @@ def prepare_namesake(job: Job) -> Figures:
         "num_layers": sizes["blocks"],
         "pad_idx": tokenizer.pad_id,
     }
+
+
+def prepare_namesake(job: Job) -> Figures:
+    smiles = namesake_smiles(job)
+    tokenizer = their("tokenizers").SmilesTokenizer.from_smiles(smiles)
+    settings = namesake_settings(job.sizes, tokenizer)
     torch.manual_seed(job.seed)
     model = their("molgpt").MolGPT(**settings)
     brief_training(job, model, model, [np.array(tokenizer.encode(s)) for s in smiles])

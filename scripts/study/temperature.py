@@ -10,11 +10,11 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+import numpy.typing as npt
 
+from figures import panels
+from measuring import Fcd
 from molgen import MoleculeGenerator
-from molgen.metrics.chemnet import activations, frechet_distance, gaussian
 
 TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
 
@@ -29,38 +29,33 @@ def main() -> None:
     generator = MoleculeGenerator.load(options.run)
     assert generator.run is not None
     training = generator.run.split("train")
-    held_out = gaussian(activations(generator.run.split(options.split), "held out"))
-    least = frechet_distance(gaussian(activations(training, "training")), held_out)
+    fcd = Fcd(generator.run.split(options.split))
+    least = fcd(training, "training")
     rows = []
     print("temperature  validity  uniqueness  novelty     FCD   floor")
     for temperature in TEMPERATURES:
         frame = generator.sample(options.n, temperature=temperature, seed=0)
         valid = frame.canonical[frame.valid]
         distinct = set(valid)
-        fcd = frechet_distance(gaussian(activations(list(valid), "samples")), held_out)
         novelty = len(distinct - set(training)) / len(distinct)
-        row = (temperature, len(valid) / options.n, len(distinct) / len(valid), novelty, fcd)
+        row = (temperature, len(valid) / options.n, len(distinct) / len(valid), novelty, fcd(list(valid)))
         rows.append(row)
-        print(f"{row[0]:>11}  {row[1]:>8.3f}  {row[2]:>10.3f}  {row[3]:>7.3f}  {fcd:>6.2f}  {least:.2f}")
+        print(f"{row[0]:>11}  {row[1]:>8.3f}  {row[2]:>10.3f}  {row[3]:>7.3f}  {row[4]:>6.2f}  {least:.2f}")
     if options.write:
         draw(np.array(rows), least, options.write, f"n = {options.n:,}, {options.split} split")
 
 
-def draw(rows: np.ndarray, least: float, path: Path, title: str) -> None:
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    for column, label, style in ((1, "validity", "-"), (2, "uniqueness", "--"), (3, "novelty", ":")):
-        left.plot(rows[:, 0], rows[:, column], style, color="#2a6fbb", label=label)
-    left.set(xlabel="temperature", ylabel="share", ylim=(0, 1.02), title=title)
-    left.legend(frameon=False, loc="lower left")
-    right.plot(rows[:, 0], rows[:, 4], color="#2a6fbb", label="valid samples")
-    right.axhline(least, color="#9aa5b8", label="training molecules")
-    right.set(xlabel="temperature", ylabel="FCD to held-out molecules", ylim=(0, None))
-    right.legend(frameon=False)
-    for axis in (left, right):
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=130)
+def draw(rows: npt.NDArray[np.float64], least: float, path: Path, title: str) -> None:
+    """Shares on the left, FCD on the right; `least` is the FCD of as many training molecules."""
+    with panels(path, 2, 10) as (left, right):
+        for column, label, style in ((1, "validity", "-"), (2, "uniqueness", "--"), (3, "novelty", ":")):
+            left.plot(rows[:, 0], rows[:, column], style, color="#2a6fbb", label=label)
+        left.set(xlabel="temperature", ylabel="share", ylim=(0, 1.02), title=title)
+        left.legend(frameon=False, loc="lower left")
+        right.plot(rows[:, 0], rows[:, 4], color="#2a6fbb", label="valid samples")
+        right.axhline(least, color="#9aa5b8", label="training molecules")
+        right.set(xlabel="temperature", ylabel="FCD to held-out molecules", ylim=(0, None))
+        right.legend(frameon=False)
 
 
 if __name__ == "__main__":
