@@ -95,7 +95,7 @@ class Bench:
                 self.rounds.setdefault(entry.section, {}).setdefault(entry.row, []).append(figures)
                 columns = (name for name, _ in COLUMNS.get(entry.section, ()) if name in figures)
                 shown = ", ".join(f"{HEADINGS.get(name, name)} {figures[name]:,.1f}" for name in columns)
-                say(f"{entry.section}: {entry.row}: {shown or figures.get('failed', 'done')}")
+                log(f"{entry.section}: {entry.row}: {shown or figures.get('failed', 'done')}")
 
     def _measure(self, group: Sequence[Entry]) -> list[Figures]:
         first = group[0]
@@ -135,7 +135,7 @@ def train_run(args: argparse.Namespace, data: str, folder: Path, environment: di
     else:
         settings += ["training.epochs=1"]
     options += [part for setting in settings for part in ("--set", setting)]
-    say(f"training a run on {data}")
+    log(f"training a run on {data}")
     measured_run((*MOLGEN, "train", data, *options, "--device", args.device, "--out", str(folder / "run")), environment)
     return folder / "run"
 
@@ -232,7 +232,7 @@ load before {results["load_before"]:.1f}
     return text
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 

@@ -2,7 +2,7 @@
 
     python scripts/bench/metric_stages.py [--n 30000] [--rounds 1]
 
-Floors, measured in the same run: ChemNet's arithmetic (245 MFLOP a molecule) at the machine's matrix rate; the bits
+Floors, measured in the same run: ChemNet's arithmetic (245 MFLOP per molecule) at the machine's matrix rate; the bits
 that a nearest-neighbour search must add up (a molecule's bits times the references) at the rate of plain additions in
 memory; MCF and PAINS patterns matched one by one, without and with the screen by fingerprint.
 """
@@ -27,13 +27,13 @@ REFERENCES = 352_299
 
 
 def addition_rate() -> float:
-    """bfloat16 additions a second of rows that lie in the cache."""
+    """bfloat16 additions per second of rows that lie in the cache."""
     a, b = torch.ones(256, 4096, dtype=torch.bfloat16), torch.ones(256, 4096, dtype=torch.bfloat16)
     return a.numel() / median_seconds(lambda: a.add_(b), 50)
 
 
 def filter_cost(smiles: list[str], folder: str) -> tuple[float, float]:
-    """Seconds a molecule of matching every pattern, and of the filter as it is, in one process."""
+    """Seconds per molecule of matching every pattern, and of the filter as it is, in one process."""
     molecules = [Chem.MolFromSmiles(s) for s in smiles]
     patterns = [pattern for alerts in moses_alerts(folder).values() for pattern in alerts.patterns]
 
@@ -47,8 +47,8 @@ def filter_cost(smiles: list[str], folder: str) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--n", type=int, default=30_000)
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--n", type=int, default=30_000, help="molecules (30,000)")
+    parser.add_argument("--rounds", type=int, default=1, help="evaluations that medians are taken of (1)")
     arguments = parser.parse_args()
     training = ReferenceSet.moses("train")
     order = np.random.default_rng(7).permutation(len(training.smiles))[: arguments.n]

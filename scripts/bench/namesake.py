@@ -36,12 +36,12 @@ BATCH = 256  # molecules drawn at once: its default
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--moses", type=Path)
-    parser.add_argument("--minutes", type=float, required=True)
-    parser.add_argument("-n", type=int, default=2_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("run", type=Path, help="a run of molgen: its molecules and the size of its network")
+    parser.add_argument("--moses", type=Path, help="the folder of the molecules, for a run on MOSES")
+    parser.add_argument("--minutes", type=float, required=True, help="time for the training")
+    parser.add_argument("-n", type=int, default=2_000, help="samples (2,000)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, order and samples (0)")
+    parser.add_argument("--out", type=Path, required=True, help="samples; beside it NAME.train.smi")
     options = parser.parse_args()
     splits = read_moses(options.moses) if options.moses else read_splits(options.run)
     options.out.with_suffix(".train.smi").write_text("\n".join(splits["train"]) + "\n")
@@ -110,7 +110,7 @@ def likelihoods(model: Any, tokenizer: Any, smiles: list[str]) -> list[float]:
 
 
 def drawn(model: Any, tokenizer: Any, n: int, seed: int) -> list[str]:
-    """Its own samples, a process a core: without a cache it takes long. How many processes changes no sample."""
+    """Its own samples, in one process per core: it has no cache. Their number changes no sample."""
     model.eval()
     starts = range(0, n, BATCH)
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:

@@ -238,7 +238,7 @@ def sample_namesake(job: Job) -> Figures:
 
 
 def matrix(job: Job) -> Figures:
-    """GFLOP a second of large square products; in fp32 alone where that is the precision asked for."""
+    """GFLOP per second of large square products; in fp32 alone where the job asks for it."""
     size, rates = (2048, {}) if job.device == "cpu" else (8192, {})
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         if job.precision == "fp32" and name != "fp32":

@@ -1,4 +1,4 @@
-"""Training from a large encoded file beside a small one: what the data alone takes, and tokens a second in turns.
+"""Training from a large encoded file beside a small one: what the data alone takes, and tokens per second in turns.
 
     python scripts/make/encode_many.py -n 400000 --random 0.01 -o small.molgen
     python scripts/make/encode_many.py -n 100000000 --random 0.01 -o large.molgen
@@ -35,10 +35,10 @@ WITHOUT_NETWORK = 2_000_000  # molecules whose batches alone are timed: a whole 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs=2, type=Path)
-    parser.add_argument("--config", default="moses-small")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--turns", type=int, default=40)
+    parser.add_argument("files", nargs=2, type=Path, help="two encoded files, the small one first")
+    parser.add_argument("--config", default="moses-small", help="recipe (moses-small)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as for `molgen train`")
+    parser.add_argument("--turns", type=int, default=40, help="turns of each process (40)")
     parser.add_argument("--steps", type=int, default=20, help="of a turn")
     options = parser.parse_args()
     config = load_config(options.config, options.set, {"data.source": str(options.files[0])})
@@ -50,7 +50,7 @@ def main() -> None:
 
     spawn = multiprocessing.get_context("spawn")
     turns, results = [spawn.Semaphore(0), spawn.Semaphore(0)], [spawn.SimpleQueue(), spawn.SimpleQueue()]
-    courses = [
+    processes = [
         spawn.Process(
             target=train_in_turns,
             args=(file, config, options.turns, options.steps, turns[i], turns[1 - i], results[i]),
@@ -58,16 +58,16 @@ def main() -> None:
         )
         for i, file in enumerate(options.files)
     ]
-    for course in courses:
-        course.start()
+    for process in processes:
+        process.start()
     turns[0].release()
     rates = []
     for file, result in zip(options.files, results, strict=True):
         seen, memory = result.get()
         rates.append(np.array(seen))
         print(f"{file}: median {median(seen):,.0f} tokens/s, peak memory {memory:,.0f} MiB")
-    for course in courses:
-        course.join()
+    for process in processes:
+        process.join()
     ratios = rates[1] / rates[0]
     error = ratios.std(ddof=1) / len(ratios) ** 0.5
     print(
@@ -102,7 +102,7 @@ def train_in_turns(
     others: Semaphore,
     result: "SimpleQueue[tuple[list[float], float]]",
 ) -> None:
-    """Puts the tokens a second of each turn, and the peak memory in MiB, into `result`."""
+    """Puts the tokens per second of each turn, and the peak memory in MiB, into `result`."""
     device, training = choose_device(config.training.device), config.training
     opened = CorpusFile(file)
     corpus, rates, taken, began = opened.split("train"), list[float](), 0, 0.0

@@ -26,9 +26,9 @@ LARGEST = 5 * 2**20
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("target", type=Path)
-    parser.add_argument("--figures", type=Path)
+    parser.add_argument("run", type=Path, help="a trained run")
+    parser.add_argument("target", type=Path, help="the folder that is shipped")
+    parser.add_argument("--figures", type=Path, help="JSON of `molgen eval`, for the model card")
     options = parser.parse_args()
     run, target = Run(options.run), options.target
     if not run.report:

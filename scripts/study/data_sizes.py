@@ -42,12 +42,12 @@ FIGURES = ("nll", "nll_stderr", "n_held_out", "validity", "uniqueness", "novelty
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("prior")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--split", choices=("validation", "test"), default="validation")
-    parser.add_argument("-n", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--write", type=Path)
+    parser.add_argument("prior", help="a run to start from")
+    parser.add_argument("--out", type=Path, required=True, help="where runs and figures are kept")
+    parser.add_argument("--split", choices=("validation", "test"), default="validation", help="(validation)")
+    parser.add_argument("-n", type=int, default=10_000, help="samples of each run (10,000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the trainings (0)")
+    parser.add_argument("--write", type=Path, help="draw the figure into this file")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     write_files(options.out, options.prior)
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def write_files(folder: Path, prior: str) -> None:
-    """One file a size, with a split column, as `molgen train` takes it."""
+    """One file per size, with a split column, as `molgen train` takes it."""
     config = DataConfig(source="tox21", train_size=5_600, validation_size=800)
     pattern = deepchem_pattern()
     with workers() as pool, BlockLogs():

@@ -37,7 +37,7 @@ from molgen.tokenizer import SmilesTokenizer, deepchem_pattern
 NETWORKS = {"0.3M": (96, 3, 2, 48), "1M": (128, 5, 2, 64), "3M": (192, 7, 3, 64)}
 MOLECULES = (25_000, 100_000, 200_000, 400_000)
 FITTED = 100_000
-"""So many molecules a training must have had to count in the fit."""
+"""Trainings of fewer molecules do not count in the fit."""
 VALIDATION = "validation.smi"
 COLORS = ("#9db9dc", "#2a6fbb", "#123a66")
 
@@ -63,12 +63,12 @@ class Law(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("-n", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, help="where runs and figures are kept")
+    parser.add_argument("-n", type=int, default=10_000, help="samples of each run (10,000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the trainings (0)")
     parser.add_argument("--most", type=int, default=10**13, help="leave out trainings of more weights x molecules")
-    parser.add_argument("--check", type=Path)
-    parser.add_argument("--write", type=Path)
+    parser.add_argument("--check", type=Path, help="another run on MOSES to compare with the law")
+    parser.add_argument("--write", type=Path, help="draw the figure into this file")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     write_files(options.out)
@@ -100,7 +100,7 @@ def main() -> None:
 
 
 def write_files(folder: Path) -> None:
-    """One encoded file a number of molecules, all with one vocabulary, and the validation molecules as SMILES."""
+    """One encoded file per number of molecules, all with one vocabulary, and the validation molecules as SMILES."""
     missing = [molecules for molecules in MOLECULES if not (folder / f"{molecules}.molgen").exists()]
     if not missing:
         return

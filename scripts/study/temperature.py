@@ -21,10 +21,10 @@ TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run")
-    parser.add_argument("-n", type=int, default=10_000)
-    parser.add_argument("--split", choices=("validation", "test"), default="validation")
-    parser.add_argument("--write", type=Path)
+    parser.add_argument("run", help="a run of molgen")
+    parser.add_argument("-n", type=int, default=10_000, help="samples at each temperature (10,000)")
+    parser.add_argument("--split", choices=("validation", "test"), default="validation", help="(validation)")
+    parser.add_argument("--write", type=Path, help="draw the figure into this file")
     options = parser.parse_args()
     generator = MoleculeGenerator.load(options.run)
     assert generator.run is not None
