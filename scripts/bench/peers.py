@@ -1,6 +1,6 @@
 """The contestants of bench.py. Each call does some jobs of one of them, in a process of its own.
 
-    python scripts/peers.py JOBS OUT    # a list of jobs as JSON, and where the list of figures is written
+    python scripts/bench/peers.py JOBS OUT    # a list of jobs as JSON, and where the list of figures is written
 
 A job has a `task` (prepare, train, sample; matrix, facts) and a contestant, `who`:
 
