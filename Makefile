@@ -48,7 +48,7 @@ quick: setup
 
 # Speed and memory beside other programs, for an idle machine. To keep the tables: make bench BENCH="--write docs/benchmarks.md"
 bench: setup
-	$(BIN)/python scripts/bench.py --json runs/bench.json $(BENCH)
+	$(BIN)/python scripts/bench/bench.py --json runs/bench.json $(BENCH)
 
 lint: setup
 	$(BIN)/ruff format --check .
@@ -63,9 +63,9 @@ audit: .venv-audit/installed
 sbom: setup .venv-audit/installed
 	.venv-audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file sbom.json $(BIN)/python
 
-.venv-audit/installed: scripts/audit-requirements.txt
+.venv-audit/installed: scripts/check/audit-requirements.txt
 	$(PYTHON) -m venv .venv-audit
-	.venv-audit/bin/python -m pip install --quiet --requirement scripts/audit-requirements.txt
+	.venv-audit/bin/python -m pip install --quiet --requirement scripts/check/audit-requirements.txt
 	touch $@
 
 clean:

@@ -8,14 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from molgen.runs import Run
-
-SCRIPTS = Path(__file__).parents[1] / "scripts"
-sys.path.insert(0, str(SCRIPTS))
-
-from bench import Bench, Entry, one_round  # noqa: E402
-from bench_peers import matrix  # noqa: E402
-from bench_table import (  # noqa: E402
+from bench import Bench, Entry, one_round
+from comparison import (
     END,
     START,
     Figures,
@@ -28,8 +22,11 @@ from bench_table import (  # noqa: E402
     spread,
     table,
 )
-from bench_timing import Job, Window, padded  # noqa: E402
+from molgen.runs import Run
+from peers import matrix
+from timing import Job, Window, padded
 
+BENCH = Path(__file__).parents[1] / "scripts" / "bench" / "bench.py"
 FASTER = Target("sampling", "molecules_per_second", "molgen", "transformers GPT-2, fp32", 5.0)
 
 
@@ -115,9 +112,7 @@ def test_the_quick_benchmark_runs_and_writes_what_it_measured(small_run: Run, tm
     document, figures = tmp_path / "table.md", tmp_path / "bench.json"
     document.write_text(f"{START}\n{END}\n")
     options = ["--quick", "--run", small_run.path, "--json", figures, "--write", document]
-    done = subprocess.run(
-        [sys.executable, SCRIPTS / "bench.py", *options], capture_output=True, text=True, check=False, cwd=tmp_path
-    )
+    done = subprocess.run([sys.executable, BENCH, *options], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     results = json.loads(figures.read_text())
     assert results["hardware"].keys() >= {"cpu", "cores", "flags", "memory_gib"}

@@ -388,7 +388,7 @@ def test_a_disk_without_room_for_the_run_is_said_before_the_training(
 
 @pytest.mark.slow
 def test_a_training_that_is_killed_ends_with_the_bits_of_one_that_is_not(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "scripts" / "soak.py"), "kills", "--cycles", "1", "--epochs", "6"]
+    command = [sys.executable, str(ROOT / "scripts" / "check" / "soak.py"), "kills", "--cycles", "1", "--epochs", "6"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, "--json", "x.json"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False

@@ -11,7 +11,7 @@ from molgen.runtime.device import hardware
 from molgen.training.optim import Muon, WeightAverage, orthogonalised
 
 
-@pytest.mark.parametrize("pieces", [1, 2])
+@pytest.mark.parametrize("num_chunks", [1, 2])
 def test_muon_steps_as_pytorchs_does_also_in_several_threads(num_chunks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "molgen.runtime.device._gains_from_bf16", lambda _: True

@@ -1,10 +1,10 @@
 """Fuzzes whatever reads a file or a setting, guided by coverage: bytes in, an answer or one line of refusal out.
 
     pip install atheris==3.0.0
-    python scripts/fuzz.py --seconds 600 --corpus runs/fuzz --json runs/fuzz.json
+    python scripts/check/fuzz.py --seconds 600 --corpus runs/fuzz --json runs/fuzz.json
 
-One process a target, one after the other, each with a corpus that begins with sound files and grows from run to run. A
-finding is an input that ends in anything but an answer or a MolgenError; it is kept beside the corpus. Linux only, as
+One process per target, one after the other, each with a corpus that begins with sound files and grows from run to run.
+A finding is an input that ends in anything but an answer or a MolgenError; it is kept beside the corpus. Linux only, as
 atheris is. tests/test_fuzz.py asks the same of inputs that Hypothesis makes up.
 """
 
@@ -136,9 +136,9 @@ def main() -> None:
     parser.add_argument(
         "--here", action="store_true", help="the one that is named in this process, as libFuzzer has it"
     )
-    parser.add_argument("--corpus", type=Path, default=Path("runs/fuzz"))
+    parser.add_argument("--corpus", type=Path, default=Path("runs/fuzz"), help="for inputs and findings (runs/fuzz)")
     parser.add_argument("--seconds", type=int, default=600, help="for each target")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="also write the results here")
     chosen = parser.parse_args()
     if chosen.here:
         (name,) = chosen.targets

@@ -1,4 +1,4 @@
-"""How a contestant of bench.py is timed: the same for all of them, whatever they are.
+"""How things are timed: a contestant of bench.py, the same for all of them, and the products of the machine.
 
 Imports nothing of molgen: this file runs in two environments in which that name means different packages.
 """
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,22 @@ def synchronized(device: str) -> float:
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def median_seconds(call: Callable[[], object], rounds: int = 5, warm_up: int = 1, device: str = "cpu") -> float:
+    """The median time of a call, after some that are not timed."""
+    times = []
+    for _ in range(warm_up + rounds):
+        start = synchronized(device)
+        call()
+        times.append(synchronized(device) - start)
+    return median(times[warm_up:])
+
+
+def product_rate(size: int, device: str = "cpu", dtype: torch.dtype = torch.float32) -> float:
+    """FLOP per second of the product of two square matrices."""
+    a = torch.randn(size, size, device=device).to(dtype)
+    return 2 * size**3 / median_seconds(lambda: a @ a, rounds=6, warm_up=2, device=device)
 
 
 class Window:

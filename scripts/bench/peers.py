@@ -1,15 +1,15 @@
 """The contestants of bench.py. Each call does some jobs of one of them, in a process of its own.
 
-    python scripts/bench_peers.py JOBS OUT    # a list of jobs as JSON, and where the list of figures is written
+    python scripts/bench/peers.py JOBS OUT    # a list of jobs as JSON, and where the list of figures is written
 
 A job has a `task` (prepare, train, sample; matrix, facts) and a contestant, `who`:
 
-ours          this package: its own loop and its own decoding, on the run's network or on the source text's
+ours          this package (ours.py): its own loop and its own decoding, on the run's network or on the source text's
 transformers  Hugging Face's GPT-2 of the run's size: padded random batches; `generate` with its cache
 source        the source text's network and way: batches padded to 100 tokens; the whole prefix again at each step
 namesake      molgen 0.2.0 of the package registry in an environment of its own: its own loop and its own sampler
 
-In that environment `import molgen` means another package than in ours: only functions import it.
+In that environment `import molgen` means another package: only the functions of other contestants import ours.py.
 """
 
 import importlib
@@ -17,126 +17,34 @@ import itertools
 import json
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from bench_timing import (
+from torch.nn.functional import cross_entropy
+from torch.nn.utils import clip_grad_norm_
+
+from timing import (
     BOS,
     EOS,
     PAD,
-    WARMUP,
     Figures,
     Job,
     Window,
     autocast,
     brief_training,
     drawn,
+    product_rate,
     random_batches,
-    synchronized,
     tokens_by,
     trained,
     weights_of,
 )
-from torch.nn.functional import cross_entropy
-from torch.nn.utils import clip_grad_norm_
 
 SOURCE_BATCH = 64  # molecules in a training step of the source text
-
-
-# --- ours
-
-
-def prepare_ours(job: Job) -> Figures:
-    """Writes what the peers need of our run: its training molecules, encoded and as text, and its sizes."""
-    from molgen.data.batches import Corpus
-    from molgen.runs import Run
-
-    run = Run(Path(job.run))
-    smiles = run.split("train")
-    chosen = np.sort(np.random.default_rng(0).permutation(len(smiles))[: job.molecules])
-    kept = [smiles[i] for i in chosen]
-    corpus = Corpus.of([run.tokenizer.encode(s) or [] for s in kept], len(run.tokenizer))
-    np.savez(job.path("corpus.npz"), ids=corpus.ids, offsets=corpus.offsets)
-    job.path("training.smi").write_text("\n".join(kept) + "\n")
-    sizes = run.config.model.model_dump(include={"width", "blocks", "heads", "feedforward", "context"})
-    sizes |= {"vocabulary": len(run.tokenizer), "batch_size": run.config.training.batch_size}
-    sizes |= {"epochs": run.report["epochs"], "positions": int(corpus.positions.sum())}
-    job.path("sizes.json").write_text(json.dumps(sizes))
-    return {
-        "source": run.config.data.source,
-        "molecules": len(corpus),
-        "training_split": len(smiles),
-        "tokens_per_molecule": float(corpus.positions.mean()),
-        "longest": int(corpus.positions.max()),
-        "sha256": run.report["sha256"],
-        "sizes": sizes,
-    }
-
-
-def train_ours(job: Job) -> Figures:
-    """Epochs of every third molecule by the function that `molgen train` calls, with AdamW as the peers."""
-    from molgen.config import load_config
-    from molgen.data.batches import Corpus
-    from molgen.model.build import build_model
-    from molgen.runs import Run
-    from molgen.runtime.distributed import SINGLE_PROCESS
-    from molgen.training.optim import build_optimizer
-    from molgen.training.resume import TrainerState
-    from molgen.training.trainer import train_epoch
-
-    run = Run(Path(job.run))
-    config = load_config("tomczak") if job.network == "source" else run.config
-    changes = {"precision": job.precision, "batching": "buckets", "seed": job.seed}
-    changes |= {} if job.network == "source" else {"optimizer": "adamw"}
-    training = config.training.model_copy(update=changes)
-    device = torch.device(job.device)
-    thirds = job.rows[::3]
-    offsets = np.cumsum([0, *map(len, thirds)])
-    corpus = Corpus(np.concatenate(thirds).astype(np.uint8 if len(run.tokenizer) <= 2**8 else np.uint16), offsets)
-    model = build_model(config.model, len(run.tokenizer)).to(device)
-    optimizer = build_optimizer(model, training)
-    few = Corpus(corpus.ids, corpus.offsets[: WARMUP * training.batch_size + 1])
-    train_epoch(model, optimizer, few, training, TrainerState(), device, SINGLE_PROCESS, lambda _: None)
-    tokens, seconds, progress = 0, 0.0, TrainerState()
-    while seconds < job.seconds:
-        start = synchronized(job.device)
-        train_epoch(model, optimizer, corpus, training, progress, device, SINGLE_PROCESS, lambda _: None)
-        seconds += synchronized(job.device) - start
-        tokens += int(corpus.positions.sum())
-        progress.epoch += 1
-    return trained(job, model, tokens, seconds, progress.step)
-
-
-def sample_ours(job: Job) -> Figures:
-    """Strings by the functions that `molgen sample` calls: of the raw draw, or of all it does with RDKit too.
-
-    Two batches of each size at a time, as any larger sample has them.
-    """
-    from molgen.generation.decode import SamplingParams
-    from molgen.generation.generator import MoleculeGenerator, even_batches
-    from molgen.generation.options import SampleOptions
-
-    generator = MoleculeGenerator.load(job.run, "cuda" if job.device == "cuda" else "cpu")
-    if job.network == "source":
-        generator.model = source_model(job)
-    numbers = itertools.count()
-    seeds = itertools.count(job.seed)
-
-    def raw(rows: int) -> list[str | None]:
-        batches = [(number, size) for number, size in zip(numbers, even_batches(2 * rows, rows), strict=False)]
-        return [text for texts in generator.strings(batches, SamplingParams(), seed=job.seed) for text in texts]
-
-    def canonical(rows: int) -> list[str | None]:
-        stream = generator.stream(SampleOptions(2 * rows, seed=next(seeds), batch_size=rows))
-        return [sample.smiles for batch in stream for sample in batch]
-
-    if not job.canonical:
-        return drawn(job, generator.model, raw, tokens_by(generator.tokenizer), generator.model.context + 1)
-    return drawn(job, generator.model, canonical, tokens_by(generator.tokenizer), generator.model.context + 1)
 
 
 # --- Hugging Face transformers
@@ -191,10 +99,9 @@ def train_transformers(job: Job) -> Figures:
 
 
 def sample_transformers(job: Job) -> Figures:
-    from molgen.tokenizer import SmilesTokenizer
+    from ours import tokenizer
 
-    tokenizer = SmilesTokenizer.load(Path(job.run) / "tokenizer.json")
-    model = transformers_model(job).eval()
+    ours, model = tokenizer(job), transformers_model(job).eval()
     if job.precision == "bf16":
         model = model.to(torch.bfloat16)
     longest = model.config.n_positions
@@ -212,29 +119,18 @@ def sample_transformers(job: Job) -> Figures:
             pad_token_id=PAD,
             eos_token_id=EOS,
         )
-        return tokenizer.decode(ids[:, 1:].cpu().numpy())
+        return ours.decode(ids[:, 1:].cpu().numpy())
 
-    return drawn(job, model, draw, tokens_by(tokenizer), longest)
+    return drawn(job, model, draw, tokens_by(ours), longest)
 
 
 # --- the source text's network and way
 
 
-def source_model(job: Job) -> Any:
-    """The network of the `tomczak` recipe; with the weights of its brief training once there are some."""
-    from safetensors.torch import load_file
-
-    from molgen.config import load_config
-    from molgen.model.build import build_model
-
-    model = build_model(load_config("tomczak").model, job.sizes["vocabulary"])
-    if job.path("source.safetensors").exists():
-        model.load_state_dict(load_file(job.path("source.safetensors")))
-    return model.to(job.device).eval()
-
-
 def prepare_source(job: Job) -> Figures:
     from safetensors.torch import save_file
+
+    from ours import source_model
 
     model = source_model(job)
     brief_training(job, model, model, job.rows)
@@ -244,6 +140,8 @@ def prepare_source(job: Job) -> Figures:
 
 def train_source(job: Job) -> Figures:
     """Random batches padded to the full length, fp32, Adamax; attention in plain products, as in the text."""
+    from ours import source_model
+
     model = source_model(job).train()
     optimizer = torch.optim.Adamax(model.parameters(), lr=1e-3)
     window = Window(random_batches(job, SOURCE_BATCH, model.context + 2), job)
@@ -259,10 +157,9 @@ def train_source(job: Job) -> Figures:
 
 def sample_source(job: Job) -> Figures:
     """No memory of what was computed: the whole prefix again for each of 100 positions, ended or not."""
-    from molgen.tokenizer import SmilesTokenizer
+    from ours import source_model, tokenizer
 
-    tokenizer = SmilesTokenizer.load(Path(job.run) / "tokenizer.json")
-    model = source_model(job)
+    ours, model = tokenizer(job), source_model(job)
     torch.manual_seed(job.seed)
 
     @torch.inference_mode()
@@ -271,9 +168,9 @@ def sample_source(job: Job) -> Figures:
         for _ in range(model.context):
             following = model(ids)[:, -1].softmax(dim=-1)
             ids = torch.cat((ids, following.multinomial(1)), dim=1)
-        return tokenizer.decode(ids[:, 1:].cpu().numpy())
+        return ours.decode(ids[:, 1:].cpu().numpy())
 
-    return drawn(job, model, draw, tokens_by(tokenizer), model.context)
+    return drawn(job, model, draw, tokens_by(ours), model.context)
 
 
 # --- molgen 0.2.0, in its own environment
@@ -291,11 +188,9 @@ def namesake_smiles(job: Job) -> list[str]:
     return job.path("training.smi").read_text().split()
 
 
-def prepare_namesake(job: Job) -> Figures:
-    sizes = job.sizes
-    smiles = namesake_smiles(job)
-    tokenizer = their("tokenizers").SmilesTokenizer.from_smiles(smiles)
-    settings = {
+def namesake_settings(sizes: Mapping[str, int], tokenizer: Any) -> dict[str, int]:
+    """The arguments of its network: our sizes, its vocabulary."""
+    return {
         "vocab_size": tokenizer.vocab_size,
         "embedding_dim": sizes["width"],
         "nhead": sizes["heads"],
@@ -303,6 +198,12 @@ def prepare_namesake(job: Job) -> Figures:
         "num_layers": sizes["blocks"],
         "pad_idx": tokenizer.pad_id,
     }
+
+
+def prepare_namesake(job: Job) -> Figures:
+    smiles = namesake_smiles(job)
+    tokenizer = their("tokenizers").SmilesTokenizer.from_smiles(smiles)
+    settings = namesake_settings(job.sizes, tokenizer)
     torch.manual_seed(job.seed)
     model = their("molgpt").MolGPT(**settings)
     brief_training(job, model, model, [np.array(tokenizer.encode(s)) for s in smiles])
@@ -337,24 +238,18 @@ def sample_namesake(job: Job) -> Figures:
 
 
 def matrix(job: Job) -> Figures:
-    """GFLOP a second of large square products; in fp32 alone where that is the precision asked for."""
+    """GFLOP per second of large square products; in fp32 alone where the job asks for it."""
     size, rates = (2048, {}) if job.device == "cpu" else (8192, {})
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         if job.precision == "fp32" and name != "fp32":
             continue
-        a = torch.randn(size, size, device=job.device).to(dtype)
-        times = []
-        for _ in range(8):
-            start = synchronized(job.device)
-            a @ a
-            times.append(synchronized(job.device) - start)
-        rates[name] = 2 * size**3 / float(np.median(times[2:])) / 1e9
+        rates[name] = product_rate(size, job.device, dtype) / 1e9
     return rates
 
 
 def facts(job: Job) -> Figures:
     """Versions, the accelerator's name, and whether there are units for bf16."""
-    from molgen.runtime.device import uses_bf16
+    from ours import has_bf16
 
     def found(package: str) -> str | None:
         try:
@@ -366,21 +261,18 @@ def facts(job: Job) -> Figures:
     return {
         "versions": {"python": platform.python_version()} | {name: found(name) for name in packages},
         "threads": torch.get_num_threads(),
-        "bf16": uses_bf16("auto", torch.device(job.device)),
+        "bf16": has_bf16(job.device),
         "accelerator": torch.cuda.get_device_name() if job.device == "cuda" else None,
     }
 
 
 TASKS: dict[str, Callable[[Job], Figures]] = {
-    "prepare ours": prepare_ours,
     "prepare transformers": prepare_transformers,
     "prepare source": prepare_source,
     "prepare namesake": prepare_namesake,
-    "train ours": train_ours,
     "train transformers": train_transformers,
     "train source": train_source,
     "train namesake": train_namesake,
-    "sample ours": sample_ours,
     "sample transformers": sample_transformers,
     "sample source": sample_source,
     "sample namesake": sample_namesake,
@@ -389,10 +281,18 @@ TASKS: dict[str, Callable[[Job], Figures]] = {
 }
 
 
+def figures_of(job: Job) -> Figures:
+    """Does a job."""
+    if task := TASKS.get(f"{job.task} {job.who}"):
+        return task(job)
+    import ours
+
+    return {"prepare": ours.prepare, "train": ours.train, "sample": ours.sample}[job.task](job)
+
+
 def main() -> None:
     jobs = [Job(**job) for job in json.loads(sys.argv[1])]
-    figures = [TASKS[f"{job.task} {job.who}"](job) for job in jobs]
-    Path(sys.argv[2]).write_text(json.dumps(figures))
+    Path(sys.argv[2]).write_text(json.dumps([figures_of(job) for job in jobs]))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """A trained run as it comes with the package: weights in bfloat16, no molecules, nothing to resume from.
 
-    python scripts/ship.py runs/moses-small shipped/moses-small
+    python scripts/make/ship.py runs/moses-small shipped/moses-small
     molgen eval shipped/moses-small -n 30000 --metrics moses --train moses --json eval.json
-    python scripts/ship.py runs/moses-small shipped/moses-small --figures eval.json
+    python scripts/make/ship.py runs/moses-small shipped/moses-small --figures eval.json
 
 What is published are the figures of the second line, of the very file that is shipped; the third puts them on its card.
 """
@@ -26,9 +26,9 @@ LARGEST = 5 * 2**20
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("target", type=Path)
-    parser.add_argument("--figures", type=Path)
+    parser.add_argument("run", type=Path, help="a trained run")
+    parser.add_argument("target", type=Path, help="the folder that is shipped")
+    parser.add_argument("--figures", type=Path, help="JSON of `molgen eval`, for the model card")
     options = parser.parse_args()
     run, target = Run(options.run), options.target
     if not run.report:

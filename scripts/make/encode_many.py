@@ -1,6 +1,6 @@
 """Many molecules as one encoded file, whatever their number: random SMILES of a dataset's, drawn with replacement.
 
-    python scripts/encode_many.py -n 100000000 --random 0.01 -o many.molgen
+    python scripts/make/encode_many.py -n 100000000 --random 0.01 -o many.molgen
     molgen train many.molgen --config moses --out runs/many
 
 A share of the training molecules (--random) stands as a random SMILES, which starts with `<random>`, the others and the
@@ -28,12 +28,12 @@ PORTION = 200_000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-n", type=int, default=100_000)
-    parser.add_argument("-o", type=Path, required=True)
-    parser.add_argument("--source", default="moses")
-    parser.add_argument("--random", type=float, default=0.9)
-    parser.add_argument("--context", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-n", type=int, default=100_000, help="training molecules (100,000)")
+    parser.add_argument("-o", type=Path, required=True, help="the encoded file")
+    parser.add_argument("--source", default="moses", help="dataset that they are drawn from (moses)")
+    parser.add_argument("--random", type=float, default=0.9, help="share of random SMILES (0.9)")
+    parser.add_argument("--context", type=int, default=64, help="the longest in tokens (64)")
+    parser.add_argument("--seed", type=int, default=0, help="decides every string (0)")
     options = parser.parse_args()
     config, pattern = load_config(None, [], {"data.source": options.source}), deepchem_pattern()
     rng = np.random.default_rng(options.seed)

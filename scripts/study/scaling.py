@@ -1,6 +1,6 @@
 """What more weights and more molecules bring on MOSES: NLL, validity and FCD, with a fitted law.
 
-    python scripts/scaling.py --out runs/scaling --most 600000000000 --check shipped/moses-small \\
+    python scripts/study/scaling.py --out runs/scaling --most 600000000000 --check shipped/moses-small \\
         --write docs/scaling.png
 
 Every training is one pass over so many molecules of MOSES' training set, drawn once, a smaller set part of each larger
@@ -15,24 +15,21 @@ too few to be on it.
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from scipy.optimize import least_squares
 
+from figures import panels
+from measuring import Fcd, molgen, settings
 from molgen import MoleculeGenerator
 from molgen.chem.pool import workers
 from molgen.chem.smiles import RDKIT_VERSION
 from molgen.config import load_config
 from molgen.data.dataset import build_dataset, read_source
 from molgen.data.encoded_file import CorpusFile, corpus_writer
-from molgen.metrics.chemnet import activations, frechet_distance, gaussian
 from molgen.runs import REPORT, Run
 from molgen.tokenizer import SmilesTokenizer, deepchem_pattern
 
@@ -40,7 +37,7 @@ from molgen.tokenizer import SmilesTokenizer, deepchem_pattern
 NETWORKS = {"0.3M": (96, 3, 2, 48), "1M": (128, 5, 2, 64), "3M": (192, 7, 3, 64)}
 MOLECULES = (25_000, 100_000, 200_000, 400_000)
 FITTED = 100_000
-"""So many molecules a training must have had to count in the fit."""
+"""Trainings of fewer molecules do not count in the fit."""
 VALIDATION = "validation.smi"
 COLORS = ("#9db9dc", "#2a6fbb", "#123a66")
 
@@ -66,18 +63,18 @@ class Law(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("-n", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, help="where runs and figures are kept")
+    parser.add_argument("-n", type=int, default=10_000, help="samples of each run (10,000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the trainings (0)")
     parser.add_argument("--most", type=int, default=10**13, help="leave out trainings of more weights x molecules")
-    parser.add_argument("--check", type=Path)
-    parser.add_argument("--write", type=Path)
+    parser.add_argument("--check", type=Path, help="another run on MOSES to compare with the law")
+    parser.add_argument("--write", type=Path, help="draw the figure into this file")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     write_files(options.out)
-    held_out = gaussian(activations((options.out / VALIDATION).read_text().split(), "held out"))
+    fcd = Fcd((options.out / VALIDATION).read_text().split())
     training = CorpusFile(options.out / f"{MOLECULES[-1]}.molgen").strings("train")[: options.n]
-    floor = frechet_distance(gaussian(activations(training, "training molecules")), held_out)
+    floor = fcd(training, "training molecules")
     print(f"FCD of {len(training):,} training molecules: {floor:.2f}", flush=True)
     points = []
     for name, shape in NETWORKS.items():
@@ -87,13 +84,13 @@ def main() -> None:
             path = options.out / f"{name}-{molecules}-{options.seed}"
             if not (path / REPORT).exists():
                 train(options.out / f"{molecules}.molgen", path, shape, options.seed)
-            points.append({"network": name, **measure(options.out, Run(path), held_out, options.n)})
+            points.append({"network": name, **measure(options.out, Run(path), fcd, options.n)})
             print(row(points[-1]), flush=True)
     law = fitted(points)
     print(f"NLL = {law.floor:.2f} + {law.a_weights:.3f} / (N / 1e6)^{law.b_weights:.3f}", end=" ")
     print(f"+ {law.a_molecules:.3f} / (D / 1e6)^{law.b_molecules:.3f}; residuals", end=" ")
     print(" ".join(f"{p['nll'] - law.nll(p['weights'], p['molecules']):+.2f}" for p in points if enough(p)))
-    check = measure(options.out, Run(options.check), held_out, options.n) if options.check else None
+    check = measure(options.out, Run(options.check), fcd, options.n) if options.check else None
     if check:
         print(f"{row(check)}; the law says {law.nll(check['weights'], check['molecules']):.2f}")
     saved = {"points": points, "law": law._asdict(), "check": check, "floor": floor}
@@ -103,7 +100,7 @@ def main() -> None:
 
 
 def write_files(folder: Path) -> None:
-    """One encoded file a number of molecules, all with one vocabulary, and the validation molecules as SMILES."""
+    """One encoded file per number of molecules, all with one vocabulary, and the validation molecules as SMILES."""
     missing = [molecules for molecules in MOLECULES if not (folder / f"{molecules}.molgen").exists()]
     if not missing:
         return
@@ -125,16 +122,15 @@ def write_files(folder: Path) -> None:
 def train(file: Path, out: Path, shape: tuple[int, int, int, int], seed: int) -> None:
     """One pass over the file by the recipe `moses-small` with a network of its own."""
     width, blocks, heads, head_width = shape
-    settings = {
+    values = {
         **{"model.width": width, "model.blocks": blocks, "model.heads": heads, "model.head_width": head_width},
         "model.feedforward": 4 * width,
     }
-    options = [f"--set={key}={value}" for key, value in settings.items()]
-    command = ["train", str(file), "--config", "moses-small", *options, "--out", str(out), "--seed", str(seed)]
-    subprocess.run([sys.executable, "-m", "molgen", *command, "--force"], check=True, stdout=subprocess.DEVNULL)
+    recipe = ("--config", "moses-small", *settings(values))
+    molgen("train", str(file), *recipe, "--out", str(out), "--seed", str(seed), "--force")
 
 
-def measure(folder: Path, run: Run, held_out: Any, n: int) -> dict[str, float]:
+def measure(folder: Path, run: Run, fcd: Fcd, n: int) -> dict[str, float]:
     """Validation NLL as the training reported it; validity and FCD of raw samples, kept beside the files."""
     kept = folder / f"{run.path.name}-{run.weights_sha256[:12]}-{n}.json"
     if kept.exists():
@@ -148,7 +144,7 @@ def measure(folder: Path, run: Run, held_out: Any, n: int) -> dict[str, float]:
         "nll": report["validation"]["nll"],
         "nll_stderr": report["validation"]["nll_stderr"],
         "validity": len(valid) / n,
-        "fcd": frechet_distance(gaussian(activations(list(valid), "samples")), held_out),
+        "fcd": fcd(list(valid)),
         "seconds": report["seconds"],
     }
     kept.write_text(json.dumps(figures))
@@ -183,50 +179,33 @@ def row(point: dict[str, Any]) -> str:
 def draw(
     points: list[dict[str, Any]], law: Law, check: dict[str, float] | None, floor: float, path: Path, title: str
 ) -> None:
-    figure = Figure(figsize=(12, 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=10)
-    axes = figure.subplots(1, 3)
+    """NLL with the law, validity and FCD against the molecules seen; `floor` is the FCD of training molecules."""
+    names = {"nll": "NLL, nats a molecule", "validity": "validity", "fcd": "FCD to validation"}
     seen = np.geomspace(FITTED / 1.5, max(MOLECULES) * 25, 100)
-    for name, color in zip(NETWORKS, COLORS, strict=True):
-        own = [point for point in points if point["network"] == name]
-        if not own:  # left out by --most
-            continue
-        label = f"{own[0]['weights'] / 1e6:.2f} M weights"
-        for axis, key in zip(axes, ("nll", "validity", "fcd"), strict=True):
-            axis.plot(
-                [p["molecules"] for p in own],
-                [p[key] for p in own],
-                "o-" if key != "nll" else "o",
-                color=color,
-                markersize=4,
-                label=label if axis is axes[0] else None,
-            )
-        axes[0].plot(seen, law.nll(own[0]["weights"], seen), color=color, linewidth=0.8)
-    for axis, key in zip(axes, ("nll", "validity", "fcd"), strict=True):
+    with panels(path, 3, 12, title) as axes:
+        for network, color in zip(NETWORKS, COLORS, strict=True):
+            own = [point for point in points if point["network"] == network]
+            if not own:  # left out by --most
+                continue
+            for axis, key in zip(axes, names, strict=True):
+                label = f"{own[0]['weights'] / 1e6:.2f} M weights" if axis is axes[0] else None
+                style, values = ("o" if key == "nll" else "o-"), [point[key] for point in own]
+                axis.plot([p["molecules"] for p in own], values, style, color=color, markersize=4, label=label)
+            axes[0].plot(seen, law.nll(own[0]["weights"], seen), color=color, linewidth=0.8)
         if check:
-            label = f"{check['weights'] / 1e6:.2f} M weights, not fitted"
-            axis.plot(
-                check["molecules"],
-                check[key],
-                "D",
-                color="#c8553d",
-                markersize=5,
-                label=label if axis is axes[0] else None,
-            )
-    if check:
-        axes[0].plot(seen, law.nll(check["weights"], seen), color="#c8553d", linewidth=0.8, linestyle="--")
-    axes[0].axhline(law.floor, color="#9aa5b8", linestyle=":", label="the law's floor")
-    for axis, label in zip(axes, ("NLL, nats a molecule", "validity", "FCD to validation"), strict=True):
-        axis.set(xscale="log", xlabel="molecules seen", ylabel=label)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[2].axhline(floor, color="#9aa5b8", linestyle=":", label="training molecules")
-    axes[2].legend(frameon=False, fontsize=8)
-    ticks = (0.2, 0.5, 1, 2, 5)
-    axes[2].set(yscale="log", yticks=ticks, yticklabels=[f"{tick:g}" for tick in ticks])
-    axes[2].minorticks_off()
-    axes[0].legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=130)
+            for axis, key in zip(axes, names, strict=True):
+                label = f"{check['weights'] / 1e6:.2f} M weights, not fitted" if axis is axes[0] else None
+                axis.plot(check["molecules"], check[key], "D", color="#c8553d", markersize=5, label=label)
+            axes[0].plot(seen, law.nll(check["weights"], seen), color="#c8553d", linewidth=0.8, linestyle="--")
+        axes[0].axhline(law.floor, color="#9aa5b8", linestyle=":", label="the law's floor")
+        for axis, label in zip(axes, names.values(), strict=True):
+            axis.set(xscale="log", xlabel="molecules seen", ylabel=label)
+        axes[2].axhline(floor, color="#9aa5b8", linestyle=":", label="training molecules")
+        ticks = (0.2, 0.5, 1, 2, 5)
+        axes[2].set(yscale="log", yticks=ticks, yticklabels=[f"{tick:g}" for tick in ticks])
+        axes[2].minorticks_off()
+        for axis in (axes[0], axes[2]):
+            axis.legend(frameon=False, fontsize=8)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What few molecules give: NLL, validity and novelty against their number, from scratch and from a prior.
 
-    python scripts/data_sizes.py runs/moses-prior --out runs/sizes --split test --write docs/data_sizes.png
+    python scripts/study/data_sizes.py runs/moses-prior --out runs/sizes --split test --write docs/data_sizes.png
 
 The molecules are one region of Tox21, 150 to 400 Da, as a project has one. All sizes share the validation
 molecules, the test molecules and the vocabulary: a training molecule with a token that no held-out one has is left out,
@@ -11,18 +11,16 @@ temperature 1. A run that is there already is neither trained nor measured again
 
 import argparse
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from rdkit.Chem import MolFromSmiles
 from rdkit.Chem.rdMolDescriptors import CalcExactMolWt
 from rdkit.rdBase import BlockLogs
 
+from figures import panels
+from measuring import molgen, settings
 from molgen.chem.pool import workers
 from molgen.config import DataConfig
 from molgen.data.dataset import build_dataset, read_source
@@ -44,12 +42,12 @@ FIGURES = ("nll", "nll_stderr", "n_held_out", "validity", "uniqueness", "novelty
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("prior")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--split", choices=("validation", "test"), default="validation")
-    parser.add_argument("-n", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--write", type=Path)
+    parser.add_argument("prior", help="a run to start from")
+    parser.add_argument("--out", type=Path, required=True, help="where runs and figures are kept")
+    parser.add_argument("--split", choices=("validation", "test"), default="validation", help="(validation)")
+    parser.add_argument("-n", type=int, default=10_000, help="samples of each run (10,000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the trainings (0)")
+    parser.add_argument("--write", type=Path, help="draw the figure into this file")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     write_files(options.out, options.prior)
@@ -71,7 +69,7 @@ def main() -> None:
 
 
 def write_files(folder: Path, prior: str) -> None:
-    """One file a size, with a split column, as `molgen train` takes it."""
+    """One file per size, with a split column, as `molgen train` takes it."""
     config = DataConfig(source="tox21", train_size=5_600, validation_size=800)
     pattern = deepchem_pattern()
     with workers() as pool, BlockLogs():
@@ -99,15 +97,14 @@ def train(file: Path, run: Path, size: int, way: str, prior: str, seed: int) -> 
     """As a user would, but nothing is standardised or left out: all of it comes from Tox21's clean molecules."""
     from_prior, share = WAYS[way]
     start = ["--init", prior] if from_prior else []
-    settings = {
+    values = {
         **{f"data.{name}": "keep" for name in ("fragments", "charges", "isotopes", "radicals")},
         **{"data.elements": "null", "data.require_carbon": "false", "data.min_token_count": 1},
         **{"data.vocabulary": "all"},
         **{"training.epochs": EPOCHS[size][from_prior], "training.batch_size": 32, "training.patience": 15},
         **{"training.randomized": share, "training.randomized_end": share / 2},
     }
-    options = [f"--set={key}={value}" for key, value in settings.items()]
-    molgen("train", str(file), *start, *options, "--out", str(run), "--seed", str(seed), "--force")
+    molgen("train", str(file), *start, *settings(values), "--out", str(run), "--seed", str(seed), "--force")
 
 
 def measure(run: Path, split: str, n: int) -> dict[str, float]:
@@ -119,11 +116,6 @@ def measure(run: Path, split: str, n: int) -> dict[str, float]:
     return {name: figures[name] for name in FIGURES}
 
 
-def molgen(*arguments: str) -> None:
-    """One command of the product."""
-    subprocess.run([sys.executable, "-m", "molgen", *arguments], check=True, stdout=subprocess.DEVNULL)
-
-
 def row(point: dict[str, Any]) -> str:
     return (
         f"{point['size']:>5} {point['way']:<27} NLL {point['nll']:.2f} ± {point['nll_stderr']:.2f} "
@@ -133,24 +125,19 @@ def row(point: dict[str, Any]) -> str:
 
 
 def draw(points: list[dict[str, Any]], path: Path, title: str) -> None:
-    figure = Figure(figsize=(12, 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=10)
-    axes = figure.subplots(1, 3)
-    for axis, name, label in zip(
-        axes, ("nll", "validity", "novelty"), ("NLL, nats a molecule", "validity", "novelty"), strict=True
-    ):
-        for way, (from_prior, share) in WAYS.items():
-            own = [point for point in points if point["way"] == way]
-            color, style = ("#2a6fbb" if from_prior else "#c2571a"), ("-" if share else ":")
-            sizes, values = [point["size"] for point in own], [point[name] for point in own]
-            axis.plot(sizes, values, style, marker="o", markersize=4, color=color, label=way)
-        axis.set(xscale="log", xlabel="training molecules", ylabel=label, xticks=list(EPOCHS))
-        axis.set_xticklabels([f"{size:,}" for size in EPOCHS])
-        axis.minorticks_off()
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False)
-    figure.savefig(path, dpi=130)
+    """Each figure against the number of training molecules."""
+    names = {"nll": "NLL, nats a molecule", "validity": "validity", "novelty": "novelty"}
+    with panels(path, 3, 12, title) as axes:
+        for axis, (name, label) in zip(axes, names.items(), strict=True):
+            for way, (from_prior, share) in WAYS.items():
+                own = [point for point in points if point["way"] == way]
+                color, style = ("#2a6fbb" if from_prior else "#c2571a"), ("-" if share else ":")
+                sizes, values = [point["size"] for point in own], [point[name] for point in own]
+                axis.plot(sizes, values, style, marker="o", markersize=4, color=color, label=way)
+            axis.set(xscale="log", xlabel="training molecules", ylabel=label, xticks=list(EPOCHS))
+            axis.set_xticklabels([f"{size:,}" for size in EPOCHS])
+            axis.minorticks_off()
+        axes[0].legend(frameon=False)
 
 
 if __name__ == "__main__":

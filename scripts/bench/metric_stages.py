@@ -1,16 +1,14 @@
 """Times `--metrics moses` stage by stage on random MOSES training molecules, beside the floor of each stage.
 
-    python scripts/benchmark_metrics.py [--n 30000] [--rounds 1]
+    python scripts/bench/metric_stages.py [--n 30000] [--rounds 1]
 
-Floors, measured in the same run: ChemNet's arithmetic (245 MFLOP a molecule) at the machine's matrix rate; the bits
+Floors, measured in the same run: ChemNet's arithmetic (245 MFLOP per molecule) at the machine's matrix rate; the bits
 that a nearest-neighbour search must add up (a molecule's bits times the references) at the rate of plain additions in
 memory; MCF and PAINS patterns matched one by one, without and with the screen by fingerprint.
 """
 
 import argparse
 import resource
-import time
-from collections.abc import Callable
 from statistics import median
 
 import numpy as np
@@ -22,36 +20,20 @@ from molgen.evaluation.evaluate import evaluate_subject, list_subject
 from molgen.machine import Runtime
 from molgen.metrics.profile import alert_folder, describe
 from molgen.metrics.references import ReferenceSet, open_references
+from timing import median_seconds, product_rate
 
 CHEMNET_FLOP = 245e6
 REFERENCES = 352_299
 
 
-def seconds(function: Callable[[], object], rounds: int = 5) -> float:
-    """Median time of a call, after one to warm up."""
-    function()
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return median(times)
-
-
-def matrix_rate() -> float:
-    """FLOP a second of a large single-precision product."""
-    a = torch.randn(2048, 2048)
-    return float(2 * 2048**3 / seconds(lambda: a @ a))
-
-
 def addition_rate() -> float:
-    """bfloat16 additions a second of rows that lie in the cache."""
+    """bfloat16 additions per second of rows that lie in the cache."""
     a, b = torch.ones(256, 4096, dtype=torch.bfloat16), torch.ones(256, 4096, dtype=torch.bfloat16)
-    return float(a.numel() / seconds(lambda: a.add_(b), 50))
+    return a.numel() / median_seconds(lambda: a.add_(b), 50)
 
 
 def filter_cost(smiles: list[str], folder: str) -> tuple[float, float]:
-    """Seconds a molecule of matching every pattern, and of the filter as it is, in one process."""
+    """Seconds per molecule of matching every pattern, and of the filter as it is, in one process."""
     molecules = [Chem.MolFromSmiles(s) for s in smiles]
     patterns = [pattern for alerts in moses_alerts(folder).values() for pattern in alerts.patterns]
 
@@ -59,14 +41,14 @@ def filter_cost(smiles: list[str], folder: str) -> tuple[float, float]:
         for molecule in map(Chem.AddHs, molecules):
             any(molecule.HasSubstructMatch(pattern) for pattern in patterns)
 
-    plain = seconds(all_patterns, 1)
-    return plain / len(smiles), seconds(lambda: [moses_filters(m, folder) for m in molecules], 1) / len(smiles)
+    plain = median_seconds(all_patterns, 1)
+    return plain / len(smiles), median_seconds(lambda: [moses_filters(m, folder) for m in molecules], 1) / len(smiles)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--n", type=int, default=30_000)
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--n", type=int, default=30_000, help="molecules (30,000)")
+    parser.add_argument("--rounds", type=int, default=1, help="evaluations that medians are taken of (1)")
     arguments = parser.parse_args()
     training = ReferenceSet.moses("train")
     order = np.random.default_rng(7).permutation(len(training.smiles))[: arguments.n]
@@ -79,7 +61,7 @@ def main() -> None:
     plain, screened = filter_cost(smiles[:300], alert_folder())
     n, processes = arguments.n, runtime.workers.processes
     ones = float(np.bitwise_count(bits).sum(1).mean())
-    rate, additions = matrix_rate(), addition_rate()
+    rate, additions = product_rate(2048), addition_rate()
     floors = {
         "ChemNet": (n * CHEMNET_FLOP / rate, f"245 MFLOP a molecule at {rate / 1e9:.0f} GFLOP/s"),
         "neighbours": (

@@ -1,7 +1,7 @@
 """Long runs that look for what a test is too short for: memory that grows, and a kill that loses something.
 
-    python scripts/soak.py samples runs/tox21 -n 1000000 --json runs/soak-samples.json
-    python scripts/soak.py kills --cycles 200 --json runs/soak-kills.json
+    python scripts/check/soak.py samples runs/tox21 -n 1000000 --json runs/soak-samples.json
+    python scripts/check/soak.py kills --cycles 200 --json runs/soak-kills.json
 
 `samples` draws with rejection (`--valid --unique`) and follows the memory of the command and of its workers; it ends
 the command where they exceed the limit together. `kills` kills trainings, goes on with them, and compares what they
@@ -92,7 +92,7 @@ def soak_samples(run: str, n: int, limit: float) -> dict[str, Any]:
 
 
 def _growth(looks: npt.NDArray[np.float64]) -> dict[str, Any]:
-    """Bytes a kept molecule, of (molecules kept, bytes): the median slope of all pairs of looks (Theil and Sen).
+    """Bytes per kept molecule, of (molecules kept, bytes): the median slope of all pairs of looks (Theil and Sen).
 
     What a batch holds for a moment is no growth, but bends a line by least squares.
     """
@@ -195,15 +195,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     samples = commands.add_parser("samples")
-    samples.add_argument("run")
-    samples.add_argument("-n", type=int, default=1_000_000)
-    samples.add_argument("--limit", type=float, default=4.0, metavar="GIB")
+    samples.add_argument("run", help="a run of molgen")
+    samples.add_argument("-n", type=int, default=1_000_000, help="molecules to keep (1,000,000)")
+    samples.add_argument("--limit", type=float, default=4.0, metavar="GIB", help="of its memory, workers too (4)")
     kills = commands.add_parser("kills")
-    kills.add_argument("--cycles", type=int, default=200)
-    kills.add_argument("--epochs", type=int, default=12)
-    kills.add_argument("--seed", type=int, default=0)
+    kills.add_argument("--cycles", type=int, default=200, help="kills (200)")
+    kills.add_argument("--epochs", type=int, default=12, help="of each training (12)")
+    kills.add_argument("--seed", type=int, default=0, help="of the moments of the kills (0)")
     for command in (samples, kills):
-        command.add_argument("--json", type=Path)
+        command.add_argument("--json", type=Path, help="also write everything here")
     chosen = parser.parse_args()
     if chosen.command == "samples":
         result = soak_samples(chosen.run, chosen.n, chosen.limit)

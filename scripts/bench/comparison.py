@@ -13,7 +13,7 @@ START, END = "<!-- bench: start -->", "<!-- bench: end -->"
 
 Figures = dict[str, Any]
 Rounds = dict[str, dict[str, list[Figures]]]
-"""Section → row → its figures, one entry a round; `{"failed": why}` where there are none."""
+"""Section → row → its figures, one entry per round; `{"failed": why}` where there are none."""
 Medians = dict[str, dict[str, dict[str, float]]]
 
 
@@ -109,7 +109,7 @@ def spread(rounds: Rounds, target: Target) -> tuple[float, float] | None:
 def add_floors(rounds: Rounds) -> None:
     """Adds, round by round, what a machine does that spends its time on products alone, at that round's matrix rate.
 
-    A token costs 6 operations a weight in training (2 forwards, 4 backwards) and 2 in sampling.
+    A token costs 6 operations per weight in training (2 forwards, 4 backwards) and 2 in sampling.
     """
     rates = rounds["machine"]["large products"]
     for section, operations in (("training", 6), ("sampling", 2)):

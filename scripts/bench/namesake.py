@@ -1,8 +1,8 @@
 """molgen 0.2.0, the namesake on the package registry, on a run's molecules for a run's minutes: its samples and NLL.
 
-    .venv-peers/bin/python scripts/namesake.py runs/tox21 --minutes 12 -n 2000 --out runs/namesake.smi
+    .venv-peers/bin/python scripts/bench/namesake.py runs/tox21 --minutes 12 -n 2000 --out runs/namesake.smi
     molgen eval runs/namesake.smi --train runs/namesake.train.smi
-    .venv-peers/bin/python scripts/namesake.py shipped/moses-small --moses data/moses --minutes 80 -n 30000 \\
+    .venv-peers/bin/python scripts/bench/namesake.py shipped/moses-small --moses data/moses --minutes 80 -n 30000 \\
         --out runs/namesake.smi
     molgen eval runs/namesake.smi --train moses --metrics moses
 
@@ -27,34 +27,28 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from bench_peers import their
 from torch.nn.functional import cross_entropy
+
+from peers import namesake_settings, their
 
 BATCH = 256  # molecules drawn at once: its default
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--moses", type=Path)
-    parser.add_argument("--minutes", type=float, required=True)
-    parser.add_argument("-n", type=int, default=2_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("run", type=Path, help="a run of molgen: its molecules and the size of its network")
+    parser.add_argument("--moses", type=Path, help="the folder of the molecules, for a run on MOSES")
+    parser.add_argument("--minutes", type=float, required=True, help="time for the training")
+    parser.add_argument("-n", type=int, default=2_000, help="samples (2,000)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, order and samples (0)")
+    parser.add_argument("--out", type=Path, required=True, help="samples; beside it NAME.train.smi")
     options = parser.parse_args()
     splits = read_moses(options.moses) if options.moses else read_splits(options.run)
     options.out.with_suffix(".train.smi").write_text("\n".join(splits["train"]) + "\n")
     sizes = yaml.safe_load((options.run / "config.yaml").read_text())["model"]
     tokenizer = their("tokenizers").SmilesTokenizer.from_smiles(splits["train"])
     torch.manual_seed(options.seed)
-    model: Any = their("molgpt").MolGPT(
-        vocab_size=tokenizer.vocab_size,
-        embedding_dim=sizes["width"],
-        nhead=sizes["heads"],
-        hidden_dim=sizes["feedforward"],
-        num_layers=sizes["blocks"],
-        pad_idx=tokenizer.pad_id,
-    )
+    model: Any = their("molgpt").MolGPT(**namesake_settings(sizes, tokenizer))
     loader, _ = their("data").build_dataloaders(splits["train"], tokenizer, test_split=1, seed=options.seed)
     batches = Timed(loader, 60 * options.minutes)
     trainer, cpu = their("trainer"), torch.device("cpu")
@@ -116,7 +110,7 @@ def likelihoods(model: Any, tokenizer: Any, smiles: list[str]) -> list[float]:
 
 
 def drawn(model: Any, tokenizer: Any, n: int, seed: int) -> list[str]:
-    """Its own samples, a process a core: without a cache it takes long. How many processes changes no sample."""
+    """Its own samples, in one process per core: it has no cache. Their number changes no sample."""
     model.eval()
     starts = range(0, n, BATCH)
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:

@@ -1,6 +1,6 @@
 """Runs MOSES' own metric code beside `molgen eval --metrics moses`: figures, differences, seconds, memory.
 
-    python scripts/compare_moses.py FILE... [--n N] [--environment DIR] [--jobs 2] [--rounds 1] [--json OUT]
+    python scripts/bench/compare_moses.py FILE... [--n N] [--environment DIR] [--jobs 2] [--rounds 1] [--json OUT]
 
 A FILE has one SMILES a line and no heading; the word `train` means N random lines of MOSES' training split. The first
 call makes the environment: MOSES' wheel with the numpy, scipy and pandas of its day; the rest, torch and RDKit among
@@ -10,25 +10,25 @@ its reference figures cached. Memory is the peak of the largest process of each 
 
 import argparse
 import gzip
-import hashlib
 import heapq
 import json
-import os
 import random
-import subprocess
 import sys
-import sysconfig
 import tempfile
-import time
-import venv
 from math import isnan, nan
 from pathlib import Path
 from statistics import median
 
+from child import FailedError, measured_run
 from molgen.data.download import MOSES_PACKAGE, MOSES_SHA256, fetch
+from peer_environment import Package, peer_python
 
 # Newer ones need shims (np.NaN, np.row_stack, DataFrame.append) and are no faster; numpy < 1.25 stops matplotlib.
-PINS = ("numpy==1.26.4", "scipy==1.11.4", "pandas==1.5.3", "pytz==2023.3", "fcd_torch==1.0.7")
+MOSES = Package(
+    MOSES_PACKAGE,
+    MOSES_SHA256,
+    pins=("numpy==1.26.4", "scipy==1.11.4", "pandas==1.5.3", "pytz==2023.3", "fcd_torch==1.0.7"),
+)
 COSTS = ("seconds", "whole command", "peak MiB")
 # What the environment's interpreter runs: input file, jobs, output file.
 DRIVER = """
@@ -48,47 +48,16 @@ with open(sys.argv[3], "w") as file:
 Figures = dict[str, float]
 
 
-def environment(folder: Path) -> str:
-    """The interpreter of the environment in `folder`, made first if it is not there or not as it should be."""
-    python = str(folder / "bin" / "python")
-    link = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder)})) / "running_interpreter.pth"
-    content = f"# {MOSES_PACKAGE} {' '.join(PINS)}\n{sysconfig.get_path('purelib')}\n"
-    if link.exists() and link.read_text() == content:
-        return python
-    if folder.exists() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").exists():
-        raise SystemExit(f"{folder}: neither empty nor an environment; name another --environment")
-    print(f"making {folder}: {MOSES_PACKAGE}, {', '.join(PINS)}", file=sys.stderr)
-    link.unlink(missing_ok=True)  # else pip would take our packages for the environment's
-    venv.create(folder, symlinks=True)
-    (folder / ".gitignore").write_text("*\n")
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    with tempfile.TemporaryDirectory() as temporary:
-        run([*pip, "download", "--no-deps", "--dest", temporary, MOSES_PACKAGE])
-        (wheel,) = Path(temporary).glob("molsets-*.whl")
-        if (digest := hashlib.sha256(wheel.read_bytes()).hexdigest()) != MOSES_SHA256:
-            raise SystemExit(f"{wheel.name} has sha256 {digest}, expected {MOSES_SHA256}")
-        run([*pip, "--python", python, "install", "--no-deps", "--only-binary", ":all:", *PINS, str(wheel)])
-    link.write_text(content)  # last, for it also says that all else is there
-    return python
-
-
 def run(command: list[str], out: Path | None = None) -> Figures:
-    """What a command costs, and the figures it writes to `out`. Its output is shown only if it fails."""
-    with tempfile.TemporaryFile() as log:
-        start = time.perf_counter()
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        _, status, usage = os.wait4(child.pid, 0)  # RUSAGE_CHILDREN would mix this child with those before it
-        seconds = time.perf_counter() - start
-        child.returncode = os.waitstatus_to_exitcode(status)
-        if child.returncode:
-            log.seek(0)
-            raise SystemExit(
-                f"{log.read()[-4000:].decode(errors='replace')}\nexit code {child.returncode} of {command[:3]}..."
-            )
+    """What a command takes, and the figures it writes to `out`. Its output is shown only if it fails."""
+    try:
+        cost = measured_run(command)
+    except FailedError as error:
+        raise SystemExit(f"{error.output}\n{command[:3]}...: {error}") from None
     written = json.loads(out.read_text()) if out else {}
     own = written.get("seconds", {}).get("total", nan)
     figures = {name: value for name, value in written.items() if isinstance(value, int | float)}
-    return figures | dict(zip(COSTS, (own, seconds, usage.ru_maxrss / 1024), strict=True))
+    return figures | dict(zip(COSTS, (own, *cost), strict=True))
 
 
 def compare(sides: dict[str, list[Figures]]) -> dict[str, Figures]:
@@ -132,7 +101,10 @@ def main() -> None:
     parser.add_argument("--skip-molgen", action="store_true", help="run MOSES' own code only")
     parser.add_argument("--json", type=Path, help="also write everything here")
     args = parser.parse_args()
-    python = environment(args.environment.absolute())
+    try:
+        python = peer_python(args.environment.absolute(), MOSES)
+    except FailedError as error:
+        raise SystemExit(str(error)) from None
     results: dict[str, dict[str, Figures]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         out = Path(temporary) / "out.json"

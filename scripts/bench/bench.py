@@ -1,31 +1,28 @@
 """Measures molgen beside other programs of equal size on the same molecules: training, sampling, start-up, memory.
 
-    python scripts/bench.py [--rounds 3] [--device cpu] [--data auto] [--json FILE] [--write docs/benchmarks.md]
+    python scripts/bench/bench.py [--rounds 3] [--device cpu] [--data auto] [--json FILE] [--write docs/benchmarks.md]
 
-Who takes part, and how, is in bench_peers.py; what the figures mean is in docs/benchmarks.md. Every measurement has a
+Who takes part, and how, is in peers.py; what the figures mean is in docs/benchmarks.md. Every measurement has a
 process of its own, the contestants take turns, and a figure is the median of the rounds. For Linux.
 """
 
 import argparse
 import csv
 import gzip
-import hashlib
 import json
 import os
 import platform
-import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
-import venv
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-import bench_table as rows
-from bench_table import (
+import comparison as rows
+from child import FailedError, measured_run
+from comparison import (
     COLUMNS,
     HEADINGS,
     NO_BF16,
@@ -38,24 +35,22 @@ from bench_table import (
     replaced,
     table,
 )
+from molgen.runtime.device import cpu_name, memory_of_machine
+from peer_environment import Package, peer_python
 
 # Nothing heavy is imported here: a child's peak of memory starts at its parent's.
 
-ROOT = Path(__file__).parents[1]
-PEERS = Path(__file__).with_name("bench_peers.py")
-NAMESAKE, NAMESAKE_SHA256 = "molgen==0.2.0", "c10bd481beee7153472dd166672490896b43844e2fd9818a3345ff3abfdfddb8"
+ROOT = Path(__file__).parents[2]
+PEERS = Path(__file__).with_name("peers.py")
+NAMESAKE = Package("molgen==0.2.0", "c10bd481beee7153472dd166672490896b43844e2fd9818a3345ff3abfdfddb8")
 MOSES_TRAINING = 1_584_663
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 TINY = ("model.width=32", "model.blocks=2", "model.heads=2", "model.head_width=16", "model.feedforward=64")
 MOLGEN = (sys.executable, "-m", "molgen")
 
 
-class FailedError(Exception):
-    """A child ended badly; the message is the last line it wrote."""
-
-
 class Entry(NamedTuple):
-    """One measurement of a round: a job of bench_peers.py, or a whole command that is timed."""
+    """One measurement of a round: a job of peers.py, or a whole command that is timed."""
 
     section: str
     row: str
@@ -100,62 +95,22 @@ class Bench:
                 self.rounds.setdefault(entry.section, {}).setdefault(entry.row, []).append(figures)
                 columns = (name for name, _ in COLUMNS.get(entry.section, ()) if name in figures)
                 shown = ", ".join(f"{HEADINGS.get(name, name)} {figures[name]:,.1f}" for name in columns)
-                say(f"{entry.section}: {entry.row}: {shown or figures.get('failed', 'done')}")
+                log(f"{entry.section}: {entry.row}: {shown or figures.get('failed', 'done')}")
 
     def _measure(self, group: Sequence[Entry]) -> list[Figures]:
         first = group[0]
         if first.command:
-            return [run(self.environment, first.command)]
+            return [self._cost(first.command)]
         # without PYTHONPATH, which leads to our molgen, as does the folder in which the user is
         python = (self.namesake, "-E", "-s") if first.who == "namesake" else (sys.executable,)
         out = self.folder / "out.json"
         jobs = [entry.job | {"who": entry.who} for entry in group]
-        cost = run(self.environment, (*python, str(PEERS), json.dumps(jobs), str(out)))
+        cost = self._cost((*python, str(PEERS), json.dumps(jobs), str(out)))
         return [figures | cost for figures in json.loads(out.read_text())]
 
-
-def run(environment: dict[str, str], command: Sequence[str]) -> Figures:
-    """What a command costs. Raises FailedError for one that fails."""
-    with tempfile.TemporaryFile() as log:
-        began = time.perf_counter()
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
-        _, status, usage = os.wait4(child.pid, 0)  # RUSAGE_CHILDREN would mix this child with those before it
-        child.returncode = os.waitstatus_to_exitcode(status)
-        seconds = time.perf_counter() - began
-        log.seek(0)
-        last = (log.read().decode(errors="replace").strip().splitlines() or [""])[-1]
-    if child.returncode:
-        raise FailedError(f"{last} (exit code {child.returncode})")
-    return {"wall_seconds": seconds, "peak_mib": usage.ru_maxrss / 1024}
-
-
-def namesake_python(folder: Path) -> str:
-    """The interpreter of an environment that holds molgen 0.2.0 and finds everything else, torch among it, in ours.
-
-    Made once. Raises FailedError where the package cannot be fetched.
-    """
-    python = folder / "bin" / "python"
-    link = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder)})) / "running_interpreter.pth"
-    content = f"# {NAMESAKE}\n{sysconfig.get_path('purelib')}\n"  # appended: its own packages come first
-    if not (link.exists() and link.read_text() == content):
-        if folder.exists() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").exists():
-            raise SystemExit(f"{folder}: neither empty nor an environment; name another --environment")
-        say(f"making {folder.name}: {NAMESAKE}")
-        link.unlink(missing_ok=True)
-        venv.create(folder, symlinks=True)
-        (folder / ".gitignore").write_text("*\n")
-        pip = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
-        with tempfile.TemporaryDirectory() as temporary:
-            run(
-                dict(os.environ),
-                (*pip, "download", "--no-deps", "--only-binary", ":all:", "--dest", temporary, NAMESAKE),
-            )
-            (wheel,) = Path(temporary).glob("molgen-*.whl")
-            if (digest := hashlib.sha256(wheel.read_bytes()).hexdigest()) != NAMESAKE_SHA256:
-                raise FailedError(f"{wheel.name} has sha256 {digest}, expected {NAMESAKE_SHA256}")
-            run(dict(os.environ), (*pip, "--python", str(python), "install", "--no-deps", str(wheel)))
-        link.write_text(content)  # last, for it also says that all else is there
-    return str(python)
+    def _cost(self, command: Sequence[str]) -> Figures:
+        cost = measured_run(command, self.environment)
+        return {"wall_seconds": cost.seconds, "peak_mib": cost.peak_mib}
 
 
 def tox21_folder() -> Path | None:
@@ -180,8 +135,8 @@ def train_run(args: argparse.Namespace, data: str, folder: Path, environment: di
     else:
         settings += ["training.epochs=1"]
     options += [part for setting in settings for part in ("--set", setting)]
-    say(f"training a run on {data}")
-    run(environment, (*MOLGEN, "train", data, *options, "--device", args.device, "--out", str(folder / "run")))
+    log(f"training a run on {data}")
+    measured_run((*MOLGEN, "train", data, *options, "--device", args.device, "--out", str(folder / "run")), environment)
     return folder / "run"
 
 
@@ -245,13 +200,12 @@ def one_round(
 def hardware() -> Figures:
     """The processor, its units, its cores and the memory."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    units = set(info.read_text().partition("flags")[2].partition("\n")[0].split()) if info.exists() else set()
     return {
-        "cpu": fields.get("model name") or platform.processor() or platform.machine(),
+        "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
-        "flags": [flag for flag in FLAGS if flag in fields.get("flags", "").split()],
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "flags": [flag for flag in FLAGS if flag in units],
+        "memory_gib": round(memory_of_machine() / 2**30, 1),
         "platform": platform.platform(),
     }
 
@@ -278,7 +232,7 @@ load before {results["load_before"]:.1f}
     return text
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
@@ -295,7 +249,7 @@ def measured(args: argparse.Namespace) -> Figures:
     namesake, broken = "", {}
     if not args.quick:
         try:
-            namesake = namesake_python(args.environment.absolute())
+            namesake = peer_python(args.environment.absolute(), NAMESAKE)
         except FailedError as error:
             broken["namesake"] = str(error)
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,12 +1,12 @@
-"""Training from a large encoded file beside a small one: what the data alone takes, and tokens a second in turns.
+"""Training from a large encoded file beside a small one: what the data alone takes, and tokens per second in turns.
 
-    python scripts/encode_many.py -n 400000 --random 0.01 -o small.molgen
-    python scripts/encode_many.py -n 100000000 --random 0.01 -o large.molgen
-    python scripts/bench_streaming.py small.molgen large.molgen
+    python scripts/make/encode_many.py -n 400000 --random 0.01 -o small.molgen
+    python scripts/make/encode_many.py -n 100000000 --random 0.01 -o large.molgen
+    python scripts/bench/streaming.py small.molgen large.molgen
 
 First the batches of each file without a network, after the system has let go of the file: reading, shuffling, cutting,
 padding. Then two processes train, a file each, and hand the machine to each other every few steps, so that what slows
-it down slows both. A turn's steps are timed within `train_epoch`, and compared with those of the turn after it.
+it down slows both. A turn's steps are timed within an epoch, and compared with those of the turn after it.
 """
 
 import argparse
@@ -21,27 +21,23 @@ from statistics import median
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from molgen.config import Config, load_config
 from molgen.data.batches import bucketed_batches, epoch_steps, random_batches
 from molgen.data.encoded_file import CorpusFile
-from molgen.model.build import build_model
 from molgen.runtime.device import choose_device, hardware
-from molgen.runtime.distributed import process_group
-from molgen.training.optim import build_optimizer
-from molgen.training.resume import TrainerState
-from molgen.training.trainer import train_epoch
+from molgen.training.trainer import Callback, EpochProgress, Trainer
+from ours import Loop
 
-SINGLE_PROCESS = 2_000_000  # molecules whose batches are made without a network: a whole window of a large file
+WITHOUT_NETWORK = 2_000_000  # molecules whose batches alone are timed: a whole window of a large file
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs=2, type=Path)
-    parser.add_argument("--config", default="moses-small")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--turns", type=int, default=40)
+    parser.add_argument("files", nargs=2, type=Path, help="two encoded files, the small one first")
+    parser.add_argument("--config", default="moses-small", help="recipe (moses-small)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as for `molgen train`")
+    parser.add_argument("--turns", type=int, default=40, help="turns of each process (40)")
     parser.add_argument("--steps", type=int, default=20, help="of a turn")
     options = parser.parse_args()
     config = load_config(options.config, options.set, {"data.source": str(options.files[0])})
@@ -53,7 +49,7 @@ def main() -> None:
 
     spawn = multiprocessing.get_context("spawn")
     turns, results = [spawn.Semaphore(0), spawn.Semaphore(0)], [spawn.SimpleQueue(), spawn.SimpleQueue()]
-    courses = [
+    processes = [
         spawn.Process(
             target=train_in_turns,
             args=(file, config, options.turns, options.steps, turns[i], turns[1 - i], results[i]),
@@ -61,16 +57,16 @@ def main() -> None:
         )
         for i, file in enumerate(options.files)
     ]
-    for course in courses:
-        course.start()
+    for process in processes:
+        process.start()
     turns[0].release()
     rates = []
     for file, result in zip(options.files, results, strict=True):
         seen, memory = result.get()
         rates.append(np.array(seen))
         print(f"{file}: median {median(seen):,.0f} tokens/s, peak memory {memory:,.0f} MiB")
-    for course in courses:
-        course.join()
+    for process in processes:
+        process.join()
     ratios = rates[1] / rates[0]
     error = ratios.std(ddof=1) / len(ratios) ** 0.5
     print(
@@ -91,7 +87,7 @@ def data_alone(file: Path, config: Config) -> tuple[int, float]:
         for rows in parts:
             window.batch(rows, cpu)
             molecules += len(rows)
-        if molecules >= SINGLE_PROCESS:
+        if molecules >= WITHOUT_NETWORK:
             break
     return molecules, time.monotonic() - began
 
@@ -105,30 +101,32 @@ def train_in_turns(
     others: Semaphore,
     result: "SimpleQueue[tuple[list[float], float]]",
 ) -> None:
-    """Puts the tokens a second of each turn, and the peak memory in MiB, into `result`."""
-    device, training = choose_device(config.training.device), config.training
+    """Puts the tokens per second of each turn, and the peak memory in MiB, into `result`."""
     opened = CorpusFile(file)
-    corpus, rates, taken, began = opened.split("train"), list[float](), 0, 0.0
-    tokens = steps * training.batch_size * corpus.all_positions / len(corpus)
-    model = build_model(config.model, len(opened.tokenizer), training.seed).to(device)
+    corpus = opened.split("train")
+    tokens = steps * config.training.batch_size * corpus.all_positions / len(corpus)
 
-    def after_step(_: Tensor) -> None:
-        nonlocal taken, began
-        taken += 1
-        if taken % steps:
-            return
-        rates.append(tokens / (time.monotonic() - began))
-        others.release()
-        if len(rates) > turns:  # the first warmed up
-            result.put((rates[1:], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
-            raise SystemExit
-        mine.acquire()
-        began = time.monotonic()
+    class Turns(Callback):
+        """Hands the machine to the other process after so many steps."""
+
+        def __init__(self) -> None:
+            self.rates: list[float] = []
+            self.taken, self.began = 0, 0.0
+
+        def after_step(self, _: Trainer, __: EpochProgress) -> None:
+            self.taken += 1
+            if self.taken % steps:
+                return
+            self.rates.append(tokens / (time.monotonic() - self.began))
+            others.release()
+            if len(self.rates) > turns:  # the first warmed up
+                result.put((self.rates[1:], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+                raise SystemExit
+            mine.acquire()
+            self.began = time.monotonic()
 
     mine.acquire()
-    optimizer = build_optimizer(model, training)
-    with process_group() as team:
-        train_epoch(model, optimizer, corpus, training, TrainerState(), device, team, after_step)
+    Loop(config, corpus, opened.tokenizer, config.training.device, Turns()).epoch(corpus)
 
 
 if __name__ == "__main__":
