@@ -145,7 +145,7 @@ def _load(path: Path, name: str, key: str) -> Arrays:
         if not _is_trusted(found):
             if path.parent not in _warned_folders:
                 _warned_folders.add(path.parent)
-                logger.warning(f"{path}: ignored, because it belongs to another user or others may write it")
+                logger.warning(f"{path}: ignored, because it is of another user, or others may write it")
             raise ValueError("not trusted")
         table = _header(file)
         about = table.pop("__metadata__")
