@@ -1,4 +1,4 @@
-"""Tensors on disk: safetensors only, written whole, checked before use."""
+"""Checkpoints: weights and training states as safetensors files, written atomically and checked before use."""
 
 import json
 import math
@@ -22,19 +22,19 @@ _MOMENT = re.compile(r"optimizer\.(\d{1,6})\.(\w+)")
 
 
 def save_weights(path: Path, model: nn.Module, metadata: Mapping[str, str]) -> None:
-    """A model's parameters, shared ones once, with a header of strings."""
+    """Writes a model's parameters (shared ones once) with string metadata in the header."""
     write_atomically(path, save(_parameters(model), dict(metadata)))
 
 
 def load_weights(
     path: Path, build: Callable[[], nn.Module], weights: int, expected: Mapping[str, str], follow: bool = False
 ) -> nn.Module:
-    """Builds a model of so many weights and fills it from a file.
+    """Builds a model with `build` and fills it from a file; `weights` is its number of parameters.
 
-    A link is not followed unless `follow` says so.
-    Raises MolgenError, before anything much larger than the file is allocated, for a file that is no safetensors file,
-    whose header differs from `expected`, or whose tensors have other names, shapes or types; and for weights that are
-    not finite.
+    Links are followed only with `follow`.
+    Raises MolgenError if the file is not a safetensors file, if its header differs from `expected`, if its tensors have
+    other names, shapes or types, or if weights are not finite. This happens before memory much larger than the file is
+    allocated.
     """
     try:
         with _tensors_of(path, follow) as file:
@@ -44,7 +44,7 @@ def load_weights(
                     raise _damaged(path, f"its {key} is {metadata.get(key)}, this run's is {value}")
             entries = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
             found = sum(math.prod(entry.get_shape()) for entry in entries.values())
-            if weights > 2 * found + 1_000_000:  # it would be built for nothing
+            if weights > 2 * found + 1_000_000:  # do not allocate a model that cannot fit the file
                 raise _damaged(path, f"it has {found:,} weights, this run's configuration {weights:,}")
             model = build()
             shapes = {name: list(p.shape) for name, p in model.named_parameters()}
@@ -52,7 +52,7 @@ def load_weights(
                 raise _damaged(
                     path, f"tensor {different[0]!r} is {'unknown' if different[0] in entries else 'missing'}"
                 )
-            for name, shape in shapes.items():  # all of them before the first is read
+            for name, shape in shapes.items():  # check all before reading the first
                 _check_shape(path, name, entries[name], [shape])
             for name, parameter in model.named_parameters():
                 parameter.data.copy_(_finite(path, name, file.get_tensor(name)))
@@ -68,7 +68,7 @@ def save_state(
     position: Mapping[str, object],
     fingerprint: Mapping[str, str],
 ) -> None:
-    """What an exact resume needs: weights, optimiser state, and in the header the loop's position and what made it."""
+    """Writes what an exact resume needs: weights and optimiser state; position and fingerprint in the header."""
     tensors = {f"{key}.{name}": tensor for key, model in models.items() for name, tensor in _parameters(model).items()}
     for index, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():
@@ -77,7 +77,7 @@ def save_state(
 
 
 def saved_fingerprint(path: Path) -> dict[str, str]:
-    """What `save_state` was told that a state was made with. Raises MolgenError for a damaged file."""
+    """The fingerprint in the header of a state, as given to `save_state`. Raises MolgenError for a damaged file."""
     try:
         with _tensors_of(path) as file:
             return dict(file.metadata() or {})
@@ -86,12 +86,12 @@ def saved_fingerprint(path: Path) -> dict[str, str]:
 
 
 def load_state(path: Path, models: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, object]:
-    """Restores what `save_state` wrote and gives back the position.
+    """Restores models and optimiser from a file of `save_state` and returns the position.
 
     Raises MolgenError for a damaged file: a tensor that is missing, unknown, not finite or of another shape or type.
     """
     weights = {f"{key}.{name}": p for key, model in models.items() for name, p in model.named_parameters()}
-    # in the order in which an optimiser's state counts them
+    # in the order of the indices in an optimiser's state
     optimized = [p for group in optimizer.param_groups for p in group["params"]]
     try:
         with _tensors_of(path) as file:
@@ -120,7 +120,7 @@ def load_state(path: Path, models: Mapping[str, nn.Module], optimizer: torch.opt
 
 @contextmanager
 def _tensors_of(path: Path, follow: bool = False) -> Iterator[Any]:
-    """A safetensors file, opened only if it is a regular file, and then by its handle: its name may have moved on."""
+    """A safetensors file, opened by the handle of a regular file, because the name may now refer to another file."""
     with opened(path, follow) as file:
         by_handle = f"/dev/fd/{file.fileno()}" if os.name == "posix" else str(path)
         with safe_open(by_handle, framework="pt") as tensors:

@@ -1,8 +1,8 @@
-"""The one exception that a person is meant to read."""
+"""MolgenError, the exception for wrong user input."""
 
 
 class MolgenError(Exception):
-    """The user's input is wrong: what is wrong, and what to do about it.
+    """The user's input is wrong; the message says what is wrong, the hint how to correct it.
 
     The command line prints both on one line and exits with code 2.
     """
@@ -14,4 +14,4 @@ class MolgenError(Exception):
 
     def __str__(self) -> str:
         text = f"{self.message} ({self.hint})" if self.hint else self.message
-        return " ".join(text.split())  # one line, whatever the message quotes
+        return " ".join(text.split())  # one line, also if the message quotes text with line ends

@@ -1,4 +1,4 @@
-"""What a command computes with: a device, a process group and RDKit's workers, made once and handed on as one thing."""
+"""The runtime of a command: its device, its process group and RDKit's workers in one object."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class Runtime:
-    """Made by a command, held by the trainer, the generator and the evaluator.
+    """A device, a process group and workers; made by a command, used by the trainer, the generator and the evaluator.
 
-    What costs time is made when it is first asked for: choosing the device imports torch, the workers are processes.
-    Raises MolgenError then for a device that is not there.
+    Device and workers are made at first use, because the device needs torch and the workers are processes. At its first
+    use, `device` raises MolgenError if the device is not available.
     """
 
     def __init__(
@@ -30,12 +30,12 @@ class Runtime:
 
     @cached_property
     def device(self) -> "torch.device":
-        """Where tensors are computed."""
+        """The torch device for all tensors."""
         return choose_device(self._wanted) if isinstance(self._wanted, str) else self._wanted
 
     @property
     def workers(self) -> Workers:
-        """RDKit's processes; unless others were given, those that all of this process shares."""
+        """The worker processes with RDKit; by default the shared pool of this process."""
         if self._workers is None:
             self._workers = shared_workers()
         return self._workers
@@ -43,9 +43,9 @@ class Runtime:
 
 @contextmanager
 def open_runtime(device: Device = "auto", start_workers: bool = True) -> Iterator[Runtime]:
-    """The runtime of a command, one process of those that torchrun has started. The workers start at once, if wanted.
+    """The runtime of a command, in the process group of torchrun if there is one. `start_workers`: start them now.
 
-    Raises a RuntimeError where the other processes cannot be reached.
+    Raises RuntimeError if the other processes cannot be reached.
     """
     with process_group() as group:
         yield Runtime(device, group, shared_workers() if start_workers else None)

@@ -1,4 +1,4 @@
-"""A run directory: what a training leaves and all that sampling and evaluation need. Nothing in it can execute code."""
+"""A run directory: the files of a training, which sampling and evaluation read. Nothing in it can execute code."""
 
 import csv
 import gzip
@@ -34,14 +34,14 @@ from molgen.tokenizer import MOST_BYTES, SmilesTokenizer
 
 try:
     import fcntl
-except ImportError:  # Windows has other locks, and no promise here
+except ImportError:  # Windows: run directories are not locked
     fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
 FOLDER = Path("runs")
 SHIPPED = Path(__file__).parent / "assets" / "shipped"
-"""The runs that come with the package, without their molecules."""
+"""The runs that are part of the package, without their molecules."""
 CONFIG, TOKENIZER, WEIGHTS, STATE = "config.yaml", "tokenizer.json", "model.safetensors", "state.safetensors"
 LOG, CURVES, REPORT, CARD = "log.csv", "curves.png", "report.json", "README.md"
 MOLECULES, DROPPED = "molecules.csv.gz", "dropped.csv.gz"
@@ -49,22 +49,22 @@ FILES = (CONFIG, TOKENIZER, WEIGHTS, STATE, LOG, CURVES, REPORT, CARD, MOLECULES
 LOG_COLUMNS = ("step", "epoch", "train_nll", "val_nll", "val_top1", "lr", "tokens_per_second", "seconds")
 MOST_COPIED = 500_000
 """A named dataset of more molecules is recorded by its name and hash instead of being copied into the run."""
-# A state is the weights, their average and two moments; the best weights lie beside it; for a moment old and new do.
-_BYTES_A_WEIGHT = 4 * 2 * (4 + 1)
-_BYTES_A_MOLECULE = 100
-# What a file of a run may hold, far beyond what a training writes: a larger one is none of its files.
+# 4 bytes each for the weights, their average, two moments and the best weights; twice while a file is replaced.
+_BYTES_PER_WEIGHT = 4 * 2 * (4 + 1)
+_BYTES_PER_MOLECULE = 100
+# Size limits of a run's files, far above what a training writes: a larger file was not written by one.
 _MOST_BYTES = {CONFIG: 2**20, TOKENIZER: MOST_BYTES, REPORT: 2**24, LOG: 2**28}
 _LONGEST_LINE = 2**20
 _LEFT_BY_A_KILL = re.compile(r"\.[0-9a-f]{8}(\.part)?")
 
 
 class Run:
-    """A run directory opened for reading. Raises MolgenError where it is none, or where a file of it is damaged."""
+    """A run directory opened for reading. Raises MolgenError if it is not one, or if one of its files is damaged."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._follow = SHIPPED in self.path.absolute().parents
-        """Whether its files may be links: some installers link a package's files to a cache of their own."""
+        """Whether its files may be links: some installers link a package's files to their own cache."""
         if not os.path.lexists(self.path / CONFIG):
             raise MolgenError(
                 f"{self.path}: not a run directory (no {CONFIG})", "give a directory that `molgen train` made"
@@ -87,7 +87,7 @@ class Run:
             ) from None
 
     def model(self, device: torch.device) -> Decoder:
-        """The decoder with the best weights, in evaluation mode."""
+        """The decoder with the best weights, in evaluation mode. Raises MolgenError if there are no valid weights."""
         path = self.path / WEIGHTS
         if not os.path.lexists(path):
             raise MolgenError(f"{self.path}: no {WEIGHTS} yet", "let the training finish its first epoch")
@@ -100,7 +100,7 @@ class Run:
 
     @property
     def weights_sha256(self) -> str:
-        """Of the weights file: which weights a table was drawn with, or a fine-tuning began with."""
+        """SHA-256 of the weights file, to record which weights were used for samples or for a fine-tuning."""
         with self._opened(WEIGHTS) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -110,11 +110,11 @@ class Run:
 
     @property
     def report(self) -> dict[str, Any]:
-        """What the training reported; empty while it has not finished."""
+        """The content of report.json; empty until the training has finished."""
         if not os.path.lexists(self.path / REPORT):
             return {}
         try:
-            # NaN, which earlier versions wrote where one molecule has no standard error, is no JSON
+            # earlier versions wrote NaN, which is not JSON, for the standard error of a single molecule
             report = json.loads(self._text(REPORT), parse_constant=lambda _: None)
         except (ValueError, RecursionError) as error:
             raise self._unreadable(REPORT, str(error)) from None
@@ -124,20 +124,21 @@ class Run:
 
     @property
     def has_molecules(self) -> bool:
-        """Whether its training molecules can be had: in the run, or in what it names as their source."""
+        """Whether its training molecules are available, from the run or from the source that it names."""
         return not self.lacks("train")
 
     def lacks(self, split: str) -> str:
-        """Why the molecules of a split cannot be had; empty where they can.
+        """Why the molecules of a split are not available; empty if they are.
 
-        Of a run that names its source this reads, cleans and splits that again, which takes minutes the first time.
+        If the run only names its source, this reads, cleans and splits the source again, which takes minutes the first
+        time.
         """
         if (self.path / MOLECULES).exists():
             return ""
         if not self.names_its_source and not self.names_its_file:
             return "the run carries no molecules"
         if self.names_its_source and self.origin == "moses" and not has_moses():
-            return self.elsewhere  # nobody is made to fetch it who did not ask for it
+            return self.elsewhere  # MOSES is not downloaded unless the user asks for it
         try:
             if self.names_its_file:
                 return self.corpus_file.lacks(split)
@@ -148,19 +149,19 @@ class Run:
 
     @property
     def origin(self) -> str:
-        """The dataset or file that its molecules came from; of an encoded file, what was encoded."""
+        """The dataset or file that its molecules came from; for an encoded file, the source that was encoded."""
         return str(self.report.get("encoded_from") or self.config.data.source)
 
     @property
     def names_its_source(self) -> bool:
-        """Whether it was trained on too many molecules to be copied into it: what it carries is their source's name."""
+        """Whether the run has only the name of its source, because there were too many molecules to copy."""
         if (self.path / MOLECULES).exists() or self.config.data.sha256 is not None:
             return False
         return self.config.data.source == "moses" or sum(self.report.get("sizes", {}).values()) > MOST_COPIED
 
     @property
     def elsewhere(self) -> str:
-        """How a run that names its source is compared with its molecules; empty for other runs."""
+        """A hint how to compare with the molecules of a run that names its source; empty for other runs."""
         if not self.names_its_source:
             return ""
         train = " --train moses" if self.origin == "moses" else ""
@@ -169,22 +170,22 @@ class Run:
 
     @property
     def names_its_file(self) -> bool:
-        """Whether what it carries of its molecules is the name of an encoded file."""
+        """Whether the run has only the name of an encoded file in place of its molecules."""
         return not (self.path / MOLECULES).exists() and self.config.data.sha256 is not None
 
     @cached_property
     def corpus_file(self) -> CorpusFile:
-        """The encoded file that it names. Raises MolgenError where that has gone or has changed."""
+        """The encoded file that it names. Raises MolgenError if the file no longer exists or has changed."""
         errors = []
-        for place in self._places():
+        for path in self._source_paths():
             try:
-                return named_corpus(self.config.data.model_copy(update={"source": str(place)}))
+                return named_corpus(self.config.data.model_copy(update={"source": str(path)}))
             except MolgenError as error:
                 errors.append(error)
         raise errors[0]
 
-    def _places(self) -> list[Path]:
-        """Where the file may be that it names: there, or, for older runs and moved ones, as seen from the run."""
+    def _source_paths(self) -> list[Path]:
+        """Possible paths of the source file: as named, or, for older or moved runs, relative to the run's folders."""
         named, folders = Path(self.config.data.source), [self.path.absolute(), *self.path.absolute().parents]
         if named.is_absolute():
             return [named, *(folder / named.name for folder in folders[:2])]
@@ -197,9 +198,9 @@ class Run:
 
     @cached_property
     def _rebuilt(self) -> dict[str, list[str]]:
-        """The SMILES of each split of what it names as its source, read, cleaned and split as the training did it.
+        """The SMILES of each split of the named source, read, cleaned and split as in the training.
 
-        Kept for the next time. Raises MolgenError where they are not the molecules that the run was trained on.
+        The result is cached. Raises MolgenError if they are not the molecules that the run was trained on.
         """
         expected = self.report.get("sha256")
         if expected is None and (self.path / STATE).exists():
@@ -210,13 +211,13 @@ class Run:
         def build() -> Arrays:
             data = self.config.data
             if self.origin != "moses":
-                place = next((place for place in self._places() if place.is_file()), None)
-                if place is None:
+                path = next((path for path in self._source_paths() if path.is_file()), None)
+                if path is None:
                     raise MolgenError(
                         f"{data.source}: is not there, and {self.path.name} was trained on it",
                         "restore the file, or name a training set with --train",
                     )
-                data = data.model_copy(update={"source": str(place)})
+                data = data.model_copy(update={"source": str(path)})
             logger.info(f"{self.path.name}: its molecules are cleaned and split again, as in its training; this once")
             pattern = self.tokenizer.splitter.pattern
             dataset = build_dataset(read_source(data), data, self.config.model.context, pattern, shared_workers())
@@ -230,12 +231,12 @@ class Run:
         def read(arrays: Arrays) -> dict[str, list[str]]:
             return {split: to_strings(array) for split, array in arrays.items()}
 
-        # what they are is checked by their hash, so no version of the code matters
+        # the hash of the molecules is the key, so the version of the code is not part of it
         return cached(data_directory() / "cache", "molecules", [str(expected)], build, read)
 
     @cached_property
     def molecules(self) -> list[Molecule]:
-        """The cleaned molecules with their splits. Raises MolgenError for a run that carries none."""
+        """The cleaned molecules with their splits. Raises MolgenError if the run does not contain them."""
         if not (self.path / MOLECULES).exists():
             raise MolgenError(f"{self.path}: carries no {MOLECULES}", "name its training set with --train")
         return [
@@ -245,26 +246,26 @@ class Run:
 
     @cached_property
     def dropped(self) -> list[Dropped]:
-        """The account of every row that was dropped or altered."""
+        """Every row that was dropped or changed."""
         return [
             Dropped(self._number(DROPPED, line, row), *others)
             for line, (row, *others) in self._table(DROPPED, Dropped._fields)
         ]
 
     def check_log(self) -> None:
-        """Reads log.csv, if there is one, so that damage is said before anything else is."""
+        """Reads log.csv, if it exists, to report damage early. Raises MolgenError for a damaged file."""
         if os.path.lexists(self.path / LOG):
             self.log()
 
     def check_molecules(self) -> None:
-        """Reads the molecules that it carries, if it does, so that damage is said before anything else is."""
+        """Reads the molecules, if the run contains them, to report damage early. Raises MolgenError for damage."""
         if os.path.lexists(self.path / MOLECULES):
             _ = self.molecules
 
     def split(self, name: str) -> list[str]:
         """The SMILES of one split, from the run or from the dataset or file that it names.
 
-        Raises MolgenError where they cannot be had.
+        Raises MolgenError if they are not available.
         """
         if self.names_its_source:
             if reason := self.lacks(name):
@@ -275,7 +276,7 @@ class Run:
         return [m.smiles for m in self.molecules if m.split == name]
 
     def spread(self, name: str, about: int) -> list[str]:
-        """Evenly spaced SMILES of a split, less than twice so many."""
+        """Evenly spaced SMILES of a split, less than twice as many as `about`."""
         if self.names_its_file:
             return self.corpus_file.spread(name, about)
         smiles = self.split(name)
@@ -288,7 +289,7 @@ class Run:
             raise self._unreadable(name, error.strerror or str(error)) from None
 
     def _text(self, name: str) -> str:
-        """What a small file holds."""
+        """The content of a small file. Raises MolgenError if it cannot be read."""
         try:
             return content_of(self.path / name, _MOST_BYTES[name], self._follow).decode()
         except OSError as error:
@@ -297,7 +298,7 @@ class Run:
             raise self._unreadable(name, str(error)) from None
 
     def _table(self, name: str, columns: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-        """The rows of a gzipped table of these columns, each with the line that it ends on."""
+        """(number of its last line, cells) of each row of a gzipped table with these columns."""
         try:
             with self._opened(name) as file, gzip.open(file, "rt", encoding="utf-8", newline="") as lines:
                 table = csv.reader(_bounded(cast(TextIO, lines)), strict=True)
@@ -325,7 +326,7 @@ class Run:
         return MolgenError(f"{self.path / name}: cannot be read: {why}", "restore the file, or train again")
 
     def log(self) -> list[dict[str, float]]:
-        """The rows of log.csv, one per epoch."""
+        """The rows of log.csv, one per epoch. Raises MolgenError for a damaged file."""
         try:
             lines = io.StringIO(self._text(LOG), newline="")
             table = csv.DictReader(lines)
@@ -344,13 +345,13 @@ class Run:
         write_atomically(self.path / LOG, text.getvalue().encode())
 
     def write_report(self, report: dict[str, Any], card: str) -> None:
-        """Writes the model card, then report.json, which says that the training has finished."""
+        """Writes the model card, then report.json, whose existence means that the training has finished."""
         write_atomically(self.path / CARD, card.encode("utf-8", "backslashreplace"))
         write_atomically(self.path / REPORT, (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
 
 
 def _bounded(lines: TextIO) -> Iterator[str]:
-    """The lines of a text. Raises csv.Error for one that fills the memory."""
+    """The lines of a text. Raises csv.Error for a line that is too long."""
     while line := lines.readline(_LONGEST_LINE):
         if len(line) == _LONGEST_LINE:
             raise csv.Error(f"a line longer than {_LONGEST_LINE:,} characters")
@@ -359,11 +360,11 @@ def _bounded(lines: TextIO) -> Iterator[str]:
 
 @contextmanager
 def at_work(path: Path) -> Iterator[None]:
-    """Makes a run directory if there is none, and keeps other trainings out of it while the block runs.
+    """Creates a run directory if necessary, and locks it against other trainings during the block.
 
-    The lock is the kernel's: it goes with the process, however that ends, and leaves no file. What a write that was
-    killed has left is removed; so is the directory if nothing was written into it.
-    Raises MolgenError where another training is at work.
+    It is a lock of the kernel: it ends with the process and leaves no file. Temporary files of killed writers are
+    deleted, and also the directory if it is empty at the end.
+    Raises MolgenError if another training uses the directory.
     """
     if path.exists() and not path.is_dir():
         raise MolgenError(f"{path}: is a file", "choose another --out")
@@ -379,7 +380,7 @@ def at_work(path: Path) -> Iterator[None]:
                 raise MolgenError(
                     f"{path}: another training is at work in it", "wait for its end, or choose another --out"
                 ) from None
-            except OSError as error:  # some network file systems
+            except OSError as error:  # some network file systems have no locks
                 logger.info(f"{path}: cannot be locked ({error.strerror}): start no second training in it")
         for name in FILES:
             for part in path.iterdir():
@@ -388,7 +389,7 @@ def at_work(path: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            with suppress(OSError):  # at the first that is not empty
+            with suppress(OSError):  # stops at the first folder that is not empty
                 for folder in made:
                     folder.rmdir()
 
@@ -400,17 +401,18 @@ def create_run(
     molecules: Sequence[Molecule] | None,
     dropped: Sequence[Dropped] | None,
 ) -> Run:
-    """Writes what is known before the first step: configuration, tokenizer, molecules and what was dropped.
+    """Writes the files that are known before the first step: configuration, tokenizer, molecules, dropped rows.
 
-    None: the run does not list them. Only a named dataset may be too large to be listed: a file may change or go, and
-    which molecules of a fine-tuning the other run knew cannot be told again without it.
-    Raises MolgenError where the disk has no room for the run.
+    With None for molecules or dropped rows, the run does not contain them. Large named datasets are not copied either.
+    Files are always copied, because they may change, and fine-tuning data too, because the removal of molecules that
+    the first run trained on could not be repeated without that run.
+    Raises MolgenError if the disk has not enough free space for the run.
     """
     path.mkdir(parents=True, exist_ok=True)
     named = config.data.source in NAMED and config.training.init is None
     copied = molecules is not None and (len(molecules) <= MOST_COPIED or not named)
     weights = count_parameters(config.model, len(tokenizer))
-    need = _BYTES_A_WEIGHT * weights + _BYTES_A_MOLECULE * (len(molecules or ()) if copied else 0)
+    need = _BYTES_PER_WEIGHT * weights + _BYTES_PER_MOLECULE * (len(molecules or ()) if copied else 0)
     if (free := shutil.disk_usage(path).free) < need:
         raise MolgenError(
             f"{path}: {free / 2**20:,.0f} MiB are free, the run needs up to {need / 2**20:,.0f}",
@@ -428,13 +430,16 @@ def create_run(
 
 
 def run_directory(name: str) -> Path | None:
-    """The directory that a run's name means: a path, else one under runs/, else one that comes with the package."""
-    places = [Path(name)] if "/" in name else [Path(name), FOLDER / name, SHIPPED / name]
-    return next((place for place in places if os.path.isdir(place)), None)  # noqa: PTH112 - no error for any name
+    """The directory for a run's name: a path, else one under runs/, else one in the package; None if none exists."""
+    paths = [Path(name)] if "/" in name else [Path(name), FOLDER / name, SHIPPED / name]
+    return next((path for path in paths if os.path.isdir(path)), None)  # noqa: PTH112 - no error for any name
 
 
 def find_run(name: str | None) -> Run:
-    """The run of a name or a path; without one the newest under runs/ that has weights."""
+    """The run with a name or path; by default the newest under runs/ that has weights.
+
+    Raises MolgenError if there is none.
+    """
     if name is not None:
         return Run(run_directory(name) or Path(name))
     found = sorted(FOLDER.glob(f"*/{WEIGHTS}"), key=lambda p: p.lstat().st_mtime)
@@ -447,7 +452,7 @@ def find_run(name: str | None) -> Run:
 
 
 def newest_unfinished() -> Path:
-    """The run to go on with when `--resume` names none."""
+    """The default run for `--resume`: the newest under runs/ without a report. Raises MolgenError if there is none."""
     found = [p for p in FOLDER.glob(f"*/{STATE}") if not (p.parent / REPORT).exists()]
     if not found:
         raise MolgenError(f"no unfinished run under {FOLDER}/", "name one with --out, or train without --resume")

@@ -1,4 +1,4 @@
-"""SMILES ⇄ token ids: DeepChem's BasicSmilesTokenizer and a vocabulary, as JSON on disk."""
+"""The tokenizer: SMILES ⇄ token ids, with DeepChem's token pattern and a vocabulary; a JSON file on disk."""
 
 import contextlib
 import hashlib
@@ -19,20 +19,20 @@ from molgen.runtime.files import content_of
 
 PAD, BOS, EOS = 0, 1, 2
 SPECIAL = ("<pad>", "<bos>", "<eos>")
-# Starts a randomised SMILES in place of <bos>, so that what follows <bos> is the canonical form alone.
+# Starts a randomised SMILES in place of <bos>, so that only canonical SMILES follow <bos>.
 RANDOM = "<random>"
-# Random SMILES open more rings at a time than canonical ones.
+# Random SMILES have more rings open at the same time than canonical ones, so they need more ring labels.
 RING_LABELS = (*"123456789", *(f"%{n}" for n in range(10, 20)))
 MOST_BYTES = 2**26
-"""Of a tokenizer file, far beyond what one holds."""
+"""Size limit of a tokenizer file, far above the size of a valid one."""
 _MOST_TOKENS = 60_000
 
 
 def deepchem_pattern() -> str:
     """The token pattern of DeepChem's BasicSmilesTokenizer (after Schwaller et al. 2019, Molecular Transformer).
 
-    The only place that imports deepchem, which takes seconds and says much that concerns no one here. The settings of
-    logging and warnings are afterwards what they were before.
+    Only this function imports deepchem, because the import takes seconds and prints irrelevant messages. These are
+    suppressed, and the settings of logging and warnings are restored. Raises MolgenError if the import fails.
     """
     root = logging.root
     disabled, level, handlers = root.manager.disable, root.level, list(root.handlers)
@@ -58,9 +58,9 @@ def deepchem_pattern() -> str:
 
 
 class TokenPattern:
-    """Splits a SMILES as `BasicSmilesTokenizer.tokenize` does, or refuses it.
+    """Splits a SMILES into tokens like `BasicSmilesTokenizer.tokenize`, but only if no character is lost.
 
-    DeepChem's `findall` drops what it does not match; here a string that its tokens do not rebuild has none.
+    DeepChem's `findall` silently drops characters that do not match; here such a string has no tokens.
     """
 
     def __init__(self, pattern: str) -> None:
@@ -91,25 +91,25 @@ class SmilesTokenizer:
     def of_corpus(
         cls, smiles: Iterable[str] | str, pattern: str, randomized: bool = False, rdkit_version: str = ""
     ) -> "SmilesTokenizer":
-        """The sorted vocabulary of a corpus (one string is one molecule).
+        """A tokenizer with the sorted vocabulary of a corpus (a single string is one molecule).
 
-        With ring labels up to %19 if randomised SMILES will be trained on too.
+        With `randomized`, for training on randomised SMILES, the vocabulary has all ring labels up to %19.
 
-        Raises MolgenError for a string that has no lossless split.
+        Raises MolgenError for a string that is not losslessly tokenisable.
         """
         splitter = TokenPattern(pattern)
         seen = set(RING_LABELS if randomized else ())
-        for one in [smiles] if isinstance(smiles, str) else smiles:
-            tokens = splitter.split(one)
+        for molecule in [smiles] if isinstance(smiles, str) else smiles:
+            tokens = splitter.split(molecule)
             if tokens is None:
-                raise MolgenError(f"{one!r} is not losslessly tokenisable", "remove it from the corpus")
+                raise MolgenError(f"{molecule!r} is not losslessly tokenisable", "remove it from the corpus")
             seen.update(tokens)
         return cls(pattern, sorted(seen), randomized, rdkit_version)
 
     def extended(self, other: "SmilesTokenizer") -> "SmilesTokenizer":
-        """This vocabulary in its order, then what another one has besides; `<random>` where either has it.
+        """This vocabulary in its order, then the new tokens of `other`; with `<random>` if either has it.
 
-        Raises MolgenError where the two split a SMILES by different patterns.
+        Raises MolgenError if the two have different token patterns.
         """
         if other.splitter.pattern != self.splitter.pattern:
             raise MolgenError("the run to start from splits SMILES by another pattern", "train it again")
@@ -127,18 +127,18 @@ class SmilesTokenizer:
 
     @property
     def suppressed_ids(self) -> list[int]:
-        """Ids that never follow another: all special ones but `<eos>`."""
+        """Ids that can never follow another token: all special tokens except `<eos>`."""
         return [i for i in range(len(self.special)) if i != EOS]
 
     def unknown(self, smiles: str) -> list[str]:
-        """The tokens that the vocabulary lacks. Raises MolgenError for a string that has no lossless split."""
+        """The tokens that the vocabulary lacks. Raises MolgenError for a string that is not losslessly tokenisable."""
         tokens = self.splitter.split(smiles)
         if tokens is None:
             raise MolgenError(f"{smiles!r} is not losslessly tokenisable", "check it for characters that SMILES lacks")
         return [token for token in dict.fromkeys(tokens) if token not in self._ids]
 
     def encode(self, smiles: str) -> list[int] | None:
-        """Token ids without `<bos>` and `<eos>`; None if the string has no lossless split or an unknown token."""
+        """Token ids without `<bos>` and `<eos>`; None if it is not losslessly tokenisable or has an unknown token."""
         tokens = self.splitter.split(smiles)
         if tokens is None:
             return None
@@ -148,9 +148,9 @@ class SmilesTokenizer:
             return None
 
     def decode(self, ids: npt.NDArray[np.integer]) -> list[str | None]:
-        """Rows of ids (n, length) → SMILES; None where a row holds no `<eos>` (unfinished).
+        """Rows of ids (n, length) → SMILES; None for a row without `<eos>` (unfinished).
 
-        What follows the first `<eos>` does not count; special tokens have no text.
+        Ids after the first `<eos>` are ignored; special tokens have no text.
         """
         ended = ids == EOS
         past_end = np.cumsum(ended, axis=1) > 0
@@ -159,11 +159,11 @@ class SmilesTokenizer:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the pattern and the vocabulary."""
+        """A hash (16 hex digits) of the pattern and the vocabulary."""
         return hashlib.sha256("\n".join((self.splitter.pattern, *self.special, *self.tokens)).encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
-        """The file's content: pattern, special tokens, vocabulary in order of their ids, RDKit version."""
+        """The content of a tokenizer file: pattern, special tokens, vocabulary in the order of ids, RDKit version."""
         return json.dumps(
             {
                 "format": 1,
@@ -177,7 +177,7 @@ class SmilesTokenizer:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "SmilesTokenizer":
-        """Reads a file of what `to_json` gave. Raises MolgenError for anything else."""
+        """Reads a file with the output of `to_json`. Raises MolgenError for any other content."""
         try:
             return cls.of_json(content_of(Path(path), MOST_BYTES, follow=True).decode())
         except (OSError, ValueError) as error:
@@ -185,7 +185,7 @@ class SmilesTokenizer:
 
     @classmethod
     def of_json(cls, text: str) -> "SmilesTokenizer":
-        """Of what `to_json` gave. Raises ValueError for anything else."""
+        """The tokenizer of the output of `to_json`. Raises ValueError for any other text."""
         try:
             values = json.loads(text)
             tokens, pattern, special = values["vocabulary"], values["pattern"], tuple(values["special"])

@@ -1,1 +1,1 @@
-"""One molecule at a time, by RDKit; most of it runs in the worker processes."""
+"""Chemistry of single molecules with RDKit; most of it runs in the worker processes."""

@@ -1,4 +1,4 @@
-"""Structural alerts: MOSES' filter, and RDKit's catalogue. Fingerprints leave only the few patterns that can match."""
+"""Structural alerts: MOSES' filter and RDKit's filter catalogue, with a fingerprint prefilter for speed."""
 
 import csv
 import re
@@ -14,19 +14,19 @@ from rdkit.Chem import FilterCatalog
 
 _chem: Any = Chem  # has no type hints
 _MOSES_ELEMENTS = frozenset(("C", "N", "S", "O", "F", "Cl", "Br", "H"))
-# in an entry of RDKit's filter catalogue: the length of a binary molecule, then its magic number; after it the least
-# number of matches
+# An entry of RDKit's filter catalogue contains the length of a binary molecule, the molecule, which begins with a magic
+# number, and the minimum number of matches.
 _PATTERN_START = re.compile(rb" (\d+) (?=\xef\xbe\xad\xde)")
 _ONE_MATCH = re.compile(rb" 1 ")
 _ALERT_SETS = {"PAINS_A": "PAINS", "PAINS_B": "PAINS", "PAINS_C": "PAINS", "Brenk": "BRENK", "NIH": "NIH"}
 
 
 def moses_filters(molecule: Any, alert_folder: str) -> list[str]:
-    """The causes for which MOSES' filter rejects a molecule; an empty list passes.
+    """The reasons why MOSES' filter rejects a molecule; an empty list if it passes.
 
-    charge: an atom with a formal charge. element: other than C N S O F Cl Br H. ring: of eight or more atoms.
-    MCF, PAINS: one of the alerts that MOSES ships matches, hydrogens added. unstable: its flat SMILES does not parse.
-    Source: `mol_passes_filters` of MOSES' code, which is stricter than the paper's "MCF and PAINS".
+    charge: an atom has a formal charge. element: other than C N S O F Cl Br H. ring: eight or more atoms.
+    MCF, PAINS: an alert of MOSES' lists matches the molecule with explicit hydrogens. unstable: its SMILES without
+    stereo does not parse. Source: `mol_passes_filters` in MOSES' code; it is stricter than the paper's "MCF and PAINS".
     """
     causes = []
     atoms = list(molecule.GetAtoms())
@@ -47,7 +47,7 @@ def moses_filters(molecule: Any, alert_folder: str) -> list[str]:
 
 
 def alerts(molecule: Any) -> list[str]:
-    """The structural alerts of RDKit's filter catalogue that match, each as SET:name; SET is PAINS, BRENK or NIH."""
+    """The matching structural alerts of RDKit's filter catalogue, each as SET:name; SET is PAINS, BRENK or NIH."""
     entries, patterns, always = _alert_catalog()
     bits = _words(Chem.PatternFingerprint(molecule))
     possible = [*always, *(entries[id(pattern)] for pattern in patterns.possible(bits))]
@@ -60,14 +60,14 @@ def alerts(molecule: Any) -> list[str]:
 
 
 class _Alerts:
-    """Patterns with their fingerprints: one can match only where its fingerprint is part of the molecule's."""
+    """Patterns with their fingerprints: a pattern can match only if the molecule's fingerprint has all its bits."""
 
     def __init__(self, patterns: Iterable[Any]) -> None:
         self.patterns = list(patterns)
         self._bits = np.array([_words(Chem.PatternFingerprint(pattern)) for pattern in self.patterns], np.uint64)
 
     def possible(self, bits: npt.NDArray[np.uint64]) -> Iterator[Any]:
-        """The few patterns that may match a molecule, by the words of its pattern fingerprint."""
+        """The patterns that may match a molecule; `bits` (words,) is the molecule's pattern fingerprint."""
         if not self.patterns:
             return iter(())
         missing = (self._bits & ~bits).any(1)
@@ -84,7 +84,7 @@ def _one_word(name: str) -> str:
 
 @lru_cache(maxsize=1)
 def moses_alerts(folder: str) -> dict[str, _Alerts]:
-    """The two alert lists of MOSES."""
+    """The two alert lists of MOSES, read from `folder`."""
     with (Path(folder) / "mcf.csv").open(encoding="utf-8", newline="") as file:
         mcf = [row["smarts"] for row in csv.DictReader(file)]
     with (Path(folder) / "wehi_pains.csv").open(encoding="utf-8", newline="") as file:
@@ -94,10 +94,10 @@ def moses_alerts(folder: str) -> dict[str, _Alerts]:
 
 @lru_cache(maxsize=1)
 def _alert_catalog() -> tuple[dict[int, Any], _Alerts, list[Any]]:
-    """(entries by their pattern's id, the patterns, entries that must always be asked) of RDKit's catalogue.
+    """(entries by their pattern's id, the patterns, entries without a prefilter) of RDKit's catalogue.
 
-    To ask all 765 entries takes 5 ms; the patterns' fingerprints leave a fifth of them. An entry does not give away its
-    pattern but in its serialised form: a matcher's only pattern, which one match fulfils. Others are always asked.
+    A check of all 765 entries takes 5 ms; the fingerprints leave a fifth of them. RDKit exposes an entry's pattern only
+    in its serialised form. Entries with one pattern and a minimum of one match are prefiltered, others always checked.
     """
     parameters: Any = FilterCatalog.FilterCatalogParams()
     catalogs = parameters.FilterCatalogs

@@ -1,4 +1,4 @@
-"""One string at a time: which molecule a training sees, or why it sees none."""
+"""Cleaning of one input string: the SMILES to train on, or the reason why it is dropped."""
 
 import re
 from functools import lru_cache
@@ -10,9 +10,9 @@ from molgen.config import DataConfig
 from molgen.tokenizer import TokenPattern
 
 VERSION = 3
-"""To be raised with every change of what `clean` gives: results are cached."""
+"""Increase it when the results of `clean` change, because they are cached."""
 
-# Reasons, as dropped.csv.gz and report.json name them; those of `standardise` are among them.
+# Reasons as in dropped.csv.gz and report.json, together with those of `standardise`.
 EMPTY = "empty"
 UNPARSABLE = "not parsed by RDKit"
 """A colon and the cause follow it."""
@@ -32,28 +32,29 @@ STEREO_UNDEFINED = "racemic or relative stereo made undefined"
 NO_SUCH_ATOM = "stereo group of an atom that is not there"
 ALTERED = (EXTENSION_CUT, ENHANCED_STEREO, STEREO_UNDEFINED, *CHANGES)
 
-# A group of the extension: `a:` absolute, `o1:` one of two, `&1:` both; labels and coordinates may look like one.
+# Stereo groups of a CXSMILES extension: `a:` absolute, `o1:` one of two, `&1:` both. Labels and coordinates are removed
+# first, because they may look like a group.
 _LABELS = re.compile(r"\$[^$]*\$|\([^)]*\)")
 _STEREO_GROUP = re.compile(r"(?:(?<=[|,])|^)(a|[o&]\d*):(\d+(?:,\d+)*)")
 
 
 class Clean(NamedTuple):
-    """What becomes of a string."""
+    """The result of cleaning one string."""
 
     smiles: str
-    """To train on; empty where there is a reason."""
+    """The SMILES to train on; empty if the string is dropped."""
     group: str
-    """Canonical SMILES of the parent, which stays on one side of a split; empty where it is not asked for."""
+    """Key of the group of related molecules that a split keeps together; empty if not requested."""
     reason: str
-    """Why it is dropped; else empty."""
+    """Why the string is dropped; else empty."""
     changes: tuple[str, ...]
-    """What standardising altered."""
+    """What standardisation changed."""
 
 
 def cut_extension(text: str) -> tuple[str, str]:
-    """A SMILES without its CXSMILES part (` |…|` after the first white space), and the alteration, or an empty string.
+    """(the SMILES without its CXSMILES part, the change or ""); that part is ` |…|` after the first white space.
 
-    With the extension go enhanced stereo groups: a centre keeps the configuration that is drawn.
+    This removes enhanced stereo groups too: a centre keeps the configuration that the SMILES has.
     """
     smiles, rest = _halves(text)
     if not rest:
@@ -62,10 +63,10 @@ def cut_extension(text: str) -> tuple[str, str]:
 
 
 def undefined(text: str) -> tuple[str, str]:
-    """As `cut_extension`, but centres known only relative to each other are no longer said to have a configuration.
+    """As `cut_extension`, but removes the configuration of centres that are known only relative to each other.
 
-    Those are the atoms of the groups `&n` (a racemate) and `on` (one enantiomer, unknown which). The alteration is
-    NO_SUCH_ATOM, and the SMILES empty, where a group names an atom that the molecule lacks.
+    These are the atoms of the groups `&n` (a racemate) and `on` (one enantiomer, unknown which). If a group refers to
+    an atom that does not exist, the SMILES is empty and the change is NO_SUCH_ATOM.
     """
     smiles, alteration = cut_extension(text)
     relative = [int(atom) for kind, atoms in _groups(_halves(text)[1]) if kind != "a" for atom in atoms.split(",")]
@@ -78,7 +79,7 @@ def undefined(text: str) -> tuple[str, str]:
 
 
 def _halves(text: str) -> tuple[str, str]:
-    """(the SMILES, its CXSMILES part, empty where what follows is none)."""
+    """(the SMILES, its CXSMILES part or "")."""
     parts = text.strip().split(maxsplit=1)
     if len(parts) == 2 and parts[1].startswith("|"):
         return parts[0], parts[1]
@@ -91,7 +92,7 @@ def _groups(extension: str) -> list[tuple[str, str]]:
 
 
 def settings(config: DataConfig, longest: int, pattern: str) -> dict[str, Any]:
-    """The keyword arguments of `clean` for a `data` section; `longest` is the context, in tokens."""
+    """The keyword arguments of `clean` for a `data` section; `longest` is the context in tokens."""
     return {
         "pattern": pattern,
         "form": config.form,
@@ -114,11 +115,11 @@ def clean(
     stereo_groups: str,
     policy: list[Any],
 ) -> Clean:
-    """What becomes of a string, with its CXSMILES part if it has one, under `settings`.
+    """Cleans a string, which may have a CXSMILES part; the keyword arguments come from `settings`.
 
-    The order is fixed: printable ASCII first (RDKit strips the rest without a word), then RDKit, then the policy, then
-    the tokens of the chosen form, and their number. A molecule that is altered has its canonical SMILES. Where the
-    string itself is kept, and under rules 1, its tokens come before RDKit.
+    The checks have a fixed order: printable ASCII (RDKit silently strips other characters), parsing, the policy,
+    tokenisation of the chosen form, number of tokens. A changed molecule gets its canonical SMILES. If `form` keeps the
+    string as given, and under rules 1, the string is tokenised before parsing.
     """
     smiles, alteration = cut_extension(text)
     if not smiles:

@@ -1,6 +1,6 @@
 """Conditions on a table's columns, such as `pIC50 > 7 and units == "nM"`: parsed once, never executed.
 
-Python's parser reads the text; a walk over a few kinds of nodes says whether a row fulfils it.
+Python's parser reads the text. Only a few kinds of syntax nodes are allowed, and they are evaluated here for each row.
 """
 
 import ast
@@ -18,7 +18,7 @@ Value = str | float | bool | None
 MOST_CHARACTERS = 1_000
 _DEEPEST = 50
 _HINT = "comparisons joined by and, or, not; a column name with spaces or signs goes in `backquotes`"
-# the quoted strings, which stay as they are, and the names in backquotes
+# quoted strings (group 1), which do not change, and names in backquotes (group 2)
 _QUOTED = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|`([^`]*)`""")
 _OPERATORS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.Lt: operator.lt,
@@ -34,12 +34,12 @@ class Condition:
     """Comparisons (`<` `<=` `>` `>=` `==` `!=` `in` `not in`) of columns with numbers, strings or each other.
 
     Numbers compare as numbers, also those that a table holds as text (`true` and `false` are 1 and 0), strings as
-    strings. A missing value, and text beside a number, satisfies no comparison, `!=` and `not in` neither: so
-    `x == x` asks for a value, and `not (x > 7)` holds where x is missing.
+    strings. Comparisons with a missing value, or between text and a number, are false, also `!=` and `not in`. So
+    `x == x` is true if x has a value, and `not (x > 7)` is true if x is missing.
     """
 
     def __init__(self, text: str) -> None:
-        """Raises MolgenError for anything but such comparisons."""
+        """Raises MolgenError if the text is not such a condition."""
         self.text = text
         if len(text) > MOST_CHARACTERS:
             raise MolgenError(f"the condition has {len(text)} characters", f"at most {MOST_CHARACTERS:,}")
@@ -52,7 +52,7 @@ class Condition:
         self._ordered: set[str] = set()
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # an odd escape in a string is the user's to see, not Python's to say
+                warnings.simplefilter("ignore")  # Python warns about unknown escapes in strings
                 self._root = ast.parse(self._source, mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             single = re.search(r"(?<![<>=!])=(?!=)", _QUOTED.sub("", text))
@@ -63,12 +63,12 @@ class Condition:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The columns that it compares, in the order of the text."""
+        """The columns of the condition, in the order of the text."""
         return tuple(dict.fromkeys(self._columns.values()))
 
     @property
     def numeric(self) -> frozenset[str]:
-        """The columns compared with numbers, or by order with another column."""
+        """The columns compared with numbers, or by order (`<` and the like) with another column."""
         return frozenset(self._columns[i] for i in self._with_numbers | self._ordered)
 
     @property
@@ -78,11 +78,11 @@ class Condition:
 
     @property
     def ordered(self) -> frozenset[str]:
-        """Those of the numeric columns that are compared with no number, so that they may hold text, such as dates."""
+        """The numeric columns that are compared only with columns, so they may contain text, such as dates."""
         return self.numeric - {self._columns[i] for i in self._with_numbers}
 
     def check(self, known: Iterable[str], source: str = "condition") -> None:
-        """Raises MolgenError when a column that it compares is not among the known ones."""
+        """Raises MolgenError if a column of the condition is not among the known ones."""
         columns = list(known)
         for name in self.names:
             if name not in columns:
@@ -94,7 +94,7 @@ class Condition:
                 )
 
     def holds(self, values: Mapping[str, Value]) -> bool:
-        """Whether a row fulfils it; a column that the row lacks counts as missing."""
+        """Whether a row satisfies the condition; a column that is not in the row counts as missing."""
         return self._truth(self._root, values)
 
     def _truth(self, node: ast.expr, values: Mapping[str, Value]) -> bool:
@@ -124,7 +124,7 @@ class Condition:
             return False
         compare = _OPERATORS[type(comparison)]
         numbers = number(a), number(b)
-        # two columns of numbers compare as such, but "007" in quotes is a string
+        # two columns of numbers compare as numbers, but "007" in quotes is a string
         quoted = isinstance(left, ast.Constant) or isinstance(right, ast.Constant) or numbers == (None, None)
         unordered = isinstance(comparison, ast.Eq | ast.NotEq) and None in numbers
         if (quoted or unordered) and isinstance(a, str) and isinstance(b, str):
@@ -154,7 +154,7 @@ class Condition:
                 for left, comparison, right in zip(
                     (node.left, *node.comparators), node.ops, node.comparators, strict=False
                 ):
-                    self._check_value(left)  # in a chain too, where a list may stand on the right
+                    self._check_value(left)  # also in a chain such as `a in (1, 2) < b`
                     self._note_kinds(left, comparison, right)
                     if isinstance(comparison, ast.In | ast.NotIn):
                         items = _items(right)
@@ -170,7 +170,7 @@ class Condition:
                 raise self._refusal(f"{self._part(node)} is no comparison", _HINT)
 
     def _note_kinds(self, left: ast.expr, comparison: ast.cmpop, right: ast.expr) -> None:
-        """Keeps which columns are compared with numbers and which with strings."""
+        """Records which columns are compared with numbers and which with strings."""
         listed = isinstance(comparison, ast.In | ast.NotIn)
         pairs = [(left, item) for item in _items(right)] if listed else [(left, right), (right, left)]
         for column, other in pairs:
@@ -185,7 +185,7 @@ class Condition:
     def _check_value(self, node: ast.expr) -> None:
         match node:
             case ast.Name():
-                # as written: Python's parser turns the micro sign into a Greek letter
+                # the name as written: Python's parser turns the micro sign into a Greek letter
                 written = ast.get_source_segment(self._source, node) or node.id
                 self._columns[node.id] = self._quoted.get(node.id, written)
             case ast.Constant(value=bool() | str()):
@@ -199,7 +199,7 @@ class Condition:
                 raise self._refusal(f"{self._part(node)} is neither a column nor a number nor a string", _HINT)
 
     def _part(self, node: ast.expr) -> str:
-        """What the user wrote there, shortened."""
+        """The text of a node, shortened."""
         part = ast.get_source_segment(self._source, node) or "a part of it"
         for placeholder, name in self._quoted.items():
             part = part.replace(placeholder, f"`{name}`")
@@ -210,26 +210,26 @@ class Condition:
         return MolgenError(f"condition {shown[:79] + '…' if len(shown) > 80 else shown}: {message}", hint)
 
     def _without_backquotes(self, text: str) -> tuple[str, dict[str, str]]:
-        """(the text with a plain identifier for each name in backquotes, identifier → name)."""
+        """(the text with a placeholder for each name in backquotes, placeholder → name)."""
         prefix = "column_"
         while prefix in text:
             prefix += "_"
         names: dict[str, str] = {}
 
-        def replaced(found: re.Match[str]) -> str:
-            if found[1] is not None:
-                return found[1]
-            if not found[2].strip():
+        def replace(match: re.Match[str]) -> str:
+            if match[1] is not None:
+                return match[1]
+            if not match[2].strip():
                 raise self._refusal("nothing between two backquotes", _HINT)
             placeholder = f"{prefix}{len(names)}_"
-            names[placeholder] = found[2].strip()
+            names[placeholder] = match[2].strip()
             return placeholder
 
-        return _QUOTED.sub(replaced, text), names
+        return _QUOTED.sub(replace, text), names
 
 
 def _items(node: ast.expr) -> Sequence[ast.expr]:
-    """The list right of `in`; what stands alone, as in `x in ("a")`, is a list of one."""
+    """The list after `in`; a single value, as in `x in ("a")`, is a list of one."""
     return node.elts if isinstance(node, ast.Tuple | ast.List) else [node]
 
 
@@ -239,7 +239,7 @@ def missing(value: Value) -> bool:
 
 
 def number(value: Value) -> float | None:
-    """A cell as a number, None for text."""
+    """A cell as a number; None for text."""
     if isinstance(value, str):
         value = {"true": "1", "false": "0"}.get(value.strip().lower(), value)
         if "_" in value:  # 1_000 is a number to Python only

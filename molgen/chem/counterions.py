@@ -1,8 +1,9 @@
-"""Counter-ions and solvents: what stands beside a drug in a record of several fragments, and is not the drug.
+"""Counter-ions and solvents: fragments of a record that are not the drug.
 
-Those that ChEMBL's pipeline strips (Bento et al. 2020, J. Cheminform. 12:51; chembl_structure_pipeline 1.2.4, MIT
-licence), written in canonical form, and other usual solvents, amino acids, sugars and quaternary ammonium ions. The
-package itself is not used: it compiles its 172 patterns anew for each molecule, and keeps several fragments.
+The list has the salts and solvents that ChEMBL's pipeline strips (Bento et al. 2020, J. Cheminform. 12:51;
+chembl_structure_pipeline 1.2.4, MIT licence) in canonical form, and other usual solvents, amino acids, sugars and
+quaternary ammonium ions. The package itself is not used, because it compiles its 172 patterns again for each molecule
+and keeps several fragments.
 """
 
 from functools import lru_cache
@@ -50,7 +51,7 @@ O=[N+]([O-])c1cc([N+](=O)[O-])c(O)c([N+](=O)[O-])c1
 
 
 def is_counterion(fragment: Any) -> bool:
-    """Whether a fragment is on the list, whatever its charge, stereo and isotopes, or a single atom but carbon."""
+    """Whether a fragment is on the list (without charge, stereo and isotopes) or a single atom other than carbon."""
     heavy = [atom for atom in fragment.GetAtoms() if atom.GetAtomicNum() > 1]
     if len(heavy) <= 1:
         return not heavy or heavy[0].GetAtomicNum() != 6
@@ -58,7 +59,7 @@ def is_counterion(fragment: Any) -> bool:
 
 
 def plain_form(molecule: Any) -> str:
-    """Canonical SMILES without charge (where protons remove it), stereo and isotopes."""
+    """Canonical SMILES without stereo and isotopes, and without charges that protons can remove."""
     bare = Chem.Mol(molecule)
     for atom in bare.GetAtoms():
         atom.SetIsotope(0)
@@ -79,7 +80,7 @@ def _largest() -> int:
 
 
 def uncharged(molecule: Any) -> Any:
-    """A copy to which protons are added, or from which they are taken, where that removes a charge."""
+    """A copy with charges neutralised by adding or removing protons, where possible."""
     return _uncharger().uncharge(molecule)
 
 

@@ -1,7 +1,7 @@
-"""One molecule → all that metrics and tables need of it, from a single parse. Runs in the worker processes.
+"""Descriptors of one molecule for metrics and tables, from a single parse. Runs in the worker processes.
 
-Strings in, JSON values out: `describe` computes the parts that metrics ask for, `tabulate` the columns of a table. A
-fingerprint is packed and in base64.
+The input is a string and the output JSON values: `describe` computes the parts that metrics need, `tabulate` the
+columns of a table. A fingerprint is packed bits in base64.
 """
 
 import importlib.util
@@ -25,7 +25,7 @@ _qed: Any = QED
 _descriptors: Any = Descriptors
 
 VERSION = "2"
-"""Goes up when a part or a cached table changes its meaning, so that what was cached is computed anew."""
+"""Increase it when a part or a cached table changes its meaning, so that cached results are computed again."""
 GUACAMOL_DESCRIPTORS = (
     "BertzCT",
     "MolLogP",
@@ -44,8 +44,8 @@ MOSES_PROPERTIES = ("logP", "SA", "QED", "weight")
 def describe(smiles: str, parts: Sequence[str], alert_folder: str = "") -> dict[str, Any]:
     """The named parts of a valid molecule, or {"failure": cause} of an invalid one.
 
-    Every part is listed in `PARTS`. `alert_folder` holds mcf.csv and wehi_pains.csv of MOSES, for `filters`.
-    A cause is what `failure` says.
+    The parts are those of `PARTS`, and `filters`, which needs the folder with mcf.csv and wehi_pains.csv of MOSES. The
+    causes are those of `failure`.
     """
     molecule = parse(smiles)
     if molecule is None:
@@ -73,7 +73,7 @@ def fingerprint_4096(molecule: Any) -> str:
 
 
 def fragments(molecule: Any) -> list[str]:
-    """BRICS fragments (Degen et al. 2008) as MOSES counts them: the pieces' SMILES with their dummy atoms."""
+    """BRICS fragments (Degen et al. 2008) as MOSES counts them: SMILES with dummy atoms."""
     return str(Chem.MolToSmiles(Chem.FragmentOnBRICSBonds(molecule))).split(".")
 
 
@@ -97,9 +97,9 @@ def properties(molecule: Any) -> list[float]:
 
 
 def qed(molecule: Any) -> float:
-    """Quantitative estimate of drug-likeness (Bickerton et al. 2012, Nat. Chem. 4:90), as RDKit's QED.qed.
+    """Quantitative estimate of drug-likeness (Bickerton et al. 2012, Nat. Chem. 4:90), the same as RDKit's QED.qed.
 
-    That function works on a copy, which has to compute anew what the molecule knows already; this one does not.
+    This is faster, because RDKit's function works on a copy and loses what the molecule has already computed.
     """
     has_hydrogens = any(atom.GetAtomicNum() == 1 for atom in molecule.GetAtoms())
     bare = Chem.RemoveHs(molecule) if has_hydrogens else molecule
@@ -131,7 +131,7 @@ def radicals_fragments_charge(molecule: Any) -> list[int]:
 
 
 def elements(molecule: Any) -> list[str]:
-    """Symbols of the elements, without hydrogen that is implied."""
+    """Symbols of the elements, without implicit hydrogen."""
     return sorted({str(atom.GetSymbol()) for atom in molecule.GetAtoms()})
 
 
@@ -198,18 +198,18 @@ def molblock(molecule: Any) -> str:
     rdDepictor.Compute2DCoords(drawn)
     try:
         return str(Chem.MolToMolBlock(drawn))
-    except RuntimeError:  # such as `[*H]`, whose valence RDKit looks for: no table can be written of it
+    except RuntimeError:  # RDKit cannot write some molecules, such as `[*H]`, whose valence is unknown
         return str(Chem.MolToMolBlock(Chem.Mol()))
 
 
 class Property(NamedTuple):
-    """A column of sample tables that a molecule alone decides: conditions and filters may ask for it too."""
+    """A column of sample tables that depends only on the molecule; conditions and filters can use it too."""
 
     compute: Callable[[Any], Any]
     style: str = ""
     """The format of its cells."""
     cheap: bool = True
-    """Whether it is a column of a table for which none are named."""
+    """Whether a table has this column by default."""
 
 
 PROPERTIES: dict[str, Property] = {
@@ -231,7 +231,7 @@ synthetic accessibility, the structural alerts of RDKit's catalogue (PAINS, Bren
 _CELLS: dict[str, Callable[[Any], Any]] = {
     "molblock": molblock,
     "fingerprint": fingerprint,
-    **{name: one.compute for name, one in PROPERTIES.items()},
+    **{name: column.compute for name, column in PROPERTIES.items()},
 }
 
 
@@ -255,7 +255,7 @@ def _morgan(bits: int) -> Any:
 
 @lru_cache(maxsize=1)
 def sa_scorer() -> Any:
-    """RDKit ships the score outside of its package, as a script beside its table of fragment scores."""
+    """RDKit's module of the synthetic accessibility score, which is a script outside of the rdkit package."""
     path = Path(RDConfig.RDContribDir) / "SA_Score" / "sascorer.py"
     specification = importlib.util.spec_from_file_location("sascorer", path)
     assert specification is not None and specification.loader is not None

@@ -1,4 +1,4 @@
-"""Filters on one molecule: a condition on its properties, patterns, alerts. Runs in the worker processes."""
+"""Filters on one molecule: a condition on its properties, SMARTS patterns, alerts. Runs in the worker processes."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -14,19 +14,19 @@ from molgen.errors import MolgenError
 
 
 class MoleculeFilter(NamedTuple):
-    """What a molecule must have and must not have; nothing by default."""
+    """What a molecule must have and must not have; the default accepts every molecule."""
 
     where: str = ""
     """A condition on PROPERTIES."""
     smarts: tuple[str, ...] = ()
     """Patterns that must all match."""
     not_smarts: tuple[str, ...] = ()
-    """Patterns of which none may match."""
+    """Patterns that must not match."""
     no_alerts: bool = False
-    """No structural alert of RDKit's catalogue."""
+    """Whether to reject molecules with a structural alert of RDKit's catalogue."""
 
     def checked(self) -> "MoleculeFilter":
-        """Itself. Raises MolgenError for a condition or pattern that cannot be understood."""
+        """Returns self. Raises MolgenError for a condition or pattern that is not valid."""
         if self.where:
             Condition(self.where).check(PROPERTIES, "--where")
         for option, patterns in (("--smarts", self.smarts), ("--not-smarts", self.not_smarts)):
@@ -39,16 +39,16 @@ class MoleculeFilter(NamedTuple):
 def screen(
     smiles: str, where: str, smarts: Sequence[str], not_smarts: Sequence[str], no_alerts: bool
 ) -> tuple[str | None, str]:
-    """(canonical SMILES, the first filter of `MoleculeFilter` that rejects the molecule, or an empty string).
+    """(canonical SMILES, name of the first field of `MoleculeFilter` that rejects the molecule, or "").
 
-    An invalid molecule has no canonical SMILES, and none of the filters is asked.
+    (None, "") for an invalid molecule.
     """
     molecule = parse(smiles)
     if molecule is None:
         return None, ""
     with quiet():
         canonical = str(Chem.MolToSmiles(molecule))
-        if where and not _condition(where).holds(_Lazily(molecule)):
+        if where and not _condition(where).holds(_LazyProperties(molecule)):
             return canonical, "where"
         if any(not molecule.HasSubstructMatch(_query(pattern)) for pattern in smarts):
             return canonical, "smarts"
@@ -59,8 +59,8 @@ def screen(
     return canonical, ""
 
 
-class _Lazily(Mapping[str, Any]):
-    """A molecule's properties, each computed when a condition asks for it."""
+class _LazyProperties(Mapping[str, Any]):
+    """A molecule's properties, each computed when a condition uses it."""
 
     def __init__(self, molecule: Any) -> None:
         self._molecule = molecule
@@ -82,7 +82,7 @@ def _condition(text: str) -> Condition:
 
 @lru_cache(maxsize=256)
 def _query(pattern: str) -> Any | None:
-    """None for an empty pattern, and for one that RDKit cannot read: it must see printable ASCII only."""
+    """The compiled pattern; None for an empty, unreadable or non-ASCII one, which RDKit must not see."""
     if not pattern or len(pattern) > MOST_CHARACTERS or not (pattern.isascii() and pattern.isprintable()):
         return None
     with quiet():

@@ -1,9 +1,9 @@
-"""RDKit in processes of its own, which may hang or die without harm.
+"""A pool of RDKit worker processes, which may hang or crash without harm to the main process.
 
-One pool serves the whole of this process: its workers start at its first use and end with it. When a worker is ready
-it says so, then a line of JSON in (task, settings, items) gives a line of JSON out (results, or the exception that the
-task raised). When one hangs or dies, its items are tried again in halves until the culprit stands alone; that one is
-lost.
+This process has one shared pool: its workers start at the first use and end with the process. A worker first writes
+that it is ready. Then for each line of JSON (task, settings, items) it writes a line of JSON (the results, or the
+exception that the task raised). If a worker hangs or crashes, its items are tried again in halves until the item that
+causes it is isolated; that item has no result.
 """
 
 import atexit
@@ -46,13 +46,13 @@ TASKS: dict[str, Callable[..., Any]] = {
     "screen": filters.screen,
 }
 _CHUNK = 500
-# Of CPU time: on a machine with much to do a worker gets little of it, and no molecule is to blame for that.
+# Limits of CPU time, not of wall time: on a busy machine a worker may run slowly for no fault of a molecule.
 _SECONDS, _SECONDS_AN_ITEM, _SECONDS_TO_START = 10.0, 0.1, 120.0
-_ASLEEP = 3  # times as long a worker may take without running, which RDKit never does: it is stopped, or swapped out
+_ASLEEP = 3  # a worker may sleep this many times its CPU limit; RDKit never sleeps, so it is stopped or swapped out
 _LOOK_EVERY = 0.25  # seconds
 _READY = "ready\n"
-_MORE_MEMORY = 4 * 2**30  # than a worker starts with: a molecule that eats more is lost alone
-# The very package that this process runs, wherever it was imported from, and nothing else from that place.
+_MORE_MEMORY = 4 * 2**30  # limit above a worker's initial memory, so that a molecule that needs more fails alone
+# Imports the same package that this process runs, and nothing else from the folder that contains it.
 _START = """
 import importlib.util as u, sys
 spec = u.spec_from_file_location("molgen", sys.argv[1], submodule_search_locations=[sys.argv[2]])
@@ -65,11 +65,11 @@ _PR_SET_PDEATHSIG = 1
 
 
 class WorkerError(RuntimeError):
-    """A worker cannot start, or its task raised an exception: a fault of the program, never of a molecule."""
+    """A worker cannot start, or its task raised an exception: an error of the program, never of a molecule."""
 
 
 class Worker:
-    """One child process. `run` starts it where none runs, and again after it has died."""
+    """One child process. `run` starts it if it does not run."""
 
     def __init__(self, starter: ThreadPoolExecutor) -> None:
         self._starter = starter
@@ -77,19 +77,19 @@ class Worker:
         self._ready = False
 
     def start(self) -> "subprocess.Popen[str]":
-        """The process, which need not be ready yet."""
+        """The process, started if necessary; it may not be ready yet."""
         if self._process is not None and self._process.poll() is not None:
-            self.close()  # it was killed while it had nothing to do: no molecule is to blame
+            self.close()  # it was killed while idle, so no molecule is the cause
         if self._process is None:
             self._ready = False
-            # Linux ends a child with the thread that started it (see `serve`), so that one must last.
+            # Linux ends a child when the thread that started it ends (see `serve`), so a permanent thread starts it.
             self._process = self._starter.submit(_start).result()
         return self._process
 
     def run(self, task: str, settings: dict[str, Any], items: Sequence[Any]) -> list[Any] | None:
-        """The results, or None when the worker died or overran its limits (and was ended).
+        """The results; None if the worker crashed, or exceeded its limits and was killed.
 
-        Raises WorkerError for a worker that cannot start and for an exception in the task.
+        Raises WorkerError if the worker cannot start and for an exception in the task.
         """
         process = self.start()
         assert process.stdin and process.stdout
@@ -100,23 +100,23 @@ class Worker:
             with _ended_after(_SECONDS + _SECONDS_AN_ITEM * len(items), process):
                 process.stdin.write(request)
                 process.stdin.flush()
-                answer = json.loads(process.stdout.readline())
+                response = json.loads(process.stdout.readline())
         except (OSError, ValueError):
             self.close()
             return None
-        if "error" in answer:
-            raise WorkerError(f"{task}: {answer['error']}")
-        results: list[Any] = answer["results"]
+        if "error" in response:
+            raise WorkerError(f"{task}: {response['error']}")
+        results: list[Any] = response["results"]
         return results
 
     def kill(self) -> None:
-        """Ends the process, from any thread; whoever waits for its answer gets none."""
+        """Kills the process, from any thread; a call of `run` that waits for it returns None."""
         process = self._process
         if process is not None:
             process.kill()
 
     def close(self) -> None:
-        """Ends the process and takes note of it."""
+        """Kills the process and forgets it."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
@@ -154,14 +154,14 @@ def _code() -> list[str]:
 
 
 def _hold_interrupts() -> None:
-    """Ctrl-C is the parent's to handle: children inherit what the thread that starts them holds back."""
+    """Blocks SIGINT in the thread that starts workers. They inherit this, so only the parent handles Ctrl-C."""
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 @contextmanager
 def _ended_after(seconds: float, process: "subprocess.Popen[str]") -> Iterator[None]:
-    """Kills a process that takes more CPU time than this for what is in the block, or sleeps through it."""
+    """Kills a process that uses more CPU time than this during the block, or sleeps for too long."""
     done = threading.Event()
     threading.Thread(target=_watch, args=(process, seconds, done), daemon=True).start()
     try:
@@ -175,9 +175,9 @@ def _watch(process: "subprocess.Popen[str]", seconds: float, done: threading.Eve
     asleep, before = 0.0, time.monotonic()
     while not done.wait(_LOOK_EVERY):
         now = time.monotonic()
-        passed, before = min(now - before, 2 * _LOOK_EVERY), now  # this process may have been stopped, too
+        passed, before = min(now - before, 2 * _LOOK_EVERY), now  # this process may have been suspended too
         used, runs = _used(process.pid)
-        if used is None or first is None:  # no /proc: by the clock
+        if used is None or first is None:  # no /proc: use wall time
             asleep += _ASLEEP * passed
         elif not runs:
             asleep += passed
@@ -187,7 +187,7 @@ def _watch(process: "subprocess.Popen[str]", seconds: float, done: threading.Eve
 
 
 def _used(pid: int) -> tuple[float | None, bool]:
-    """(CPU seconds of a process so far, whether it runs or would if it were let); None where there is no /proc."""
+    """(CPU seconds of a process so far, whether it is runnable); None for the seconds if there is no /proc."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), fields[0] == "R"
@@ -201,7 +201,7 @@ class Workers:
     def __init__(self, processes: int) -> None:
         self.processes = processes
         self.lost: list[Any] = []
-        """Items on which RDKit hung or crashed, so far: a result made of them must not be cached."""
+        """Items on which RDKit hung or crashed so far: results that include them must not be cached."""
         self._idle: SimpleQueue[Worker] = SimpleQueue()
         self._starter = ThreadPoolExecutor(1, "molgen-start", _hold_interrupts)
         self._all = [Worker(self._starter) for _ in range(processes)]
@@ -213,11 +213,11 @@ class Workers:
     def map(
         self, task: str, items: Sequence[Any], description: str = "", at_a_time: int = _CHUNK, **settings: Any
     ) -> list[Any]:
-        """One result per item, in order; None for an item on which RDKit hung or crashed, which stderr says.
+        """One result per item, in order; None for an item on which RDKit hung or crashed, with a warning in the log.
 
-        An item is a task's first argument, or a list of its arguments. With a description a bar shows after a second.
-        A worker gets `at_a_time` items together, in a time limit of 10 s and 0.1 s per item.
-        Raises WorkerError, at once, where a worker cannot start or a task raises an exception.
+        An item is the task's first argument, or a list of its arguments. With a description, a progress bar appears
+        after a second. A worker gets `at_a_time` items together; its time limit is 10 s plus 0.1 s per item.
+        Raises WorkerError immediately if a worker cannot start or a task raises an exception.
         """
         parts = self.stream(task, items, description, at_a_time, **settings)
         return [result for part in parts for result in part]
@@ -225,12 +225,12 @@ class Workers:
     def stream(
         self, task: str, items: Sequence[Any], description: str = "", at_a_time: int = _CHUNK, **settings: Any
     ) -> Iterator[list[Any]]:
-        """As `map`, some hundred results at a time, for results too large to be held all at once."""
+        """As `map`, but yields lists of `at_a_time` results, for results too large to hold all in memory."""
         chunks = (items[i : i + at_a_time] for i in range(0, len(items), at_a_time))
         pending: deque[Future[list[Any]]] = deque()
         job = _Job(task, settings)
 
-        def one(chunk: Sequence[Any]) -> list[Any]:
+        def run_chunk(chunk: Sequence[Any]) -> list[Any]:
             worker = self._idle.get()
             job.busy.add(worker)
             try:
@@ -244,13 +244,13 @@ class Workers:
             with tqdm(total=len(items), desc=description, unit="mol", delay=1, disable=disable, leave=False) as bar:
                 while True:
                     for chunk in islice(chunks, 2 * self.processes - len(pending)):
-                        pending.append(self._threads.submit(one, chunk))
+                        pending.append(self._threads.submit(run_chunk, chunk))
                     if not pending:
                         break
                     part = pending.popleft().result()
                     bar.update(len(part))
                     yield part
-        finally:  # after an exception, Ctrl-C among them, no one waits for the rest
+        finally:  # after an exception, such as Ctrl-C, the remaining chunks are cancelled
             job.stopped.set()
             for future in pending:
                 future.cancel()
@@ -274,7 +274,7 @@ class Workers:
 
 
 class _Job:
-    """One `stream`: what its workers need to know of it."""
+    """The state of one call of `stream`."""
 
     def __init__(self, task: str, settings: dict[str, Any]) -> None:
         self.task, self.settings = task, settings
@@ -302,10 +302,7 @@ _lock = threading.Lock()
 
 @contextmanager
 def workers(processes: int | None = None) -> Iterator[Workers]:
-    """The pool of this process: one worker per core (at most 16), started at the first call, ended with the process.
-
-    With a number of processes a pool of its own, ended with the block.
-    """
+    """The shared pool of this process, or, with a number of processes, a separate pool that ends with the block."""
     if processes is None:
         yield shared_workers()
         return
@@ -317,7 +314,7 @@ def workers(processes: int | None = None) -> Iterator[Workers]:
 
 
 def shared_workers() -> Workers:
-    """The pool of this process, started if it does not run yet."""
+    """The pool of this process, one worker per core (at most 16); started at the first call, ended with the process."""
     global _shared
     with _lock:
         if _shared is None:
@@ -325,44 +322,44 @@ def shared_workers() -> Workers:
         return _shared
 
 
-def _end() -> None:
+def _close_shared() -> None:
     if _shared is not None:
         _shared.close()
 
 
-def _forget() -> None:
-    """In a forked child: the workers are its parent's, and so are the threads that speak with them."""
+def _forget_shared() -> None:
+    """Called in a forked child: the workers, and the threads that use them, belong to the parent."""
     global _shared, _lock
     _shared, _lock = None, threading.Lock()
 
 
-atexit.register(_end)
+atexit.register(_close_shared)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_forget_shared)
 
 
 def serve(parent: int) -> None:
-    """What a worker does: answers requests from stdin until there are no more, or its parent has ended."""
+    """The main loop of a worker: answers requests from stdin until stdin or the parent process ends."""
     _end_with(parent)
     if hasattr(os, "nice"):
-        os.nice(5)  # the threads of a training wait for each other: a worker must not hold one of them up
-    with suppress(ImportError, OSError, ValueError):  # not Linux; a limit that is lower already
+        os.nice(5)  # the threads of a training wait for each other, so a worker must not delay one of them
+    with suppress(ImportError, OSError, ValueError):  # not on Linux, or the limit is already lower
         import resource
 
         mapped = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (mapped + _MORE_MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):  # whatever C++ prints must not end up among the answers, nor fill a pipe that no one reads
-        os.dup2(nowhere, stream)
-    answers.write(_READY)
-    answers.flush()
+    responses = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    null_device = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):  # messages of C++ code must not mix with the responses, nor fill a pipe that no one reads
+        os.dup2(null_device, stream)
+    responses.write(_READY)
+    responses.flush()
     for line in sys.stdin:
-        answers.write(_answer(*json.loads(line)) + "\n")
-        answers.flush()
+        responses.write(_response(*json.loads(line)) + "\n")
+        responses.flush()
 
 
-def _answer(task: str, settings: dict[str, Any], items: Sequence[Any]) -> str:
+def _response(task: str, settings: dict[str, Any], items: Sequence[Any]) -> str:
     arguments: list[Any] = []
     try:
         results = []
@@ -370,7 +367,7 @@ def _answer(task: str, settings: dict[str, Any], items: Sequence[Any]) -> str:
             arguments = item if isinstance(item, list) else [item]
             results.append(TASKS[task](*arguments, **settings))
         return json.dumps({"results": results})
-    except MemoryError:  # this molecule's alone: the process ends, the molecule is isolated
+    except MemoryError:  # the worker ends, and the parent isolates the molecule
         raise
     except Exception as error:
         about = f" ({arguments[0]!s:.200})" if arguments else ""
@@ -378,19 +375,19 @@ def _answer(task: str, settings: dict[str, Any], items: Sequence[Any]) -> str:
 
 
 def _end_with(parent: int) -> None:
-    """Ends this process when its parent has ended, even if that was killed and RDKit is amid a long call.
+    """Ends this process when its parent ends, even if the parent was killed.
 
-    On Linux the kernel sees to it; elsewhere a thread looks, which RDKit lets run only between two calls.
+    On Linux the kernel does it, also during a long call of RDKit. Elsewhere a thread checks it, between two calls.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before
+        if os.getppid() != parent:  # it has already ended
             os._exit(1)
     else:
-        threading.Thread(target=_look_after, args=(parent,), daemon=True).start()
+        threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
 
 
-def _look_after(parent: int) -> None:
+def _watch_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)

@@ -33,10 +33,10 @@ def quiet() -> Iterator[None]:
 
 
 def parse(smiles: str) -> Any | None:
-    """A sanitised RDKit molecule, or None for an empty, unparsable or non-ASCII string.
+    """A sanitised RDKit molecule; None for an empty, unparsable or non-ASCII string.
 
-    RDKit silently strips characters that are not ASCII, so it must not see them; what follows a space it takes for a
-    name, so only a CXSMILES part may.
+    RDKit silently strips characters that are not ASCII, so such strings are rejected before. RDKit takes the text after
+    a space as a name, so only a CXSMILES part may follow a space.
     """
     if not smiles or len(smiles) > MOST_CHARACTERS or not (smiles.isascii() and smiles.isprintable()):
         return None
@@ -48,22 +48,22 @@ def parse(smiles: str) -> Any | None:
 
 
 def canonical(smiles: str) -> str | None:
-    """RDKit's canonical SMILES, or None where `parse` gives None."""
+    """RDKit's canonical SMILES; None if `parse` returns None."""
     molecule = parse(smiles)
     return None if molecule is None else str(Chem.MolToSmiles(molecule))
 
 
 def query_of(molecule: Any) -> str:
-    """`bond` or `atom` for what is a pattern (`~`, aromatic-or-double, a list of elements), else an empty string."""
+    """`bond` or `atom` if the molecule has a query feature (`~`, aromatic-or-double, a list of elements), else ""."""
     if any(bond.HasQuery() for bond in molecule.GetBonds()):
         return "bond"
     return "atom" if any(atom.HasQuery() and atom.GetAtomicNum() for atom in molecule.GetAtoms()) else ""
 
 
 def without_stereo_at(smiles: str, atoms: Sequence[int]) -> str | None:
-    """A string's molecule, canonical, with no configuration at some of its atoms, numbered from 0 as they are written.
+    """Canonical SMILES without the configuration of the given atoms, numbered from 0 in the order of the string.
 
-    None where one of the atoms is not there; a string that does not parse stays as it is.
+    None if one of the atoms does not exist; a string that does not parse is returned unchanged.
     """
     molecule = parse(smiles)
     if molecule is None:
@@ -77,16 +77,16 @@ def without_stereo_at(smiles: str, atoms: Sequence[int]) -> str | None:
         for number in atoms:
             atom = written.GetAtomWithIdx(number)
             atom.SetChiralTag(Chem.ChiralType.CHI_UNSPECIFIED)
-            for bond in atom.GetBonds():  # of an axis or of a double bond that the group names
+            for bond in atom.GetBonds():  # an axis or a double bond whose two atoms are in the group
                 if bond.GetBeginAtomIdx() in atoms and bond.GetEndAtomIdx() in atoms:
                     bond.SetStereo(Chem.BondStereo.STEREONONE)
         return canonical(str(Chem.MolToSmiles(written)))
 
 
 def failure(smiles: str) -> str:
-    """Why RDKit makes no molecule of a string.
+    """Why RDKit cannot parse a string.
 
-    empty, not ASCII, syntax, unknown element, kekulisation, valence or other.
+    One of: empty, not ASCII, syntax, unknown element, kekulisation, valence, other.
     """
     if not smiles:
         return "empty"
@@ -100,7 +100,7 @@ def failure(smiles: str) -> str:
 
 
 def _problem(molecule: Any) -> str:
-    """What keeps a molecule from being sanitised."""
+    """Why a molecule cannot be sanitised."""
     problems = [problem.GetType() for problem in Chem.DetectChemistryProblems(molecule)]
     if any("Valence" in problem for problem in problems):
         return "valence"
@@ -118,9 +118,9 @@ def _elements() -> frozenset[str]:
 
 
 def random_form(smiles: str, seed: int) -> str | None:
-    """A random SMILES of a canonical one (Arús-Pous et al. 2019, J. Cheminform. 11:71).
+    """A random SMILES of the molecule of a canonical SMILES (Arús-Pous et al. 2019, J. Cheminform. 11:71).
 
-    None when the string drawn does not parse back to the same molecule. The same seed gives the same string.
+    None if the random string does not parse back to the same molecule. The same seed gives the same string.
     """
     molecule = _parsed(smiles)
     if molecule is None:
@@ -131,24 +131,24 @@ def random_form(smiles: str, seed: int) -> str | None:
 
 
 def random_forms(smiles: str, draws: int, seed: int) -> list[str]:
-    """The distinct ones among so many random SMILES of a valid molecule, other than the string given.
+    """The distinct strings among `draws` random SMILES of a molecule, without the given string; empty if it is invalid.
 
     Each parses back to the same molecule. The same seed gives the same strings.
     """
     molecule = parse(smiles)
     if molecule is None:
         return []
-    whole = canonical(smiles)
+    expected = canonical(smiles)
     with quiet():
         drawn = Chem.MolToRandomSmilesVect(molecule, draws, randomSeed=seed)
-    return [one for one in dict.fromkeys(map(str, drawn)) if one != smiles and canonical(one) == whole]
+    return [form for form in dict.fromkeys(map(str, drawn)) if form != smiles and canonical(form) == expected]
 
 
 def add_carbon(smiles: str, seed: int, most: int = 5) -> list[str]:
-    """Canonical SMILES of up to `most` molecules that arise when a `C` is put somewhere into a string.
+    """Canonical SMILES of up to `most` valid molecules made by inserting one `C` at a random place of a string.
 
-    The AddCarbon generator of Renz et al. (2019, Drug Discov. Today Technol. 32:55), which shows how little a
-    validity, uniqueness and novelty near 1 say.
+    The AddCarbon generator of Renz et al. (2019, Drug Discov. Today Technol. 32:55). It shows that a validity,
+    uniqueness and novelty near 1 do not prove a good generator.
     """
     places = np.random.default_rng(seed).permutation(len(smiles) + 1).tolist()
     found: list[str] = []
@@ -162,10 +162,10 @@ def add_carbon(smiles: str, seed: int, most: int = 5) -> list[str]:
 
 
 def from_molblock(block: str) -> tuple[str, str]:
-    """(canonical SMILES of a connection table, "") or ("", why there is none).
+    """(canonical SMILES of a connection table, "") or ("", cause).
 
-    Why: empty, query bond, query atom, or as `failure` says. Centres that are known only relative to each other (`or`,
-    `and`) follow the SMILES as a CXSMILES part, ` |o1:1|`: a SMILES alone would claim one stereoisomer.
+    The causes are empty, query bond, query atom, and those of `failure`. Centres that are known only relative to each
+    other (`or`, `and`) are in a CXSMILES part after the SMILES, ` |o1:1|`: a SMILES alone would mean one stereoisomer.
     """
     with quiet():
         try:
@@ -189,7 +189,7 @@ def from_molblock(block: str) -> tuple[str, str]:
 
 
 def _unreadable(block: str) -> str:
-    """Why RDKit cannot even read a connection table (V2000: the symbol is an atom line's fourth field)."""
+    """Why RDKit cannot read a connection table; in V2000 the element is the fourth field of an atom line."""
     lines = block.split("\n")
     if len(lines) < 4 or not "".join(lines[3:]).strip():
         return "empty"

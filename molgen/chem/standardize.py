@@ -1,6 +1,6 @@
-"""A parsed molecule → the one to train on, by a policy: fragments, charges, stereo, isotopes, radicals, elements.
+"""Standardisation of a parsed molecule by a policy: fragments, charges, stereo, isotopes, radicals, elements.
 
-The chemistry is RDKit's MolStandardize; what is done, and in which order, is said here.
+The chemistry is RDKit's MolStandardize; this module defines the steps and their order.
 """
 
 from functools import lru_cache
@@ -13,7 +13,7 @@ from rdkit.Chem.MolStandardize import rdMolStandardize
 from molgen.chem.counterions import is_counterion, uncharged
 from molgen.chem.smiles import canonical, parse, query_of, quiet
 
-# Reasons for which a policy drops a molecule, and the changes it makes to one that stays.
+# Reasons why a policy drops a molecule, and the changes it makes to others.
 WILDCARD = "wildcard atom"
 QUERY_BOND = "query bond"
 QUERY_ATOM = "query atom"
@@ -32,11 +32,11 @@ CHANGES = (FRAGMENTS_CUT, ISOTOPES_STRIPPED, NEUTRALISED, STEREO_STRIPPED)
 
 
 LATEST_RULES = 2
-"""1: how salts, parents and groups were treated up to molgen 0.1; old runs and the named datasets keep it."""
+"""1 is the treatment of salts, parents and groups up to molgen 0.1; old runs and the named datasets keep it."""
 
 
 class Policy(NamedTuple):
-    """What may stay; the fields are those of the `data` section, described in config.py."""
+    """The standardisation settings; the fields are those of the `data` section, described in config.py."""
 
     fragments: str
     charges: str
@@ -51,26 +51,26 @@ class Policy(NamedTuple):
 
 
 class Standardised(NamedTuple):
-    """A molecule that stays, or the reason why it does not."""
+    """A standardised molecule, or the reason why it is dropped."""
 
     smiles: str
-    """Canonical; empty where there is a reason."""
+    """Canonical; empty if the molecule is dropped."""
     changes: tuple[str, ...]
-    """What was altered, of CHANGES, in this order."""
+    """The changes that were made: members of CHANGES, in this order."""
     reason: str
     """Why the molecule is dropped; else empty."""
 
 
 def standardise(molecule: Any, policy: Policy) -> Standardised:
-    """Applies a policy to a sanitised molecule, which stays as it was.
+    """Applies a policy to a sanitised molecule, which is not modified.
 
-    Atom maps and wildcards mark a reaction or a pattern, so they are looked for in the whole record; everything else
-    in what is left of it once the smaller fragments are cut.
+    Atom maps and wildcards mark a reaction or a pattern, so all fragments are checked for them. All other checks come
+    after the smaller fragments have been cut.
     """
     with quiet():
         try:
             return _standardise(molecule, policy)
-        except (ValueError, RuntimeError):  # what MolStandardize makes of it cannot be sanitised
+        except (ValueError, RuntimeError):  # the result of MolStandardize cannot be sanitised
             return Standardised("", (), FAILED)
 
 
@@ -100,7 +100,7 @@ def _standardise(molecule: Any, policy: Policy) -> Standardised:
         molecule = Chem.Mol(molecule)
         for atom in molecule.GetAtoms():
             atom.SetIsotope(0)
-        # deuterium has become an atom of hydrogen like any other; a centre that only isotopes made chiral is none
+        # parse again: deuterium has become ordinary hydrogen, and centres that only isotopes made chiral no longer are
         molecule = parse(Chem.MolToSmiles(molecule))
         if molecule is None:
             return Standardised("", (), FAILED)
@@ -114,20 +114,20 @@ def _standardise(molecule: Any, policy: Policy) -> Standardised:
     if policy.stereo == "strip":
         molecule = Chem.Mol(molecule)
         Chem.RemoveStereochemistry(molecule)
-        flat = str(Chem.MolToSmiles(molecule))
-        if flat != smiles:
-            smiles = flat
+        smiles_no_stereo = str(Chem.MolToSmiles(molecule))
+        if smiles_no_stereo != smiles:
+            smiles = smiles_no_stereo
             changes.append(STEREO_STRIPPED)
-    # a change may make atoms alike that were not, which only reading the string anew will tell
-    whole = canonical(smiles) if changes else smiles
-    return Standardised(whole, tuple(changes), "") if whole else Standardised("", (), FAILED)
+    # parse again: a change may make atoms equivalent that were not
+    final = canonical(smiles) if changes else smiles
+    return Standardised(final, tuple(changes), "") if final else Standardised("", (), FAILED)
 
 
 def main_fragment(molecule: Any, rules: int = LATEST_RULES) -> Any:
-    """The fragment of a molecule that is meant: without counter-ions and solvents the one with most heavy atoms.
+    """The main fragment of a molecule: the one with most heavy atoms that is no counter-ion or solvent.
 
-    An organic one comes first; where all are counter-ions, the largest of them stays. Under rules 1 it is RDKit's
-    LargestFragmentChooser, which counts hydrogens and knows no counter-ions.
+    Fragments with carbon are preferred. If all fragments are counter-ions or solvents, it is the largest of them. Rules
+    1 use RDKit's LargestFragmentChooser, which counts hydrogens and has no list of counter-ions.
     """
     if rules == 1:
         return _largest_fragment_chooser().choose(molecule)
@@ -145,9 +145,9 @@ def main_fragment(molecule: Any, rules: int = LATEST_RULES) -> Any:
 
 
 def parent_of(molecule: Any, rules: int = LATEST_RULES) -> str:
-    """Canonical SMILES of the main fragment, uncharged, without stereo and (but under rules 1) without isotopes.
+    """Canonical SMILES of the main fragment, uncharged, without stereo and (except under rules 1) without isotopes.
 
-    A molecule of which that cannot be made is its own parent.
+    If standardisation fails, it is the canonical SMILES of the whole molecule.
     """
     with quiet():
         try:
@@ -157,7 +157,7 @@ def parent_of(molecule: Any, rules: int = LATEST_RULES) -> str:
 
 
 def tautomer_of(molecule: Any) -> str:
-    """RDKit's tautomer hash of the parent (HetAtomTautomerv2): one for tautomers, isomers, salts and isotopologues."""
+    """RDKit's tautomer hash (HetAtomTautomerv2) of the parent; one for tautomers, isomers, salts, isotopologues."""
     with quiet():
         try:
             return str(rdMolHash.MolHash(_parent(molecule, LATEST_RULES), rdMolHash.HashFunction.HetAtomTautomerv2))
@@ -166,9 +166,9 @@ def tautomer_of(molecule: Any) -> str:
 
 
 def group_of(smiles: str, rules: int) -> str:
-    """What a grouped split keeps together: the tautomer hash of the parent, under rules 1 the parent.
+    """The group key of a grouped split: the tautomer hash of the parent; under rules 1 the parent.
 
-    A string that does not parse is a group of its own.
+    A string that does not parse is its own group.
     """
     molecule = parse(smiles)
     if molecule is None:
@@ -182,7 +182,7 @@ def _parent(molecule: Any, rules: int) -> Any:
         largest = Chem.Mol(largest)
         for atom in largest.GetAtoms():
             atom.SetIsotope(0)
-        largest = Chem.RemoveHs(largest)  # deuterium is an atom of hydrogen now
+        largest = Chem.RemoveHs(largest)  # deuterium is ordinary hydrogen now
     neutral = uncharged(largest)
     Chem.RemoveStereochemistry(neutral)
     return neutral

@@ -1,4 +1,4 @@
-"""Randomised SMILES: the same molecules written otherwise in each epoch (Arús-Pous 2019, J. Cheminform. 11:71)."""
+"""Randomised SMILES: another random SMILES per molecule in each epoch (Arús-Pous 2019, J. Cheminform. 11:71)."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -21,17 +21,17 @@ _Item = TypeVar("_Item")
 
 
 class _StoppedError(Exception):
-    """No one waits for the corpus any more."""
+    """The corpus is no longer needed."""
 
 
 @contextmanager
 def augmented_epochs(
     data: TrainingData, config: TrainingConfig, context: int, first: int, runtime: Runtime, signals: HeldSignals
 ) -> Iterator[Iterator[tuple[Corpus, int]]]:
-    """(corpus, molecules that stayed canonical although drawn) per epoch, made while the epoch before trains.
+    """Yields an iterator of (corpus, number of molecules for which no random SMILES was usable), one per epoch.
 
-    The main process makes them and passes them on. A signal that comes while one is waited for acts at once, and what
-    is half made is given up, as it is when the block is left.
+    The main process makes the corpus of the next epoch during training and sends it to the others. A signal received
+    while the training waits for a corpus acts immediately. At the end of the block, an unfinished corpus is abandoned.
     """
     stopped = Event()
 
@@ -73,9 +73,10 @@ def randomized_corpus(
     context: int,
     stopped: Callable[[], bool] = lambda: False,
 ) -> tuple[Corpus, int]:
-    """A corpus in which a random `share` of the molecules stands as a random SMILES, unless it is `stopped` before.
+    """(a corpus with random SMILES for a random `share` of the molecules, number without a usable random SMILES).
 
-    One is used only if it parses back to the same molecule, has known tokens and fits; else it is redrawn.
+    A random SMILES is used only if it parses back to the same molecule, has known tokens and fits into the context.
+    Otherwise another is drawn, at most four in total. Raises _StoppedError when `stopped` becomes true.
     """
     rng = np.random.default_rng(seed)
     encoded = [tokenizer.encode(smiles) or [] for smiles in _until(stopped, canonical_smiles)]
@@ -99,7 +100,7 @@ def randomized_corpus(
 
 
 def _until(stopped: Callable[[], bool], items: Iterable[_Item]) -> Iterator[_Item]:
-    """The items, unless it is stopped before the next one: of millions each takes a moment."""
+    """The items; raises _StoppedError as soon as `stopped` is true, because millions of items take long."""
     for item in items:
         if stopped():
             raise _StoppedError

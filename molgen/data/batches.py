@@ -1,4 +1,4 @@
-"""An encoded corpus in one flat array, and batches of it whose molecules have similar lengths."""
+"""The encoded corpus as one flat array, and its batches of molecules of similar length."""
 
 import mmap
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,13 +18,13 @@ from molgen.tokenizer import BOS, EOS, PAD, SmilesTokenizer
 Rows = npt.NDArray[np.int64]
 Cut = Callable[[Rows, int, np.random.Generator], list[list[Rows]]]
 
-# An epoch is cut window by window, so that no array grows with the corpus; MOSES is one window. A window is made of
-# so many blocks of neighbours, each read in one go.
+# An epoch is split into batches window by window, so that no array grows with the corpus; MOSES fits into one window. A
+# window has this many blocks of consecutive molecules; each block is one read.
 _WINDOW, _BLOCKS = 2_000_000, 1_000
 
 
 class Batch(NamedTuple):
-    """What one step sees: B molecules, padded to the T of the longest."""
+    """B molecules, padded to the length T of the longest."""
 
     inputs: Tensor
     """(B, T) int64: `<bos>`, the tokens, padding."""
@@ -35,7 +35,7 @@ class Batch(NamedTuple):
 class Corpus:
     """Encoded molecules, each as `<bos> tokens <eos>`, in one array of small integers.
 
-    The arrays may be those of a memory-mapped file, which is then named too; the first offset need not be 0.
+    The arrays may be views of a memory-mapped file, which is then `mapped`; the first offset need not be 0.
     """
 
     def __init__(self, ids: npt.NDArray[np.uint8 | np.uint16], offsets: Rows, mapped: mmap.mmap | None = None) -> None:
@@ -43,7 +43,7 @@ class Corpus:
 
     @classmethod
     def of(cls, encoded: Sequence[Sequence[int]], vocabulary: int, starts: Iterable[int] | None = None) -> "Corpus":
-        """From lists of token ids without `<bos>` and `<eos>`; `starts` gives each an id to start with instead."""
+        """From lists of token ids without `<bos>` and `<eos>`; `starts` are the first ids, `<bos>` by default."""
         dtype = np.uint8 if vocabulary <= 2**8 else np.uint16
         starts = repeat(BOS, len(encoded)) if starts is None else starts
         rows = [np.array([start, *ids, EOS], dtype=dtype) for start, ids in zip(starts, encoded, strict=True)]
@@ -69,17 +69,17 @@ class Corpus:
         return Corpus(arrays["ids"], arrays["offsets"])
 
     def blocks(self, numbers: Rows, size: int) -> "Corpus":
-        """A copy, in memory, of some blocks of `size` molecules; the last block of a corpus may be smaller."""
+        """A copy in memory of some blocks of `size` molecules; the last block of a corpus may be smaller."""
         ids, lengths = [], []
         for number in numbers.tolist():
             offsets = self.offsets[number * size : (number + 1) * size + 1]
             lengths.append(np.diff(offsets))
             ids.append(self.ids[offsets[0] : offsets[-1]].copy())
-            self.forget()  # the system maps far more around each block than is asked for
+            self.forget()  # the system reads far more around each block than needed
         return Corpus(np.concatenate(ids), np.concatenate(([0], np.cumsum(np.concatenate(lengths)))))
 
     def forget(self) -> None:
-        """Lets go of what has been read of a mapped file: the system may keep it, this process need not."""
+        """Releases the pages of a mapped file from this process's memory; the system may still cache them."""
         if self._mapped is not None and hasattr(self._mapped, "madvise"):  # not on Windows
             self._mapped.madvise(mmap.MADV_DONTNEED)
 
@@ -95,7 +95,7 @@ class Corpus:
     def batch(self, rows: Rows, device: torch.device) -> Batch:
         """The molecules of these rows, padded."""
         ids = torch.from_numpy(self.padded(rows))
-        if device.type == "cuda":  # out of other memory the copy would wait for all that the GPU has still to do
+        if device.type == "cuda":  # a copy from memory that is not pinned would wait until the GPU is idle
             ids = ids.pin_memory()
         ids = ids.to(device, non_blocking=True)
         return Batch(ids[:, :-1], ids[:, 1:])
@@ -103,20 +103,20 @@ class Corpus:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a training sees, the same in every process, whatever it was read from."""
+    """The encoded data of a training; the same in every process and for every kind of source."""
 
     corpus: Corpus
-    """The training molecules as they are: canonical, or as the data has them."""
+    """The training molecules in the form of `data.form`, before any randomisation."""
     validation: Corpus
     canonical_smiles: Sequence[str]
-    """The training molecules as strings, to be written otherwise in each epoch; empty where no process needs them."""
+    """The training molecules as strings, for randomised SMILES; empty if this process does not need them."""
     tokenizer: SmilesTokenizer
 
 
 def random_batches(positions: Rows, batch_size: int, rng: np.random.Generator) -> list[list[Rows]]:
-    """Steps of `batch_size` random molecules (the last may be smaller), each in parts of similar length.
+    """Steps of `batch_size` random molecules (the last may be smaller), each in up to four parts of similar length.
 
-    The gradients of a step's parts add up, so the parts change nothing but the padding, which would be two thirds.
+    The gradients of a step's parts are added, so the parts only reduce the padding, which would else be two thirds.
     """
     order = rng.permutation(len(positions))
     steps = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
@@ -126,8 +126,8 @@ def random_batches(positions: Rows, batch_size: int, rng: np.random.Generator) -
 def bucketed_batches(positions: Rows, batch_size: int, rng: np.random.Generator) -> list[list[Rows]]:
     """Steps of molecules of similar length and about equal token count, each in one part, in random order.
 
-    A step holds as many tokens as `batch_size` average molecules do, so that each step weighs each token alike.
-    Lengths are blurred by up to four tokens: enough for fresh company in each epoch, little enough to waste few pads.
+    A step has as many tokens as `batch_size` average molecules, so every token has the same weight. Random noise of up
+    to four tokens is added to the lengths, so that batches differ between epochs but have little padding.
     """
     order = np.argsort(positions + rng.uniform(0, 4, len(positions)), kind="stable")
     budget = batch_size * positions.mean()
@@ -140,9 +140,9 @@ def bucketed_batches(positions: Rows, batch_size: int, rng: np.random.Generator)
 def epoch_steps(
     corpus: Corpus, cut: Cut, batch_size: int, rng: np.random.Generator, window: int = _WINDOW
 ) -> Iterator[tuple[float, Corpus, list[Rows]]]:
-    """(fraction of the epoch that is done, a corpus, the step's parts as rows of that one) of each step of an epoch.
+    """(fraction of the epoch before the step, a corpus, the step's parts as rows of this corpus) of each step.
 
-    A corpus larger than a window is cut window by window, each of random blocks of it, about equal in number.
+    A corpus larger than a window is processed window by window; each window is a random set of blocks of the corpus.
     """
     size = max(1, window // _BLOCKS)
     count = max(1, -(-len(corpus) // window))

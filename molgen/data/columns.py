@@ -1,4 +1,4 @@
-"""Which columns of a table hold the SMILES, the name and the split, by their names."""
+"""Finds the columns of a table with the SMILES, the name and the split, by their names."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,18 +37,18 @@ _TITLE_NAMES = {
     "casnumber",
     "casrn",
 }
-# A name with one of these words says with or without stereo, so it stands beside the usual names.
+# A name with one of these words says whether the SMILES have stereo; it counts like the usual names.
 _STEREO_WORDS = ("iso", "stereo", "flat", "canonical", "connectivity", "absolute", "chiral")
 _MOST_COMPARED = 1_000
 
 
 def plain(name: str) -> str:
-    """A name's letters, lower case."""
+    """The letters of a name, in lower case."""
     return re.sub(r"[^a-z]", "", name.lower())
 
 
 def is_title(name: str) -> bool:
-    """Whether a column of this name holds the molecules' names."""
+    """Whether a column of this name has the molecules' names."""
     return plain(name) in _TITLE_NAMES
 
 
@@ -58,7 +58,7 @@ def usual(names: Iterable[str]) -> bool:
 
 
 def title_and_split(names: Sequence[str]) -> tuple[int | None, int | None]:
-    """Indices of the columns with the molecules' names and with their splits."""
+    """Indices of the columns with the molecules' names and with their splits; None if there is none."""
     title = next((i for i, name in enumerate(names) if is_title(name)), None)
     return title, next((i for i, name in enumerate(names) if name.lower() == "split"), None)
 
@@ -68,7 +68,7 @@ def _like_smiles(name: str) -> bool:
 
 
 def smiles_columns(names: Iterable[str]) -> list[int]:
-    """Indices of the columns with a usual name or one that speaks of stereo; without any, those with the word in it."""
+    """Indices of the columns with a usual or a stereo name for SMILES; if none, those whose name contains "smiles"."""
     letters = [plain(name) for name in names]
     exact = [
         i
@@ -79,7 +79,7 @@ def smiles_columns(names: Iterable[str]) -> list[int]:
 
 
 def smiles_index(names: list[str], source: str, wanted: str | None) -> int | None:
-    """Index of the SMILES column; None when no name looks like one. Raises MolgenError for several."""
+    """Index of the SMILES column; None if no name looks like one. Raises MolgenError if several do."""
     if wanted is not None:
         if wanted not in names:
             raise MolgenError(f"{source}: no column {wanted!r}", f"--smiles-column takes one of: {listed(names)}")
@@ -95,7 +95,7 @@ def smiles_index(names: list[str], source: str, wanted: str | None) -> int | Non
 
 
 class Rivals:
-    """The other columns that may hold SMILES: none of them may have the stereo that the one taken lacks."""
+    """The other columns that may contain SMILES. None of them may have stereo that the chosen column lacks."""
 
     def __init__(self, names: Sequence[str], column: int, source: str) -> None:
         self._names, self._column, self._source = names, column, source
@@ -103,7 +103,7 @@ class Rivals:
         self._left = _MOST_COMPARED
 
     def check(self, taken: str, cells: Mapping[int, str], place: str) -> None:
-        """Raises MolgenError where another column has the same molecule with stereo marks, and this one has none."""
+        """Raises MolgenError if another column has the same molecule with stereo and the chosen cell has none."""
         if not self._left or not taken or _marked(taken):
             return
         for i in self.indices:
@@ -111,8 +111,8 @@ class Rivals:
             if not _marked(other):
                 continue
             self._left = max(0, self._left - 1)
-            flat = canonical(_unmarked(other))
-            if flat is not None and flat == canonical(taken):
+            smiles_no_stereo = canonical(_unmarked(other))
+            if smiles_no_stereo is not None and smiles_no_stereo == canonical(taken):
                 raise MolgenError(
                     f"{self._source}, {place}: {self._names[i]} has stereo that {self._names[self._column]} lacks",
                     f"choose with --smiles-column {self._names[i]!r} or {self._names[self._column]!r}",
@@ -128,7 +128,7 @@ def _unmarked(smiles: str) -> str:
 
 
 def compared_columns(names: Sequence[str], condition: Condition, source: str) -> Mapping[str, int]:
-    """Column → index, for the columns of a condition. Raises MolgenError for one that is not there, or twice."""
+    """Column → index, for the columns of a condition. Raises MolgenError if one does not exist or exists twice."""
     condition.check(names, source)
     twice = next((name for name in condition.names if names.count(name) > 1), None)
     if twice is not None:
@@ -151,19 +151,19 @@ def molecule_cells(cells: Iterable[str]) -> list[int]:
 
 
 def no_smiles_column(names: Sequence[str], source: str) -> MolgenError:
-    """The refusal of a table in which no column looks like SMILES."""
+    """The error for a table without a column that looks like SMILES."""
     return MolgenError(f"{source}: no SMILES column", f"name it with --smiles-column; columns: {listed(names)}")
 
 
 def no_columns(source: str) -> MolgenError:
-    """The refusal of a condition on what has no columns."""
+    """The error for a condition on a file without columns."""
     return MolgenError(
         f"{source}: no columns that a condition could name", "it needs a table with a heading, or an SD file"
     )
 
 
 def unique(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
-    """The names, with a number behind each that is taken already, so that none hides another."""
+    """The names, with a number appended to each that is already used, so that all are different."""
     used = set(taken)
     found = []
     for name in names:
@@ -177,5 +177,5 @@ def unique(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names as a message shows them."""
+    """Names as text for a message; at most twelve."""
     return ", ".join(names[:12]) + (", …" if len(names) > 12 else "")

@@ -1,7 +1,8 @@
-"""The cells that a condition compares with numbers: which are none, and which are written as people write them.
+"""Reads the cells that a condition compares with numbers, also with thousands separators and decimal commas.
 
-`1,018` and `7,12` are read by their value, `>10000` is no number; each is counted, and told with an example. Where a
-mark may be a decimal mark or a thousands separator, the file is refused: a wrong number would choose wrong rows.
+`1,018` and `7,12` are read as numbers, `>10000` is not a number; such cells are counted and reported with an example.
+If it is unclear whether a mark is a decimal mark or a thousands separator, the file is refused: a wrong number would
+select wrong rows.
 """
 
 import re
@@ -18,8 +19,8 @@ _POINT_GROUPS = re.compile(r"[-+]?[1-9]\d{0,2}(?:\.\d{3}){2,}")
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+(?:[eE][-+]?\d+)?|[-+]?[1-9]\d{0,2}(?:\.\d{3})+,\d+")
 _HINT = "write the numbers with a decimal point and without thousands separators"
 
-# What a cell is; those below are told, those after them only looked at where marks are in doubt.
-_TOLD = {
+# Kinds of cells that are reported, and their message. Other kinds are counted only to detect unclear marks.
+_REPORTED = {
     "text": "are no numbers and satisfy no comparison with one",
     "missing": "are empty and satisfy no comparison",
     "groups": "have thousands separators and are read by their value",
@@ -28,23 +29,23 @@ _TOLD = {
 
 
 class Compared:
-    """Whether a condition holds on a row's cells, and an account of the cells that it compares with numbers."""
+    """Evaluates a condition on rows, and counts the cells that it compares with numbers by their kind."""
 
     def __init__(self, condition: Condition, source: str, comma_is_decimal: bool = False) -> None:
-        """`comma_is_decimal`: for a table whose cells semicolons separate, for the comma is in use in numbers."""
+        """`comma_is_decimal`: for a table separated by semicolons, where the comma is the usual decimal mark."""
         self._condition, self._source, self._comma_is_decimal = condition, source, comma_is_decimal
         self._rows = 0
-        self._numbers: set[str] = set()  # columns with a number
+        self._numbers: set[str] = set()  # columns that contain a number
         self._counts: dict[tuple[str, str], int] = {}
         self._first: dict[tuple[str, str], tuple[str, str]] = {}
-        self._elsewhere: tuple[str, str] | None = None  # a cell with a decimal comma, and its place
+        self._decimal_comma: tuple[str, str] | None = None  # a cell of any column with a decimal comma, and its place
 
     def holds(self, values: Mapping[str, Value], place: str, row: Iterable[str] = ()) -> bool:
-        """Whether it holds; `row` are all cells of a row, which show how the file writes its numbers."""
+        """Whether the condition holds; `row` has all cells of the row, to find out how the file writes numbers."""
         self._rows += 1
-        if self._comma_is_decimal and self._elsewhere is None:
+        if self._comma_is_decimal and self._decimal_comma is None:
             decimal = next((cell for cell in row if "," in cell and _only_decimal(cell.strip())), None)
-            self._elsewhere = None if decimal is None else (decimal.strip(), place)
+            self._decimal_comma = None if decimal is None else (decimal.strip(), place)
         read = {name: self._read(name, values.get(name), place) for name in self._condition.numeric}
         return self._condition.holds({**values, **read})
 
@@ -59,7 +60,7 @@ class Compared:
             if _POINT_GROUP.fullmatch(text):
                 self._count(name, "point group", text, place)
             return value
-        if name in self._condition.textual:  # it stays as it is written, to be compared so
+        if name in self._condition.textual:  # it is compared as text, so it is not converted
             self._count(name, "text", text, place)
             return value
         comma_group = bool(_COMMA_GROUP.fullmatch(text))
@@ -80,9 +81,9 @@ class Compared:
         self._first.setdefault((name, kind), (text, place))
 
     def lines(self) -> list[str]:
-        """What to tell once all rows are read.
+        """The messages after all rows have been read.
 
-        Raises MolgenError where a number may be a thousand times another: `1,018` and `7,12` in one column.
+        Raises MolgenError if a number may be a thousand times as large, such as `1,018` and `7,12` in one column.
         """
         messages = []
         for name in self._condition.names:
@@ -92,13 +93,13 @@ class Compared:
         return messages
 
     def _check(self, name: str) -> None:
-        first = {kind: self._first.get((name, kind)) for kind in (*_TOLD, "decimal", "comma group", "point group")}
+        first = {kind: self._first.get((name, kind)) for kind in (*_REPORTED, "decimal", "comma group", "point group")}
         decimal = first["decimal"]
-        points = self._first.get((name, "point groups")) or decimal or self._elsewhere
+        points = self._first.get((name, "point groups")) or decimal or self._decimal_comma
         contrary: tuple[str, str] | None
         if first["groups"] and decimal:
             kind, contrary = "groups", decimal
-        elif first["comma group"] and (first["groups"] or not (decimal or self._elsewhere)):
+        elif first["comma group"] and (first["groups"] or not (decimal or self._decimal_comma)):
             kind, contrary = "comma group", first["groups"]
         elif first["point group"] and points:
             kind, contrary = "point group", points
@@ -111,10 +112,10 @@ class Compared:
 
     def _messages(self, name: str) -> list[str]:
         messages = []
-        # dates beside dates are compared as text; empty cells alone are nothing to wonder at
-        amiss = (name, "text") in self._counts and (name in self._numbers or name not in self._condition.ordered)
-        for kind, what in _TOLD.items():
-            if kind in ("text", "missing") and not amiss:
+        # a column of dates only is compared as text; empty cells alone need no message
+        has_odd_text = (name, "text") in self._counts and (name in self._numbers or name not in self._condition.ordered)
+        for kind, what in _REPORTED.items():
+            if kind in ("text", "missing") and not has_odd_text:
                 continue
             if count := self._counts.get((name, kind)):
                 text, place = self._first[name, kind]

@@ -1,4 +1,4 @@
-"""A name or a file → clean molecules → splits."""
+"""Datasets: reads a named dataset or a file, cleans the molecules and splits them."""
 
 import hashlib
 import json
@@ -24,11 +24,11 @@ from molgen.runtime import cache
 from molgen.tokenizer import TokenPattern
 
 LARGE = 50_000
-"""From so many molecules on, what is computed once is kept for the next time."""
+"""Results for at least this many molecules are cached."""
 
 
 class Molecule(NamedTuple):
-    """A molecule as training and evaluation use it."""
+    """A clean molecule with its split."""
 
     smiles: str
     name: str
@@ -37,7 +37,7 @@ class Molecule(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """A row that was dropped or altered, and why."""
+    """A row that was dropped or changed, and why."""
 
     row: int
     name: str
@@ -49,22 +49,22 @@ _Counts = dict[Annotated[str, Field(pattern="^[ -~]{1,80}$")], Annotated[int, Fi
 
 
 class Summary(Section):
-    """What a report says of a dataset."""
+    """The part of a report about a dataset."""
 
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    """Of a line `SMILES split` for each molecule."""
+    """SHA-256 of the lines `SMILES split`, one per molecule."""
     rows: Annotated[int, Field(ge=0)]
     sizes: _Counts
     """Molecules per split."""
     dropped: _Counts
     """Dropped rows by reason."""
     altered: _Counts
-    """Changes to rows that stayed, by reason."""
+    """Changes to rows that were kept, by reason."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Clean molecules in their splits, and an account of every row that is not among them as it was."""
+    """Clean molecules with their splits, and a list of every row that was dropped or changed."""
 
     name: str
     molecules: tuple[Molecule, ...]
@@ -72,7 +72,7 @@ class Dataset:
 
     @property
     def rows(self) -> int:
-        """Rows of the source: a dropped one is not among the molecules, an altered one is."""
+        """Number of rows of the source."""
         return len(self.molecules) + sum(d.reason not in clean.ALTERED for d in self.dropped)
 
     def split(self, name: str) -> list[str]:
@@ -81,28 +81,28 @@ class Dataset:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Molecules per split; only splits that have some."""
+        """Molecules per split, without empty splits."""
         counts = Counter(m.split for m in self.molecules)
         return {name: counts[name] for name in SPLITS if counts[name]}
 
     @property
     def dropped_by_reason(self) -> dict[str, int]:
-        """Dropped rows, the most frequent reason first."""
+        """Number of dropped rows by reason, the most frequent first."""
         return _by_reason(d for d in self.dropped if d.reason not in clean.ALTERED)
 
     @property
     def altered_by_reason(self) -> dict[str, int]:
-        """Changes to rows that stayed, the most frequent first; a row with two of them counts in both."""
+        """Number of changes to kept rows by reason, the most frequent first; a row with two changes counts in both."""
         return _by_reason(d for d in self.dropped if d.reason in clean.ALTERED)
 
     @cached_property
     def sha256(self) -> str:
-        """Changes with any molecule, its order or its split."""
+        """A hash of the molecules, their order and their splits."""
         return hashlib.sha256("\n".join(f"{m.smiles} {m.split}" for m in self.molecules).encode()).hexdigest()
 
     @property
     def summary(self) -> Summary:
-        """What a report says of it."""
+        """The part of a report about this dataset."""
         return Summary(
             sha256=self.sha256,
             rows=self.rows,
@@ -113,9 +113,9 @@ class Dataset:
 
 
 def read_source(config: DataConfig, cells: bool = False) -> list[Row]:
-    """The rows of what `config` names, as they are; with `cells` each with its other columns.
+    """The rows of the source of `config`, not cleaned; with `cells` each row has its other columns.
 
-    Raises MolgenError for a source that cannot be read or is empty.
+    Raises MolgenError for a source that cannot be read, is empty, or has no row that satisfies `data.where`.
     """
     rows = list(_rows(config, cells))
     if not rows:
@@ -138,15 +138,15 @@ def build_dataset(
     workers: Workers,
     pretrained_tokens: Set[str] = frozenset(),
 ) -> Dataset:
-    """Cleans and splits rows; `longest` is the context, in tokens; `pretrained_tokens` tokens are never too rare.
+    """Cleans and splits rows; `longest` is the context in tokens; tokens of `pretrained_tokens` are never too rare.
 
-    Raises MolgenError for rows that `clean_rows` refuses and for those that cannot be split.
+    Raises MolgenError as `clean_rows`, and for rows that cannot be split.
     """
     kept, dropped = clean_rows(rows, config, longest, pattern, workers, pretrained_tokens)
-    molecules, beyond = _split(kept, config)
-    gone = {row.row for row in beyond}
-    listed = (row for row in dropped if row.reason not in clean.ALTERED or row.row not in gone)
-    return Dataset(config.source, tuple(molecules), (*listed, *beyond))
+    molecules, beyond_size = _split(kept, config)
+    dropped_rows = {row.row for row in beyond_size}
+    listed = (row for row in dropped if row.reason not in clean.ALTERED or row.row not in dropped_rows)
+    return Dataset(config.source, tuple(molecules), (*listed, *beyond_size))
 
 
 def clean_rows(
@@ -157,38 +157,38 @@ def clean_rows(
     workers: Workers,
     pretrained_tokens: Set[str] = frozenset(),
 ) -> tuple[list[tuple[Row, str]], list[Dropped]]:
-    """((row with the string to train on, its group) of what stays, the account of the rest).
+    """((row with the string to train on, its group) of the kept rows, the dropped and changed rows).
 
-    Raises MolgenError for rows of which nothing stays or of which more than half is dropped; those that data.where did
-    not choose do not count.
+    Raises MolgenError if no row is kept, or if more than half are dropped; rows that data.where did not choose do not
+    count.
     """
     others = [Dropped(row.number, row.name, row.smiles, clean.NOT_CHOSEN) for row in rows if not row.chosen]
     rows = [row for row in rows if row.chosen] if others else rows
     kept, dropped = _clean(rows, config, longest, pattern, workers, pretrained_tokens)
     lost = Counter(d.reason for d in dropped if d.reason not in (*clean.ALTERED, clean.DUPLICATE))
-    account = ", ".join(f"{count} {reason}" for reason, count in lost.most_common())
-    few = lost[clean.RARE_TOKEN] > lost.total() / 2
+    reasons = ", ".join(f"{count} {reason}" for reason, count in lost.most_common())
+    mostly_rare_tokens = lost[clean.RARE_TOKEN] > lost.total() / 2
     hint = (
         "so few molecules have few tokens in common: --set data.min_token_count=1 keeps them"
-        if few
+        if mostly_rare_tokens
         else "is it the right column (--smiles-column)? see data.elements, model.context and the other settings"
     )
     if not kept:
-        raise MolgenError(f"{config.source}: no molecule of {len(rows)} is left: {account}", hint)
+        raise MolgenError(f"{config.source}: no molecule of {len(rows)} is left: {reasons}", hint)
     if 2 * lost.total() > len(rows) and config.source not in NAMED:
-        raise MolgenError(f"{config.source}: more than half of {len(rows)} rows would be dropped: {account}", hint)
+        raise MolgenError(f"{config.source}: more than half of {len(rows)} rows would be dropped: {reasons}", hint)
     return kept, [*dropped, *others]
 
 
 def reference_smiles(source: str, split: str) -> list[str]:
-    """What a comparison with MOSES data or with a file takes: a named split as it is, uncleaned, or a whole file."""
+    """The SMILES to compare with, not cleaned: one split of MOSES or moses-mini, or a whole file."""
     if source in ("moses", "moses-mini"):
         return [row.smiles for row in _rows(DataConfig(source=source)) if row.split == split]
     return [clean.undefined(row.smiles)[0] for row in read_rows(source)]
 
 
 def account(dropped: Sequence[Dropped]) -> list[str]:
-    """What became of the rows that did not stay as they were: a line of drops and a line of alterations."""
+    """Summary lines: one line with the counts of dropped rows, one with those of changed rows."""
     lines = []
     for name, altered in (("dropped", False), ("altered", True)):
         counts = _by_reason(d for d in dropped if (d.reason in clean.ALTERED) == altered)
@@ -245,10 +245,10 @@ def _clean(
     smiles, groups, reasons, changes = found
     if config.duplicates == "drop":
         seen: set[str] = set()
-        for i, one in enumerate(smiles):
-            if not reasons[i]:  # a string may stand in two splits of a file; it stays in the first
-                reasons[i] = clean.DUPLICATE if one in seen else ""
-                seen.add(one)
+        for i, molecule in enumerate(smiles):
+            if not reasons[i]:  # a string may be in two splits of a file; it stays in the first
+                reasons[i] = clean.DUPLICATE if molecule in seen else ""
+                seen.add(molecule)
     for i, row in enumerate(rows):
         if row.problem and reasons[i] == clean.EMPTY:
             reasons[i] = row.problem
@@ -257,8 +257,8 @@ def _clean(
     kept: list[tuple[Row, str]] = []
     dropped: list[Dropped] = []
     for i, row in enumerate(rows):
-        own = [reasons[i]] if reasons[i] else changes[i].split(";")
-        dropped += [Dropped(row.number, row.name, row.smiles, one) for one in own if one]
+        causes = [reasons[i]] if reasons[i] else changes[i].split(";")
+        dropped += [Dropped(row.number, row.name, row.smiles, cause) for cause in causes if cause]
         if not reasons[i]:
             kept.append((row._replace(smiles=smiles[i]), groups[i]))
     return kept, dropped
@@ -267,27 +267,27 @@ def _clean(
 def _with_rare_tokens(
     smiles: Sequence[str], reasons: Sequence[str], fewest: int, pattern: str, pretrained_tokens: Set[str]
 ) -> list[int]:
-    """Which of the molecules that have no reason yet must go, so that each token left is in so many, or is familiar.
+    """Indices of the molecules to drop, so that each remaining token is in at least `fewest` molecules or pretrained.
 
-    A molecule that goes takes its other tokens with it, which may make them rare in turn.
+    A dropped molecule may make its other tokens rare, so this is repeated. Molecules with a reason are ignored.
     """
     if fewest == 1:
         return []
     split = TokenPattern(pattern).split
-    tokens = {i: set(split(one) or ()) - pretrained_tokens for i, one in enumerate(smiles) if not reasons[i]}
+    tokens = {i: set(split(text) or ()) - pretrained_tokens for i, text in enumerate(smiles) if not reasons[i]}
     counts = Counter(token for own in tokens.values() for token in own)
-    gone: list[int] = []
+    dropped: list[int] = []
     while rare := {token for token, count in counts.items() if 0 < count < fewest}:
-        going = [i for i, own in tokens.items() if own & rare]
-        for i in going:
+        with_rare = [i for i, own in tokens.items() if own & rare]
+        for i in with_rare:
             counts.subtract(tokens.pop(i))
-        gone += going
-    return gone
+        dropped += with_rare
+    return dropped
 
 
 def _split(kept: Sequence[tuple[Row, str]], config: DataConfig) -> tuple[list[Molecule], list[Dropped]]:
-    """Puts each molecule into a split, the file's own where it has them; (those in one, those beyond the sizes set)."""
+    """(molecules with their splits, from the file if it has splits; molecules beyond the configured sizes)."""
     splits = own_splits(kept, config) if any(row.split for row, _ in kept) else drawn_splits(kept, config)
     rows = [(row, split) for (row, _), split in zip(kept, splits, strict=True)]
-    beyond = [Dropped(row.number, row.name, row.smiles, clean.BEYOND_SIZE) for row, split in rows if not split]
-    return [Molecule(row.smiles, row.name, row.number, split) for row, split in rows if split], beyond
+    beyond_size = [Dropped(row.number, row.name, row.smiles, clean.BEYOND_SIZE) for row, split in rows if not split]
+    return [Molecule(row.smiles, row.name, row.number, split) for row, split in rows if split], beyond_size

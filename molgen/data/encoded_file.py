@@ -1,7 +1,7 @@
-"""The encoded corpus as a file: written molecule by molecule, read where it lies. Nothing in it can execute code.
+"""The encoded corpus as a file: written molecule by molecule, read by memory mapping. It cannot execute code.
 
-It is a safetensors file of two flat arrays, `ids` and `offsets` (see docs/definitions.md). What it says of itself is
-read here by hand, because the arrays are mapped, not loaded: a file may be larger than the memory.
+It is a safetensors file with two flat arrays, `ids` and `offsets` (see docs/definitions.md). The header is parsed here
+and not by the library, because the arrays are mapped, not loaded: a file may be larger than the memory.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from molgen.tokenizer import BOS, EOS, SmilesTokenizer
 
 SUFFIX = ".molgen"
 MOST_AS_STRINGS = 2_000_000
-"""Of so many molecules the strings are held at once, for novelty or for random forms."""
+"""Up to this number of molecules are kept as strings in memory, for novelty or for random forms."""
 _FORMAT = "molgen corpus 1"
 _LONGEST_HEADER = 2**24
 _LONGEST = 65_536  # tokens of a molecule: the largest context
@@ -59,22 +59,22 @@ class _Header(Section):
 
 
 class Lengths(NamedTuple):
-    """What `CorpusFile.check` has seen."""
+    """The result of `CorpusFile.check`."""
 
     longest: int
     """Tokens of the longest molecule."""
     too_long: int
-    """Molecules of more tokens than the context."""
+    """Molecules with more tokens than the context."""
     random: int
     """Molecules that start with `<random>`."""
     sha256: str
-    """Of the arrays."""
+    """Hash of the arrays."""
 
 
 class CorpusFile:
-    """An encoded file opened for reading. Raises MolgenError for one that is none, or whose parts do not fit.
+    """An encoded file opened for reading. Raises MolgenError if it is not one, or if its header and size do not match.
 
-    Opening reads the header only; `check` reads it all.
+    Opening reads only the header; `check` reads the whole file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -102,10 +102,10 @@ class CorpusFile:
         self.made_of = data.source
         """The dataset or file that was encoded."""
         self.data = data.model_copy(update={"source": str(path.absolute()), "sha256": self.summary.sha256})
-        """The settings that its molecules were cleaned and split with."""
+        """The settings that were used to clean and split its molecules."""
 
     def _place(self, start: int, header: _Header) -> None:
-        """The arrays, where the header says that they are. Raises ValueError where that cannot be."""
+        """Maps the arrays at the offsets of the header. Raises ValueError if the header does not match the file."""
         dtype: np.dtype[np.uint8 | np.uint16] = np.dtype("<u1" if len(self.tokenizer) <= 2**8 else "<u2")
         sizes = self.summary.sizes
         n = sum(sizes.values())
@@ -126,7 +126,7 @@ class CorpusFile:
         self._ids = self._ids[:last]
 
     def check(self, context: int) -> Lengths:
-        """Reads everything once. Raises MolgenError unless each molecule is a start, tokens and one `<eos>`."""
+        """Reads the whole file. Raises MolgenError unless each molecule is a start token, tokens and one `<eos>`."""
         special, longest, too_long, random = len(self.tokenizer.special), 0, 0, 0
         whole, digest = Corpus(self._ids, self._offsets, self._map), hashlib.sha256()
         for first in range(0, len(whole), _AT_ONCE):
@@ -149,43 +149,43 @@ class CorpusFile:
         return Lengths(longest, too_long, random, digest.hexdigest())
 
     def split(self, name: str) -> Corpus:
-        """One split, mapped."""
-        sizes = [self.summary.sizes.get(one, 0) for one in SPLITS]
+        """The corpus of one split, memory-mapped."""
+        sizes = [self.summary.sizes.get(split, 0) for split in SPLITS]
         first = sum(sizes[: SPLITS.index(name)])
         return Corpus(self._ids, self._offsets[first : first + self.summary.sizes.get(name, 0) + 1], self._map)
 
     def strings(self, name: str) -> list[str]:
-        """The SMILES of a split. Raises MolgenError for more than can be held at once."""
+        """The SMILES of a split. Raises MolgenError if they are too many for the memory."""
         corpus = self.split(name)
         if reason := self.lacks(name):
             raise MolgenError(f"{self.path}: {reason}", "name a part of them with --train, as a file of SMILES")
-        return self._written(corpus, np.arange(len(corpus)))
+        return self._decoded(corpus, np.arange(len(corpus)))
 
     def lacks(self, name: str) -> str:
-        """Why the strings of a split cannot be had; empty where they can."""
+        """Why the strings of a split are not available; empty if they are."""
         size = self.summary.sizes.get(name, 0)
         return f"{size:,} {name} molecules are too many to be held as strings" if size > MOST_AS_STRINGS else ""
 
     def spread(self, name: str, about: int) -> list[str]:
-        """Evenly spaced SMILES of a split, at most about twice so many; of those that start with `<bos>`."""
+        """Evenly spaced SMILES of a split that start with `<bos>`, at most about twice as many as `about`."""
         corpus = self.split(name)
         rows = np.arange(0, len(corpus), max(1, len(corpus) // about))
-        if (corpus.ids[corpus.offsets[rows]] != BOS).any():  # those that are evenly spaced may all be random forms
+        if (corpus.ids[corpus.offsets[rows]] != BOS).any():  # the evenly spaced rows may all be random forms
             canonical = np.flatnonzero(corpus.ids[corpus.offsets[:-1]] == BOS)
             rows = canonical[:: max(1, len(canonical) // about)]
-        return self._written(corpus, rows)
+        return self._decoded(corpus, rows)
 
     def has_random_forms(self, name: str) -> bool:
-        """Whether molecules of a split start with `<random>`."""
+        """Whether some molecules of a split start with `<random>`."""
         corpus = self.split(name)
         return bool((corpus.ids[corpus.offsets[:-1]] != BOS).any())
 
     def molecules(self) -> list[Molecule]:
-        """All molecules; what they were called and where they stood in their source is not in the file."""
+        """All molecules. The file does not contain their names and source rows: these are empty and counted from 1."""
         pairs = [(smiles, name) for name in SPLITS for smiles in self.strings(name)]
         return [Molecule(smiles, "", row, name) for row, (smiles, name) in enumerate(pairs, 1)]
 
-    def _written(self, corpus: Corpus, rows: Rows) -> list[str]:
+    def _decoded(self, corpus: Corpus, rows: Rows) -> list[str]:
         chunks = [rows[i : i + _AT_ONCE // 8] for i in range(0, len(rows), _AT_ONCE // 8)]
         strings = [s or "" for chunk in chunks for s in self.tokenizer.decode(corpus.padded(chunk)[:, 1:])]
         corpus.forget()
@@ -193,21 +193,21 @@ class CorpusFile:
 
 
 class CorpusWriter:
-    """Takes molecules one after another, in the order of their splits, and holds few of them at a time."""
+    """Writes molecules one after another, in the order of their splits, with few of them in memory."""
 
     def __init__(self, file: BinaryIO, offsets: BinaryIO, tokenizer: SmilesTokenizer, data: DataConfig) -> None:
         self.tokenizer = tokenizer
         self.rows: int | None = None
-        """Rows of the source; None: as many as were given."""
+        """Rows of the source; None: the number of molecules passed to `add`."""
         self.dropped, self.altered = Counter[str](), Counter[str]()
-        """Rows of the source by reason, beside what `add` leaves out itself."""
-        self._file, self._side, self._data = file, offsets, data
+        """Rows of the source by reason; `add` counts the molecules that it leaves out itself."""
+        self._file, self._offsets_file, self._data = file, offsets, data
         self._ids = self.array([])
         self._ends = array("q", [0])
         self._count = 0
         self._sizes: Counter[str] = Counter()
         self._digest, self._line_end = hashlib.sha256(), ""
-        # the header stands first and is known last: so much room is left for it
+        # the header is at the start but known only at the end, so space is reserved for it
         self._start = -(-(8 + len(self._header("0" * 64, 0)) + 8_192) // 4_096) * 4_096
         file.seek(self._start)
 
@@ -217,13 +217,14 @@ class CorpusWriter:
         return {name: self._sizes[name] for name in SPLITS if self._sizes[name]}
 
     def array(self, ids: Sequence[int]) -> "array[int]":
-        """Ids as the file holds them: `add` takes these fastest."""
+        """Ids in the type of the file, which is the fastest for `add`."""
         return array("B" if len(self.tokenizer) <= 2**8 else "H", ids)
 
     def add(self, split: str, smiles: str, random: bool = False, ids: Sequence[int] | None = None) -> bool:
-        """Adds a molecule, as a random form if it is one; False for one with a token that the vocabulary lacks.
+        """Adds a molecule; `random` says whether its SMILES is a random form. False if it has an unknown token.
 
-        `ids` are what the tokenizer makes of it, where the caller knows them already.
+        `ids` are the token ids, if the caller has already encoded the molecule. Raises ValueError if the splits are not
+        in order.
         """
         ids = ids or self.tokenizer.encode(smiles)
         if not self._sizes[split] and any(self._sizes[later] for later in SPLITS[SPLITS.index(split) :]):
@@ -243,12 +244,12 @@ class CorpusWriter:
         return True
 
     def finish(self) -> None:
-        """Puts the offsets behind the ids and the header before them."""
+        """Appends the offsets to the ids and writes the header at the start."""
         padding = -(self._count + len(self._ids)) % _ALIGNED
         self._ids.extend([0] * padding)
         self._flush()
-        self._side.seek(0)
-        shutil.copyfileobj(self._side, self._file, _BUFFERED)
+        self._offsets_file.seek(0)
+        shutil.copyfileobj(self._offsets_file, self._file, _BUFFERED)
         header = self._header(self._digest.hexdigest(), self._count)
         if len(header) > self._start - 8:
             raise RuntimeError(f"a header of {len(header):,} bytes where {self._start - 8:,} were left for it")
@@ -257,7 +258,7 @@ class CorpusWriter:
 
     def _flush(self) -> None:
         self._count += len(self._ids)
-        for values, file in ((self._ids, self._file), (self._ends, self._side)):
+        for values, file in ((self._ids, self._file), (self._ends, self._offsets_file)):
             file.write(values.tobytes())
             del values[:]
 
@@ -273,7 +274,7 @@ class CorpusWriter:
         metadata = {
             "format": _FORMAT,
             "tokenizer": self.tokenizer.to_json(),
-            "data": json.dumps(self._data.model_dump()),  # all ASCII, though a path in it need not be UTF-8
+            "data": json.dumps(self._data.model_dump()),  # ASCII, because a path in it may not be valid UTF-8
             "summary": summary.model_dump_json(),
         }
         middle = count * self._ids.itemsize
@@ -286,9 +287,9 @@ class CorpusWriter:
 
 @contextmanager
 def corpus_writer(path: Path, tokenizer: SmilesTokenizer, data: DataConfig) -> Iterator[CorpusWriter]:
-    """Writes an encoded file; `data` are the settings that its molecules were made with.
+    """A writer of an encoded file; `data` are the settings that its molecules were cleaned and split with.
 
-    It has its name only when it is whole. Meanwhile it and its offsets grow beside it.
+    The file gets its name only when it is complete. Before, it and its offsets are temporary files in the same folder.
     """
     with replacing(path) as file, tempfile.TemporaryFile(dir=path.parent) as offsets:
         writer = CorpusWriter(file, offsets, tokenizer, data)
@@ -297,20 +298,20 @@ def corpus_writer(path: Path, tokenizer: SmilesTokenizer, data: DataConfig) -> I
 
 
 def is_encoded(source: str) -> bool:
-    """Whether a source is an encoded file, by its name or, whatever its name, by its start."""
+    """Whether a source is an encoded file, by its suffix or by its first bytes."""
     path = Path(source)
     if source in NAMED or path.suffix == SUFFIX:
         return source not in NAMED
     try:
         with opened(path, follow=True) as file:
-            length = int.from_bytes(file.read(8), "little")  # of any text beyond all bounds
+            length = int.from_bytes(file.read(8), "little")  # far above the limit in any text file
             return length <= _LONGEST_HEADER and b"molgen corpus " in file.read(length)
-    except OSError:  # who reads it says so
+    except OSError:  # the caller that reads the file reports the error
         return False
 
 
 def named_corpus(data: DataConfig) -> CorpusFile:
-    """The encoded file that a run names. Raises MolgenError where it has gone, or is another one by now."""
+    """The encoded file of a run's configuration. Raises MolgenError if it no longer exists or has changed."""
     file = CorpusFile(Path(data.source))
     if file.summary.sha256 != data.sha256:
         raise MolgenError(f"{file.path}: its molecules are not those of the run", "restore the file, or train again")

@@ -1,4 +1,4 @@
-"""A file's bytes, decompressed, and its lines of text: streamed, so that no bomb and no long line fills memory."""
+"""Opens files with decompression and reads their lines; streams, so that no decompression bomb fills the memory."""
 
 import bz2
 import gzip
@@ -18,7 +18,7 @@ Lines = Iterator[tuple[int, str]]
 """(number, line) without its end."""
 
 _BZIP2_BLOCKS = (b"1AY&SY", b"\x17rE8P\x90")  # the first block of data, or the end of an empty file
-# What such a file begins with, what it is, and what to do about it.
+# (first bytes, kind of file, hint) of files that are not supported
 _FOREIGN = (
     (b"PK\x03\x04", "a zip archive or an Excel workbook", "unzip it, or save the sheet as CSV UTF-8"),
     (b"\xd0\xcf\x11\xe0", "an old Excel workbook", "save the sheet as CSV UTF-8"),
@@ -46,7 +46,7 @@ def opened(source: str) -> Iterator[BinaryIO]:
             raise MolgenError(f"{source}: cannot be read: {error.strerror}", hint) from None
     buffered = raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw)  # type: ignore[type-var]
     kind = "gzip"
-    # stdin stays open: who asks for it twice finds it empty
+    # stdin is not closed, so a second read finds it empty and does not fail
     with nullcontext() if source == "-" else raw:
         try:
             head = buffered.peek(10)[:10]
@@ -63,7 +63,7 @@ def opened(source: str) -> Iterator[BinaryIO]:
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise MolgenError(f"{source}: damaged {kind} data: {error}", "fetch or compress the file again") from None
         except OSError as error:
-            if error.errno is None and kind == "bzip2":  # all that bz2 says of damaged data
+            if error.errno is None and kind == "bzip2":  # bz2 raises this for damaged data
                 raise MolgenError(f"{source}: damaged bzip2 data: {error}", "fetch the file again") from None
             raise MolgenError(
                 f"{source}: cannot be read: {error.strerror or error}", "check the disk and the path"
@@ -88,24 +88,27 @@ def raw_lines(stream: BinaryIO, source: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _split_lines(stream: BinaryIO) -> Iterator[bytes]:
-    pending = b""  # begins a line whose end has not been read yet
+    pending = b""  # the start of a line whose end has not been read yet
     while block := stream.readline(LONGEST_LINE + 1 - len(pending)):
         raw, pending = pending + block if pending else block, b""
         body = raw.rstrip(b"\r\n") if b"\r" in raw else b""
         if b"\r" not in body:
             yield raw
             continue
-        pieces = body.splitlines(keepends=True)  # of bytes: at line feeds and carriage returns only
-        pieces[-1] += raw[len(body) :]
+        parts = body.splitlines(keepends=True)  # bytes split only at line feeds and carriage returns
+        parts[-1] += raw[len(body) :]
         if not raw.endswith(b"\n"):
-            pending = pieces.pop()
-        yield from pieces
+            pending = parts.pop()
+        yield from parts
     if pending:
         yield pending
 
 
 def text_line(number: int, raw: bytes, source: str, latin: bool = False) -> str:
-    """A line without line end or byte order mark; with `latin` one that is not UTF-8 is read as Latin-1."""
+    """A line as text, without line end and byte order mark; with `latin`, a line that is not UTF-8 is read as Latin-1.
+
+    Raises MolgenError for a line that is not UTF-8, without `latin`.
+    """
     try:
         line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError:

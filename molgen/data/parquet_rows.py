@@ -1,4 +1,4 @@
-"""A parquet file → rows; its reader, pyarrow, is loaded for such a file only."""
+"""Reads parquet files; pyarrow is imported only for such a file."""
 
 import bz2
 import gzip
@@ -15,7 +15,7 @@ from molgen.errors import MolgenError
 def parquet_rows(
     stream: BinaryIO, source: str, smiles_column: str | None, condition: Condition | None, notes: Notes, cells: bool
 ) -> Iterator[Row]:
-    """The rows in order, a batch in memory at a time; only the columns that are needed are read."""
+    """The rows in order, with one batch in memory at a time; only the necessary columns are read."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -27,7 +27,7 @@ def parquet_rows(
         raise MolgenError(f"{source}: compressed parquet, which is compressed inside", "gunzip or bunzip2 it first")
     damaged = (pyarrow.ArrowException, OSError, ValueError)
     try:
-        # parquet's index stands at the end of the file, where a pipe cannot go first
+        # parquet's index is at the end of the file, and a pipe cannot seek
         file = parquet.ParquetFile(pyarrow.BufferReader(stream.read()) if source == "-" else source)
         names = [str(name) for name in file.schema_arrow.names]
     except damaged as error:
@@ -60,8 +60,8 @@ def parquet_rows(
             smiles, name, own = ("" if k is None else _text(values[names[k]][i]) for k in (column, title, split))
             smiles = smiles.strip()
             rivals.check(smiles, {k: _text(values[names[k]][i]) for k in rivals.indices}, place)
-            asked = {key: _value(values[names[k]][i]) for key, k in places.items()}
-            chosen = compared is None or compared.holds(asked, place)
+            cells_compared = {key: _value(values[names[k]][i]) for key, k in places.items()}
+            chosen = compared is None or compared.holds(cells_compared, place)
             kept = {key: _text(values[key][i]) for k, key in enumerate(names) if k != column} if cells else None
             yield Row(number, smiles, name, own.strip().lower(), chosen, kept)
     if compared is not None:
@@ -69,11 +69,11 @@ def parquet_rows(
 
 
 def _value(cell: object) -> Value:
-    """A cell of a parquet file as a condition compares it."""
+    """A cell of a parquet file as a value for a condition."""
     return cell if cell is None or isinstance(cell, bool | int | float) else _text(cell).strip()
 
 
 def _text(cell: object) -> str:
-    if isinstance(cell, bytes):  # strings of writers that do not mark them as text
+    if isinstance(cell, bytes):  # some writers do not mark strings as text
         return cell.decode("utf-8", "replace")
     return "" if cell is None else str(cell)

@@ -1,4 +1,4 @@
-"""Molecules as a training would see them: written by `molgen data clean` and `encode`, summed up by `describe`."""
+"""The work of `molgen data clean`, `encode` and `describe`: prepares data exactly as a training would."""
 
 import csv
 import gzip
@@ -31,9 +31,9 @@ _LONGEST_LOOKED_AT = 65_536
 def build_tokenizer(
     config: Config, dataset: Dataset, pattern: str, known: SmilesTokenizer | None = None
 ) -> SmilesTokenizer:
-    """The vocabulary of the training split or of all molecules; ring labels too where random SMILES are trained on.
+    """A tokenizer with the vocabulary of the training split or of all molecules, with ring labels for random SMILES.
 
-    Where a vocabulary is known already, it stays as it is and what is new follows.
+    If there is a `known` tokenizer, its vocabulary comes first, unchanged, and new tokens follow.
     """
     corpus = [m.smiles for m in dataset.molecules if m.split == "train" or config.data.vocabulary == "all"]
     tokenizer = SmilesTokenizer.of_corpus(corpus, pattern, config.training.randomizes, RDKIT_VERSION)
@@ -41,7 +41,7 @@ def build_tokenizer(
 
 
 def dropped_beside(output: Path) -> Path:
-    """Where the list of dropped and altered rows goes. Raises MolgenError for an output of an unknown format."""
+    """The path of the list of dropped and changed rows. Raises MolgenError for an output of an unknown format."""
     suffix = next((s for s in reversed(_FORMATS) if output.name.lower().endswith(s)), None)
     if suffix is None:
         raise MolgenError(f"{output}: unknown kind of file", f"use {', '.join(_FORMATS)}")
@@ -49,15 +49,15 @@ def dropped_beside(output: Path) -> Path:
 
 
 def write_clean(config: Config, output: Path, workers: Workers) -> list[str]:
-    """Standardises and cleans without a training; gives back what to tell: sizes and counts by reason.
+    """Standardises and cleans without a training; returns messages with sizes and counts by reason.
 
     A .smi line is the SMILES and the name; a .csv file has smiles, name, row of the source, split if the source has
-    one, and the source's other columns. No molecule is dropped for a rare token: that is a matter of training.
+    one, and the source's other columns. No molecule is dropped for a rare token, because that depends on the training.
     """
     listing = dropped_beside(output)
     tabular = ".csv" in output.suffixes
     rows = read_source(config.data, cells=tabular)
-    # no split is drawn, so no groups are needed
+    # groups of related molecules are only for a grouped split, so they are not computed
     settings = config.data.model_copy(update={"split": "random", "min_token_count": 1})
     kept, dropped = clean_rows(rows, settings, config.model.context, deepchem_pattern(), workers)
     text = io.StringIO(newline="")
@@ -72,7 +72,7 @@ def write_clean(config: Config, output: Path, workers: Workers) -> list[str]:
 
 
 def _table(rows: Sequence[Row]) -> Iterator[list[object]]:
-    """The heading and the lines of a table of clean molecules; a column of the source never hides one of ours."""
+    """The heading and the lines of a table of clean molecules; columns of the source are renamed if necessary."""
     ours = ["smiles", "name", "row", *(["split"] if any(row.split for row in rows) else [])]
     others = dict.fromkeys(chain.from_iterable(row.cells or {} for row in rows))
     repeated = {name for name in others if _repeats(name, ours, rows)}
@@ -85,22 +85,22 @@ def _table(rows: Sequence[Row]) -> Iterator[list[object]]:
 
 
 def _repeats(name: str, ours: Sequence[str], rows: Sequence[Row]) -> bool:
-    """Whether a column of the source says under the same name what one of ours says."""
+    """Whether a column of the source has the same name and content as one of ours."""
     if name.lower() == "name":
         return all((row.cells or {}).get(name, "") == row.name for row in rows)
     return name.lower() == "split" and "split" in ours
 
 
 def check_encoded_name(output: Path) -> None:
-    """Raises MolgenError for an output that would not be taken for an encoded file."""
+    """Raises MolgenError if the suffix is not that of an encoded file."""
     if output.suffix != SUFFIX:
         raise MolgenError(f"{output}: not the name of an encoded file", f"let it end in {SUFFIX}")
 
 
 def write_encoded(config: Config, output: Path, workers: Workers) -> list[str]:
-    """Cleans, splits and encodes as a training would, into one file; gives back what to tell.
+    """Cleans, splits and encodes as a training would, into one file; returns messages with sizes and counts.
 
-    The vocabulary is that of a training: with `<random>` and ring labels where it would show random forms.
+    The vocabulary is that of a training: with `<random>` and ring labels if the training would use random SMILES.
     """
     check_encoded_name(output)
     pattern = deepchem_pattern()
@@ -121,9 +121,9 @@ def write_encoded(config: Config, output: Path, workers: Workers) -> list[str]:
 
 
 def describe_data(config: Config, workers: Workers) -> list[str]:
-    """What a training with this configuration would see, as lines of text.
+    """A description of the data that a training with this configuration would use, as lines of text.
 
-    Where it would be refused for too long molecules, why, and their lengths.
+    If the training would refuse the data because of long molecules, the reason and the lengths.
     """
     pattern = deepchem_pattern()
     rows = read_source(config.data)
@@ -142,7 +142,7 @@ def describe_data(config: Config, workers: Workers) -> list[str]:
         "describing",
         parts=("smiles_no_stereo", "radicals_fragments_charge", "elements", "charged_atoms"),
     )
-    known = [answer for answer in descriptions if answer is not None and "failure" not in answer]
+    known = [parts for parts in descriptions if parts is not None and "failure" not in parts]
     lines = [
         f"{dataset.name}: {dataset.rows:,} rows, {len(smiles):,} molecules: {sizes}",
         *account(dataset.dropped),
@@ -151,38 +151,38 @@ def describe_data(config: Config, workers: Workers) -> list[str]:
     ]
     if not known:
         return lines
-    elements = Counter(element for answer in known for element in answer["elements"])
+    elements = Counter(element for parts in known for element in parts["elements"])
     lines.append("elements: " + _listed({name: _percent(count, known) for name, count in elements.most_common()}))
-    radicals, fragments, charges = np.array([answer["radicals_fragments_charge"] for answer in known]).T
+    radicals, fragments, charges = np.array([parts["radicals_fragments_charge"] for parts in known]).T
     shares = {
-        "with charged atoms": sum(answer["charged_atoms"] > 0 for answer in known),
+        "with charged atoms": sum(parts["charged_atoms"] > 0 for parts in known),
         "with a net charge": int((charges != 0).sum()),
         "of several fragments": int((fragments > 1).sum()),
         "radicals": int((radicals > 0).sum()),
-        "with stereo": sum("@" in one or "/" in one or "\\" in one for one in smiles),
-        "with isotopes": sum(_has_isotope(one, pattern) for one in smiles),
+        "with stereo": sum("@" in text or "/" in text or "\\" in text for text in smiles),
+        "with isotopes": sum(_has_isotope(text, pattern) for text in smiles),
     }
     lines += [f"{name}: {count:,} ({_percent(count, smiles)})" for name, count in shares.items()]
-    twins = [count for count in Counter(answer["smiles_no_stereo"] for answer in known).values() if count > 1]
+    twins = [count for count in Counter(parts["smiles_no_stereo"] for parts in known).values() if count > 1]
     lines.append(f"stereo twins: {sum(twins):,} molecules in {len(twins):,} groups that differ in stereo or isotopes")
     return lines
 
 
 def _token_counts(dataset: Dataset, config: Config, pattern: str, workers: Workers) -> list[int]:
-    """Tokens of each molecule, those of too long ones too."""
+    """Number of tokens of each molecule, including those that are too long."""
     split = TokenPattern(pattern).split
     dropped = [d.smiles for d in dataset.dropped if d.reason == clean.TOO_LONG]
     return [len(split(m.smiles) or ()) for m in dataset.molecules] + _unlimited(dropped, config, pattern, workers)
 
 
 def _too_long(smiles: Sequence[str], config: Config, pattern: str, workers: Workers) -> list[int]:
-    """Tokens of each of the molecules, if some have more than a training would take; else nothing."""
+    """Number of tokens of each molecule, if some are longer than a training would accept; else an empty list."""
     counts = _unlimited(smiles, config, pattern, workers)
     return counts if counts and max(counts) > _limit(config) else []
 
 
 def _unlimited(smiles: Sequence[str], config: Config, pattern: str, workers: Workers) -> list[int]:
-    """Tokens of each molecule that is dropped for nothing but its length."""
+    """Number of tokens of each molecule that passes cleaning without a limit of length."""
     split = TokenPattern(pattern).split
     unlimited = config.data.model_copy(update={"max_tokens": None, "split": "random"})
     settings = clean.settings(unlimited, _LONGEST_LOOKED_AT, pattern)

@@ -1,7 +1,7 @@
-"""A file → rows of strings, whatever its kind: what a file is, and which reader takes it.
+"""Reads a file of any supported kind: detects the kind and calls its reader.
 
-Streams, so that memory is bounded by what is kept; every error names the file and the line, and what became no row of
-its own is told when the file has been read.
+The readers stream, so memory is bounded by what the caller keeps. Every error names the file and the line. Lines that
+are skipped or joined are counted, and reported when the file has been read.
 """
 
 import logging
@@ -40,7 +40,7 @@ _KINDS = {
     ".mol": ".sdf",
     ".parquet": ".parquet",
 }
-"""Ending → kind."""
+"""Suffix → kind of file."""
 SUFFIXES = tuple(_KINDS)
 _PACKED = (".gz", ".bz2")
 _TABLES = (".csv", ".tsv", ".parquet")
@@ -58,15 +58,14 @@ _LOOKED_AT = 50
 def read_rows(
     source: str, smiles_column: str | None = None, where: str | None = None, cells: bool = False
 ) -> Iterator[Row]:
-    """The rows of a file, or of standard input for `-`, each with whether the condition `where` on its columns holds.
+    """The rows of a file, or of stdin for `-`; `chosen` says whether the condition `where` holds.
 
-    What stdin, a .smi or a .txt file holds is recognised: an SD file, a table with a heading or with one molecule a
+    The content of stdin, .smi and .txt files is detected: an SD file, a table with a heading or with one molecule per
     row, else lines of a molecule and its name. A record of an SD file that is not chosen is not parsed. With `cells`
-    each row has its other columns, too.
+    each row has its other columns too.
 
-    Raises MolgenError for a file that is missing, empty, not UTF-8 or malformed, for an unclear SMILES column and for
-    a condition that is malformed, names an unknown column or finds none, or compares numbers that may be a thousand
-    times as much.
+    Raises MolgenError for a file that is missing, empty, not UTF-8 or malformed, for an unclear SMILES column, and for
+    a condition that is malformed, has an unknown column, or compares numbers that may be a thousand times as large.
     """
     condition = None if where is None else Condition(where)
     kind = _kind(source)
@@ -84,11 +83,11 @@ def read_rows(
 
 
 def read_samples(source: str, smiles_column: str | None = None) -> list[str]:
-    """Each line as one sample, nothing cleaned: an empty line is an empty sample.
+    """Each line as one sample, not cleaned; an empty line is an empty sample.
 
-    The first field of a line of a .smi or .txt file, of stdin or of a file of no known kind; the SMILES column of a
-    table with a heading. A heading is no sample, and an invalid sample on the first line is no heading. Tokens or
-    pieces of a SMILES with spaces between are joined: the first one alone is never the sample.
+    A sample is the first field of a line of a .smi or .txt file, of stdin or of a file of unknown kind, or the SMILES
+    cell of a table with a heading. A heading is not a sample, and an invalid sample on the first line is not a heading.
+    Tokens or parts of a SMILES separated by spaces are joined; the first one alone is never the sample.
     """
     notes = Notes(source)
     with opened(source) as stream:
@@ -104,7 +103,7 @@ def read_samples(source: str, smiles_column: str | None = None) -> list[str]:
 
 
 def _kind(source: str) -> str:
-    """A kind of file by its ending; an empty string for stdin and for any other ending."""
+    """The kind of file by its suffix; an empty string for stdin and for unknown suffixes."""
     ending = next((s.lower() for s in reversed(Path(source).suffixes) if s.lower() not in _PACKED), "")
     return _KINDS.get(ending, "")
 
@@ -112,7 +111,7 @@ def _kind(source: str) -> str:
 def _recognised(
     stream: BinaryIO, source: str, kind: str, wanted: str | None, where: bool = False, samples: bool = False
 ) -> tuple[str, Lines]:
-    """(what the bytes are: .sdf, .smi, .csv, .tsv or .parquet; the lines of a text)."""
+    """(kind of the content: .sdf, .smi, .csv, .tsv or .parquet; the lines if it is text)."""
     if kind == ".parquet" or (kind == "" and stream.peek(4)[:4] == b"PAR1"):  # type: ignore[attr-defined]
         return ".parquet", iter(())
     raw = raw_lines(stream, source)
@@ -128,7 +127,7 @@ def _recognised(
 
 
 def _begins_table(head: list[tuple[int, bytes]], source: str, wanted: str | None, where: bool, samples: bool) -> bool:
-    """Whether first lines of unknown kind begin a table, not lines of a molecule and its name."""
+    """Whether the first lines of a file are a table, not lines of a molecule and its name."""
     if wanted is not None:
         return True
     texts = (text_line(number, line, source) for number, line in head)
@@ -137,7 +136,7 @@ def _begins_table(head: list[tuple[int, bytes]], source: str, wanted: str | None
     if len(cells) < 2:
         return False
     if found := smiles_columns(cells):
-        # `smiles<TAB>name`: as lines, so that the rest of a line is its name, whatever the heading calls it
+        # `smiles<TAB>name` is read as lines, so that the rest of a line is its name, whatever the heading says
         lines = separator == "\t" and found == [0] and len(cells) == 2 and plain(cells[0]) in SMILES_NAMES
         return where or not lines
     return not samples and not parse(line.split()[0]) and len(molecule_cells(cells)) == 1

@@ -1,52 +1,52 @@
-"""What readers of files hand on: a row for each molecule, and notes on what became no row of its own."""
+"""The output of all file readers: one row per molecule, and notes on lines that were skipped or joined."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 
 class Row(NamedTuple):
-    """One molecule as the file has it."""
+    """One molecule of a file, not cleaned."""
 
     number: int
     """Line of the file, counted from 1; record of an SD file; row of a parquet file."""
     smiles: str
     name: str
     split: str
-    """What the file's own `split` column says, or an empty string."""
+    """The value of the file's `split` column, or an empty string."""
     chosen: bool = True
-    """Whether the condition holds on the row's cells; True without one."""
+    """Whether the condition holds on the row's cells; True without a condition."""
     cells: Mapping[str, str] | None = None
-    """The row's other columns, as they are; only where a reader is asked for them."""
+    """The row's other columns, by name; None unless requested."""
     problem: str = ""
-    """Why a record has no SMILES, as `cleaning` names its reasons; else empty."""
+    """Why a record has no SMILES, with the reasons of `molgen.chem.clean`; else empty."""
 
 
 class Notes:
-    """What a reader passes over or takes in a way of its own: counted while it streams, told at the end."""
+    """Counts lines that a reader skips or reads in a special way, for a report at the end."""
 
     def __init__(self, source: str) -> None:
         self._source = source
         self._counts: dict[str, int] = {}
         self._first: dict[str, str] = {}
-        self._told: list[str] = []
+        self._other_lines: list[str] = []
 
     def add(self, what: str, place: str, example: str = "") -> None:
-        """Counts one; the place and the example of the first are shown."""
+        """Counts one case of the kind `what`; the report shows the place and the example of the first."""
         self._counts[what] = self._counts.get(what, 0) + 1
         if what not in self._first:
             self._first[what] = f"{place}, {shown(example)}" if example else place
 
     def tell(self, lines: Iterable[str]) -> None:
-        """Adds lines as they are."""
-        self._told += lines
+        """Adds finished lines to the report."""
+        self._other_lines += lines
 
     def lines(self) -> Iterator[str]:
-        """A line for each kind, then the others."""
+        """The report: one line per kind, then the finished lines."""
         for what, count in self._counts.items():
             yield f"{self._source}: {what}: {count:,} (the first: {self._first[what]})"
-        yield from self._told
+        yield from self._other_lines
 
 
 def shown(text: str) -> str:
-    """A cell or a line of a file within a message: in quotes, on one line, shortened."""
+    """A cell or a line of a file for a message: in quotes, on one line, shortened."""
     return repr(text if len(text) <= 40 else f"{text[:39]}…")

@@ -1,4 +1,4 @@
-"""An SD file → rows: a record is a molecule, its properties are its columns."""
+"""Reads SD files: a record is a molecule, its properties are its columns."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,19 +14,19 @@ from molgen.data.rows import Notes, Row
 from molgen.errors import MolgenError
 
 _LONGEST_RECORD = 2**24
-# Untidy writers leave out the empty line that ends a value, so such a line begins the next property anywhere.
+# Some writers omit the empty line that ends a value, so such a line begins the next property at any place.
 _PROPERTY = re.compile(r">[^<]*<([^<>]+)>")
 _STRAY = "lines after a structure that belong to no property (is a $$$$ missing above them?)"
 
 
 class _Record(NamedTuple):
     first: int
-    """Line of the file."""
+    """Number of the record's first line in the file."""
     lines: list[str]
 
 
 def sd_rows(lines: Lines, source: str, condition: Condition | None, notes: Notes, cells: bool) -> Iterator[Row]:
-    """A record may lack any of the properties; one that is not chosen is not parsed."""
+    """The rows of an SD file. A record may lack any property; a record that is not chosen is not parsed."""
     compared = None if condition is None else Compared(condition, source)
     known: dict[str, None] = {}
     for number, (first, record) in enumerate(_records(lines, source), 1):
@@ -43,10 +43,10 @@ def sd_rows(lines: Lines, source: str, condition: Condition | None, notes: Notes
         title = record[0].strip() or next(named, "")
         chosen = compared is None or compared.holds(properties, f"record {number}")
         smiles, cause = from_molblock("\n".join(structure)) if chosen else ("", "")
-        cause = "" if cause == "empty" else cause  # as of any other row without a molecule
+        cause = "" if cause == "empty" else cause  # cleaning reports empty rows of all files in the same way
         problem = cause if cause.startswith("query") or not cause else f"{UNPARSABLE}: {cause}"
         yield Row(number, smiles, title, "", chosen, properties if cells else None, problem)
-    if condition is not None and compared is not None:  # only now every column is known
+    if condition is not None and compared is not None:  # all columns are known only at the end
         condition.check(known, source)
         notes.tell(compared.lines())
 

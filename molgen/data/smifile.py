@@ -1,7 +1,7 @@
-"""Lines of a molecule and its name → rows; and samples, which are scored as they are.
+"""Reads lines of a molecule and its name (.smi), and samples, which are evaluated as they are.
 
-Language models write tokens with spaces between. RDKit takes what follows a space for a name, so that the first token
-alone would pass for the molecule: such lines are joined, and told.
+Language models may write tokens separated by spaces. RDKit takes the text after a space as a name, so it would read the
+first token as the molecule. Such lines are joined and reported.
 """
 
 import re
@@ -13,7 +13,7 @@ from molgen.data.lines import Lines
 from molgen.data.rows import Notes, Row
 
 _TOKEN = re.compile(r"\[[^\[\]\s]+\]|Br|Cl|[BCNOPSFIbcnops]|%\d\d|[-=#$:/\\.()+~*@?>\d]")
-# Beside the names of columns, what a heading may be made of.
+# Words that a heading may consist of, besides names of columns.
 _WORDS = {"structure", "structures", "molecule", "mol", "compound", "compounds"}
 _ATOM = re.compile(r"\[|[A-Za-z]")
 _JOINED = "lines of tokens with spaces between, joined"
@@ -49,16 +49,16 @@ def smi_rows(lines: Lines, notes: Notes) -> Iterator[Row]:
         if smiles[0] in "\"'":
             notes.add(_QUOTES, f"line {number}", line)
         name = rest[0] if rest else ""
-        if name.startswith("|"):  # a CXSMILES part belongs to the molecule; what follows it is the name
+        if name.startswith("|"):  # a CXSMILES part belongs to the molecule; the text after it is the name
             extension, bar, name = name[1:].partition("|")
             smiles = f"{smiles} |{extension}{bar}"
         yield Row(number, smiles, name.strip(), "")
 
 
 def is_heading(line: str) -> bool:
-    """Whether a first line is a heading: it begins with a usual name for SMILES, or holds usual names only.
+    """Whether a first line is a heading: it begins with a usual name for SMILES, or contains only usual names.
 
-    Any other first line is a row, so that none is lost: what is no molecule will be counted among the dropped ones.
+    Any other first line is a row, so that no row is lost; if it is not a molecule, it is counted as dropped.
     """
     fields = line.split()
     return plain(fields[0]) in SMILES_NAMES or (
@@ -68,7 +68,7 @@ def is_heading(line: str) -> bool:
 
 
 def line_samples(lines: Lines, notes: Notes) -> list[str]:
-    """The first field of each line; an empty line is an empty sample, a usual name for SMILES on top a heading."""
+    """The first field of each line; an empty line is an empty sample. A first line with a usual name is a heading."""
     numbered = list(lines)
     if numbered and numbered[0][1].strip() and plain(numbered[0][1].split()[0]) in SMILES_NAMES:
         notes.add("headings, no samples", f"line {numbered[0][0]}", numbered.pop(0)[1])
@@ -107,9 +107,10 @@ def cell_samples(rows: Sequence[Row], notes: Notes) -> list[str]:
 
 
 def _joined(texts: Sequence[str]) -> list[str]:
-    """For each text why its fields belong together, or an empty string.
+    """For each text, why its fields must be joined, or an empty string.
 
-    Single tokens always do; longer pieces where most of the texts with several fields are such: a name may look so.
+    Single tokens are always joined. Longer parts are joined only if most of the texts with several fields look like
+    this, because a name may look like a part too.
     """
     fields = [text.split() for text in texts]
     reasons = [_JOINED if _tokens(own) else _PIECES if _is_in_pieces(own) else "" for own in fields]
@@ -124,9 +125,10 @@ def _join(fields: Sequence[str]) -> str:
 
 
 def _tokens(fields: Sequence[str]) -> int:
-    """How many of a line's fields are single tokens of its molecule, 0 where the first field alone is the molecule.
+    """Number of leading fields that are single tokens of the molecule; 0 if the first field alone is the molecule.
 
-    An atom must be behind the first, for `C 1` may be methane called 1; and a name may be behind three tokens or more.
+    One of them after the first must be an atom, because `C 1` may be methane with the name 1. After three or more
+    tokens a name may follow.
     """
     count = next((i for i, field in enumerate(fields) if not _TOKEN.fullmatch(field)), len(fields))
     enough = count > 1 and (count == len(fields) or count > 2)
@@ -134,8 +136,10 @@ def _tokens(fields: Sequence[str]) -> int:
 
 
 def _is_in_pieces(fields: Sequence[str]) -> bool:
-    """Whether a line is a SMILES in pieces of several tokens each: parentheses go from one to another, or together they
-    are a molecule, and alone not each of them is one."""
+    """Whether a line is a SMILES in parts of several tokens each.
+
+    Either the parentheses within a part are not balanced, or all parts together are a molecule but not each one alone.
+    """
     if len(fields) < 2 or any(_TOKEN.sub("", field) for field in fields):
         return False
     if any(field.count("(") != field.count(")") for field in fields):

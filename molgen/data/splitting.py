@@ -1,4 +1,4 @@
-"""Clean molecules → which split each is in: the file's own, or drawn by group so that relatives stay on one side."""
+"""Splits clean molecules: by the file's split column, or at random by groups of related molecules."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,10 @@ _SPLIT_NAMES = {"train": "train", "training": "train", "valid": "validation", "v
 
 
 def own_splits(kept: Sequence[tuple[Row, str]], config: DataConfig) -> list[str]:
-    """Each molecule's split by the file; "" for those that a size leaves out."""
+    """Each molecule's split from the file; "" for molecules beyond the configured sizes.
+
+    Raises MolgenError for an unknown split, for a file without training molecules, and for sizes that are too large.
+    """
     own = [_SPLIT_NAMES.get(row.split, "") for row, _ in kept]
     wrong = next((row for (row, _), name in zip(kept, own, strict=True) if not name), None)
     if wrong is not None:
@@ -25,25 +28,25 @@ def own_splits(kept: Sequence[tuple[Row, str]], config: DataConfig) -> list[str]
         )
     if "train" not in own:
         raise MolgenError(f"{config.source}: its split column names no training molecules", "write train in it")
-    if "validation" not in own:  # taken from the training split, never from a test split
+    if "validation" not in own:  # it is drawn from the training split, never from a test split
         size = config.validation_size or max(1, min(own.count("train") // 20, 10_000))
         for i in _drawn_of("train", own, size, kept, config):
             own[i] = "validation"
     for name, wanted in (("train", config.train_size), ("validation", config.validation_size)):
-        there = [i for i, its in enumerate(own) if its == name]
-        if wanted is not None and wanted > len(there):
+        members = [i for i, split in enumerate(own) if split == name]
+        if wanted is not None and wanted > len(members):
             raise MolgenError(
-                f"{config.source}: data.{name}_size = {wanted:,}, but it has {len(there):,} molecules for it",
+                f"{config.source}: data.{name}_size = {wanted:,}, but it has {len(members):,} molecules for it",
                 "make it smaller, or leave it out",
             )
-        if wanted is not None and wanted < len(there):
-            for i in set(there).difference(_drawn_of(name, own, wanted, kept, config)):
+        if wanted is not None and wanted < len(members):
+            for i in set(members).difference(_drawn_of(name, own, wanted, kept, config)):
                 own[i] = ""
     return own
 
 
 def drawn_splits(kept: Sequence[tuple[Row, str]], config: DataConfig) -> list[str]:
-    """Each molecule's split, drawn by group with `split_seed`."""
+    """Each molecule's split, drawn by group with `split_seed`. Raises MolgenError if there are too few molecules."""
     n = len(kept)
     if n < 3:
         raise MolgenError(f"{config.source}: {n} molecules cannot be split into three", "give more molecules")
@@ -66,15 +69,15 @@ def drawn_splits(kept: Sequence[tuple[Row, str]], config: DataConfig) -> list[st
 def _drawn_of(
     split: str, own: Sequence[str], size: int, kept: Sequence[tuple[Row, str]], config: DataConfig
 ) -> list[int]:
-    """So many of the molecules of one split, drawn by group."""
+    """Indices of `size` molecules of one split, drawn by group."""
     pool = [i for i, name in enumerate(own) if name == split]
     return [pool[i] for i in _draw([kept[i][1] or str(i) for i in pool], [size], config)[0]]
 
 
 def _draw(groups: Sequence[str], sizes: Sequence[int], config: DataConfig) -> list[list[int]]:
-    """Index lists of the sizes asked for, whole groups each, filled in a random order of the groups.
+    """One list of indices per size, made of whole groups in random order.
 
-    A group that no longer fits goes to the next list, and at last to none; single molecules fill what is left open.
+    A group that no longer fits into a list goes to the next list, or to none. Groups of one molecule fill the rest.
     """
     members: dict[str, list[int]] = {}
     for i, group in enumerate(groups):

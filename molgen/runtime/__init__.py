@@ -1,1 +1,1 @@
-"""What computing needs whatever is computed: processes, threads, signals, files, caches."""
+"""Infrastructure without chemistry: devices, processes, threads, signals, files, caches and messages."""

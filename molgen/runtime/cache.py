@@ -1,7 +1,7 @@
-"""Arrays that are computed once and kept, keyed by all that they depend on. Nothing in the files can execute code.
+"""A cache of arrays on disk, keyed by everything that they depend on. Nothing in the files can execute code.
 
-An entry is a safetensors file whose header says what it is of and has a checksum of its content. Whatever is not as it
-was written, is of another user or does not read as what it should be is computed anew and replaced.
+An entry is a safetensors file. Its header has the entry's name, its key and a checksum of the content. An entry that
+is damaged, belongs to another user or fails validation is computed again and replaced.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 _FORMAT = "molgen cache 2"
 _BEGINNING = b'{"__metadata__": {"format": "molgen cache '
 MOST_BYTES = 4 * 2**30
-"""Of all entries together; beyond, those go that have not been used for longest."""
+"""Size limit of all entries together. Above it, the least recently used entries are deleted."""
 _SUFFIX = ".safetensors"
 _LONGEST_HEADER = 2**20
 _DTYPES = {
@@ -38,19 +38,19 @@ _DTYPES = {
     **{"I16": "<i2", "I8": "<i1", "F32": "<f4", "F64": "<f8"},
 }
 _CODES = {np.dtype(kind).newbyteorder("=").str[1:]: code for code, kind in _DTYPES.items()}
-# An entry, or what `replacing` had begun of one when it was killed.
+# An entry, or the temporary file of one whose writer was killed in `replacing`.
 _NAME = re.compile(r"\.?[a-z]+-[0-9a-f]{20}\.safetensors(\.[0-9a-f]{8})?")
-# As versions before 0.2 wrote them.
+# Entries that versions before 0.2 wrote.
 _OLD_NAME = re.compile(
     r"(canonical|clean|encoded|known|nearest|profile|shipped|statistics)-[0-9a-f]{20}\.(npz|\d+\.part)"
 )
-# What a file that is not as it was written may lead to.
+# Exceptions that reading a damaged file may raise.
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError)
-_told: set[Path] = set()
+_warned_folders: set[Path] = set()
 
 
 def fingerprint(strings: Iterable[str]) -> str:
-    """Changes with any string or their order."""
+    """SHA-256 (hex) of the strings in their order."""
     digest = hashlib.sha256()
     for string in strings:
         content = string.encode("utf-8", "surrogatepass")
@@ -66,10 +66,10 @@ def cached(
     read: Callable[[Arrays], Result],
     keep: Callable[[], bool] = lambda: True,
 ) -> Result:
-    """What `read` makes of what `build` gives, from `folder` where it has been computed before.
+    """Returns `read(arrays)`, with the arrays from the cache in `folder` or, if they are not there, from `build()`.
 
-    `read` raises ValueError or KeyError for arrays that are not what they should be. What has been built is kept unless
-    `keep` says then that it is not whole; where nothing can be written, nothing is kept and stderr says so.
+    `read` raises ValueError or KeyError for arrays that are not valid. New arrays are stored only if `keep()` is true
+    after `build()`: it is false for an incomplete result. If the cache cannot be written, a warning is logged.
     """
     key = fingerprint(depends_on)
     path = folder / f"{name}-{key[:20]}{_SUFFIX}"
@@ -88,10 +88,10 @@ def cached(
 
 
 def clear(folder: Path) -> tuple[int, int]:
-    """Deletes all entries, those of earlier versions too; (how many there were, their bytes). Nothing else is touched.
+    """Deletes all entries, also those of earlier versions, and no other file; returns (number of entries, bytes).
 
     Entries are recognised by their names and headers. Those of earlier versions have no header: they are .npz files
-    with a name out of their list and 20 digits of a hash, and begin as a zip archive of arrays without objects.
+    whose name is in a fixed list and has 20 digits of a hash, and they begin as a zip archive with only arrays in it.
     """
     sizes = []
     for path in [*_entries(folder), *_old_entries(folder)]:
@@ -101,12 +101,12 @@ def clear(folder: Path) -> tuple[int, int]:
 
 
 def from_strings(strings: Iterable[str]) -> npt.NDArray[np.uint8]:
-    """Strings without line ends as one array of bytes."""
+    """One array of bytes for strings without line ends."""
     return np.frombuffer("".join(f"{string}\n" for string in strings).encode(), np.uint8)
 
 
 def to_strings(array: npt.NDArray[np.uint8]) -> list[str]:
-    """The strings that `from_strings` put together. Raises ValueError for another array."""
+    """The inverse of `from_strings`. Raises ValueError for another array."""
     expect(array, np.uint8, (None,))
     return array.tobytes().decode().split("\n")[:-1]
 
@@ -132,25 +132,25 @@ def _save(path: Path, name: str, key: str, arrays: Mapping[str, npt.NDArray[Any]
     header += b" " * (-len(header) % 8)
     with replacing(path) as file:
         if hasattr(os, "fchmod"):
-            os.fchmod(file.fileno(), 0o644)  # one that others may write would not be believed
+            os.fchmod(file.fileno(), 0o644)  # an entry that others may write would not be trusted
         file.write(len(header).to_bytes(8, "little") + header)
         for block in content:
             file.write(block)
 
 
 def _load(path: Path, name: str, key: str) -> Arrays:
-    """Raises one of _DAMAGED for a file that is not there, or not as `_save` left it."""
+    """Raises one of _DAMAGED for a file that does not exist or is not as `_save` wrote it."""
     with opened(path) as file:
         found = os.fstat(file.fileno())
-        if not _of_a_trusted_user(found):
-            if path.parent not in _told:
-                _told.add(path.parent)
-                logger.warning(f"{path} is of another user, or others may write it: not believed")
+        if not _is_trusted(found):
+            if path.parent not in _warned_folders:
+                _warned_folders.add(path.parent)
+                logger.warning(f"{path}: ignored, because it is of another user, or others may write it")
             raise ValueError("not trusted")
         table = _header(file)
         about = table.pop("__metadata__")
         if (about["format"], about["name"], about["key"]) != (_FORMAT, name, key):
-            raise ValueError("an entry of something else")
+            raise ValueError("another entry")
         arrays: dict[str, npt.NDArray[Any]] = {}
         start = file.tell()
         end = 0
@@ -158,17 +158,17 @@ def _load(path: Path, name: str, key: str) -> Arrays:
             kind, shape = np.dtype(_DTYPES[entry["dtype"]]), tuple(map(int, entry["shape"]))
             count = math.prod(shape)
             if entry["data_offsets"] != [end, end + count * kind.itemsize] or min(shape, default=0) < 0:
-                raise ValueError("another size than its shape")
+                raise ValueError("the size does not match the shape")
             end = entry["data_offsets"][1]
             if start + end > found.st_size:
                 raise ValueError("cut short")
             arrays[column] = np.fromfile(file, kind, count).reshape(shape)
         if start + end != found.st_size:
-            raise ValueError("bytes of nothing")
+            raise ValueError("bytes after the last array")
         if about["checksum"] != _checksum(table, map(_bytes_of, arrays.values())):
-            raise ValueError("another checksum")
+            raise ValueError("wrong checksum")
         with suppress(OSError):
-            os.utime(file.fileno() if os.utime in os.supports_fd else path)  # those used last stay longest
+            os.utime(file.fileno() if os.utime in os.supports_fd else path)  # `_shrink` deletes the oldest first
         return arrays
 
 
@@ -191,15 +191,15 @@ def _bytes_of(array: npt.NDArray[Any]) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
 
 
-def _of_a_trusted_user(found: os.stat_result) -> bool:
-    """Whether only the user of this process, or root, can have written a file. On Windows there is no telling."""
+def _is_trusted(found: os.stat_result) -> bool:
+    """Whether only the user of this process, or root, can have written a file. Windows cannot say: always true."""
     if not hasattr(os, "getuid"):
         return True
     return found.st_uid in (os.getuid(), 0) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _shrink(folder: Path, newest: Path) -> None:
-    """Deletes the entries that have not been used for longest, until the others fit; never the one just written."""
+    """Deletes the least recently used entries until the others fit; never the one just written."""
     entries = []
     for path in _entries(folder):
         with suppress(OSError):  # another process may have deleted it
@@ -214,7 +214,7 @@ def _shrink(folder: Path, newest: Path) -> None:
 
 
 def _entries(folder: Path) -> Iterator[Path]:
-    """Files that have the name of an entry and begin as one."""
+    """Files with the name and the first bytes of an entry."""
     for path in sorted(folder.glob("*")):
         if _NAME.fullmatch(path.name):
             with suppress(OSError), opened(path) as file:

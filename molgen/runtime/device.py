@@ -1,4 +1,4 @@
-"""Devices: which one computes, in which precision, how much memory there is.
+"""The device to compute on, its precision and its memory.
 
 torch is imported where it is used, so that the command line can name devices without it.
 """
@@ -26,7 +26,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 
 def choose_device(wanted: Device) -> "torch.device":
-    """cuda, else mps, else cpu for `auto`. Raises MolgenError for a device that is not there."""
+    """The torch device; `auto` is cuda, else mps, else cpu. Raises MolgenError for a device that is not available."""
     import torch
 
     available = {
@@ -35,20 +35,20 @@ def choose_device(wanted: Device) -> "torch.device":
         "cpu": True,
     }
     if wanted == "auto":
-        return torch.device(next(name for name, there in available.items() if there))
+        return torch.device(next(name for name, is_available in available.items() if is_available))
     if not available[wanted]:
-        there = ", ".join(name for name, is_there in available.items() if is_there)
-        raise MolgenError(f"--device {wanted}: not available here", f"available: {there}; or leave --device out")
+        names = ", ".join(name for name, is_available in available.items() if is_available)
+        raise MolgenError(f"--device {wanted}: not available here", f"available: {names}; or leave --device out")
     return torch.device(wanted)
 
 
 def uses_bf16(precision: Precision, device: "torch.device") -> bool:
-    """What a precision means on a device: `auto` is bf16 where there are units for it."""
+    """Whether a precision is bf16 on this device; `auto` is bf16 if the hardware supports it natively."""
     return precision == "bf16" or (precision == "auto" and _gains_from_bf16(device))
 
 
 def autocast(precision: Precision, device: "torch.device") -> "torch.autocast":
-    """For a forward pass: bf16 in the matrix products where the precision says so."""
+    """The context for a forward pass: matrix products in bf16 if `uses_bf16`."""
     import torch
 
     return torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(precision, device))
@@ -62,13 +62,13 @@ def _gains_from_bf16(device: "torch.device") -> bool:
     if device.type == "cpu":
         capabilities = torch.cpu.get_capabilities()
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return False  # mps gains nothing at these sizes
+    return False  # no gain on mps at these model sizes
 
 
 def split_on_oom(halved: bool, whole: Callable[[], T], half_batches: Callable[[], T]) -> tuple[bool, T]:
-    """A piece of work, in two halves if it has come to that before or if a GPU's memory is too small for the whole.
+    """Runs `whole()`; after CUDA out-of-memory, or if `halved` is already true, runs `half_batches()` instead.
 
-    Gives back which it was, and the result. What is too small for a half raises torch's own error.
+    Returns (whether the work was halved, the result). Raises torch.OutOfMemoryError if a half does not fit either.
     """
     import torch
 
@@ -76,14 +76,14 @@ def split_on_oom(halved: bool, whole: Callable[[], T], half_batches: Callable[[]
         try:
             return False, whole()
         except torch.OutOfMemoryError:
-            pass  # out of this block, so that the error holds nothing in memory any more
+            pass  # continue outside this block, so that the error no longer keeps tensors in memory
         torch.cuda.empty_cache()
         logger.info("out of GPU memory: batches are worked on in halves from here on")
     return True, half_batches()
 
 
 def hardware(device: "torch.device") -> dict[str, str | int]:
-    """What a figure of speed must be read with."""
+    """The hardware that a measured speed belongs to."""
     import torch
 
     return {
@@ -95,7 +95,7 @@ def hardware(device: "torch.device") -> dict[str, str | int]:
 
 
 def cpu_name() -> str:
-    """The processor as it calls itself where Linux tells, else its architecture."""
+    """The processor's model name from /proc/cpuinfo, else its architecture."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -104,7 +104,7 @@ def cpu_name() -> str:
 
 
 def memory_used() -> str:
-    """The most that this process has held so far; on a GPU, what it holds there."""
+    """The peak memory of this process so far, in GiB as text; on a GPU, the peak of GPU memory."""
     import torch
 
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
@@ -118,7 +118,7 @@ def memory_used() -> str:
 
 
 def memory_of_machine() -> float:
-    """Bytes that this machine, or the container in which we are, has; infinite where it does not say."""
+    """Bytes of memory of this machine, or of its container if that has less; infinite if unknown."""
     try:
         whole = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, ValueError, OSError):  # not on Windows
@@ -129,7 +129,7 @@ def memory_of_machine() -> float:
 
 
 def check_memory(what: str, need: float) -> None:
-    """Raises MolgenError for what would be held in memory and cannot be."""
+    """Raises MolgenError if `need` bytes are more than the machine's memory; `what` starts the message."""
     if need > (most := memory_of_machine()):
         raise MolgenError(
             f"{what}: needs more than {need / 2**30:,.0f} GiB of memory, this machine has {most / 2**30:,.1f}",

@@ -1,7 +1,7 @@
-"""Several processes at one command: which of them is the main one, whose shard is which, what passes between them.
+"""The process group of a command: rank, shards and collective operations.
 
-torchrun starts the processes and tells each by its environment which one it is; without it there is one, a group of its
-own. torch is imported only where processes meet: the command line reads the environment through this module.
+torchrun starts the processes and sets the rank of each in its environment. Without torchrun there is one process. torch
+is imported only when processes connect: the command line reads the environment through this module.
 """
 
 import os
@@ -19,54 +19,54 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.distributed import Store  # type: ignore[attr-defined]
 
-# How long a process waits for another once they are connected. One that dies is missed at once, for its connections
-# close; this is for a machine that vanishes or hangs.
+# How long a connected process waits for another. This is for a machine that hangs or loses its network: if a process
+# dies, its connections close and the others fail immediately.
 TIMEOUT = timedelta(minutes=10)
-_meetings = count()
+_group_numbers = count()
 _START = "start several processes with torchrun, which sets it; for one process unset it"
 
 
 class ProcessGroup:
-    """The processes of one command, seen from one of them. The main one, of rank 0, alone touches files and logs."""
+    """The processes of one command, as one of them sees them. Only the main process (rank 0) writes files and logs."""
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
         self.rank, self.size = rank, size
         self.store: Store | None = None
         self.joined = False
-        self._words = 0
+        self._num_broadcasts = 0
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the first."""
+        """Whether this process has rank 0."""
         return self.rank == 0
 
     def broadcast_str(self, word: str) -> str:
-        """The main process's string, in every process. The others wait as long as the main one takes to get here."""
+        """The main process's string, in every process. The others wait for the main process without a time limit."""
         if self.store is None:
             return word
-        self._words += 1
-        key = f"word/{self._words}"
+        self._num_broadcasts += 1
+        key = f"word/{self._num_broadcasts}"
         if self.is_main:
             # a path need not be UTF-8; a store takes bytes, whatever its annotation says
             self.store.set(key, word.encode("utf-8", "surrogateescape"))  # type: ignore[arg-type]
-        while not self.store.check([key]):  # Store.wait would keep a signal waiting too
+        while not self.store.check([key]):  # Store.wait would delay signals
             time.sleep(0.1)
         return self.store.get(key).decode("utf-8", "surrogateescape")
 
     def shard(self, rows: "npt.NDArray[Any]") -> "npt.NDArray[Any]":
-        """Every `size`-th of these, for this process: of molecules in order of length a share of like token count."""
+        """Every `size`-th row, for this process. If the rows are sorted by length, all shards have similar tokens."""
         return rows[self.rank :: self.size]
 
     def part(self, n: int) -> int:
-        """How many of n things this process makes."""
+        """How many of n items this process makes."""
         return n // self.size + (self.rank < n % self.size)
 
     def run_of(self, things: Sequence[object]) -> range:
-        """The places of this process's things: one after another, after those of the processes before it."""
+        """Indices of this process's items: one contiguous range per process, in order of rank."""
         return range(len(things) * self.rank // self.size, len(things) * (self.rank + 1) // self.size)
 
     def all_reduce_sum_(self, tensors: "Sequence[Tensor]") -> None:
-        """Makes each tensor, in place, the sum of what the processes have: one message for all of them."""
+        """Replaces each tensor, in place, by its sum over the processes; one message for all tensors."""
         if self.size == 1:
             return
         import torch
@@ -91,7 +91,7 @@ class ProcessGroup:
         return int(self._reduced(np.array(value), "MAX"))
 
     def all_gather(self, values: "npt.NDArray[Any]") -> "npt.NDArray[Any]":
-        """Every process's values (n,), one after another in the order of the processes, in every process."""
+        """The values (n,) of all processes, concatenated in order of rank, in every process."""
         import numpy as np
 
         sizes = self.all_reduce_sum(np.where(np.arange(self.size) == self.rank, len(values), 0))
@@ -106,7 +106,7 @@ class ProcessGroup:
             return dict(arrays)
         import torch
         import torch.distributed as dist
-        from safetensors.numpy import load, save  # torch's own way would be a pickle
+        from safetensors.numpy import load, save  # torch's own broadcast of objects uses pickle
 
         content = bytearray(save(dict(arrays)) if self.is_main else b"")
         length = self.all_reduce_max(len(content))
@@ -115,9 +115,9 @@ class ProcessGroup:
         return load(data.numpy().tobytes())  # type: ignore[no-any-return]
 
     def _join(self) -> None:
-        """Connects the processes when first something passes between them, once all of them have come that far.
+        """Connects the processes at the first collective operation, when all of them have reached it.
 
-        Up to there one may need hours more than another, so no time limit holds yet.
+        One process may reach it hours after another, so this waits without a time limit.
         """
         if self.joined or self.store is None:
             return
@@ -145,7 +145,7 @@ SINGLE_PROCESS = ProcessGroup()
 
 @contextmanager
 def process_group() -> Iterator[ProcessGroup]:
-    """The group that this process belongs to. Raises a RuntimeError where the others cannot be reached."""
+    """The group that this process belongs to. Raises RuntimeError if the other processes cannot be reached."""
     group = this_process()
     if group.size == 1:
         yield group
@@ -157,11 +157,11 @@ def process_group() -> Iterator[ProcessGroup]:
         torch.cuda.set_device(_number("LOCAL_RANK", 0, 0) % torch.cuda.device_count())
     try:
         store, _, _ = next(dist.rendezvous("env://", timeout=TIMEOUT))  # type: ignore[attr-defined]
-    except ValueError as error:  # of a variable that torch alone reads
-        raise MolgenError(f"the processes cannot meet: {error}", _START) from None
-    group.store = dist.PrefixStore(f"molgen/{next(_meetings)}", store)  # type: ignore[attr-defined]
+    except ValueError as error:  # about a variable that only torch reads
+        raise MolgenError(f"the processes cannot connect: {error}", _START) from None
+    group.store = dist.PrefixStore(f"molgen/{next(_group_numbers)}", store)  # type: ignore[attr-defined]
     yield group
-    if group.joined:  # not after an exception: the others may never come to a common end
+    if group.joined:  # not after an exception: the other processes may never reach this line
         dist.destroy_process_group()
 
 
@@ -171,7 +171,7 @@ def local_world_size() -> int:
 
 
 def check_environment() -> None:
-    """Raises MolgenError for variables, such as torchrun sets, that do not say which process of how many this is."""
+    """Raises MolgenError if the variables that torchrun sets are incomplete or contradict each other."""
     group = this_process()
     local = local_world_size()
     if group.size == 1:
@@ -186,7 +186,7 @@ def check_environment() -> None:
 
 
 def this_process() -> ProcessGroup:
-    """The group and the rank that the environment names, not connected yet. Raises MolgenError for a contradiction."""
+    """The group and rank from the environment, not connected yet. Raises MolgenError for a contradiction."""
     size = _number("WORLD_SIZE", 1, 1)
     if size == 1:
         return SINGLE_PROCESS
@@ -198,7 +198,7 @@ def this_process() -> ProcessGroup:
 
 
 def _number(name: str, default: int, least: int) -> int:
-    """A variable of the environment. Raises MolgenError for one that is no number, or a smaller one than `least`."""
+    """An environment variable as a number. Raises MolgenError if it is not a number or smaller than `least`."""
     text = os.environ.get(name) or str(default)
     if not (text.isascii() and text.isdigit() and len(text) < 10) or int(text) < least:
         raise MolgenError(f"{name}={text}: not a number from {least} on", _START)

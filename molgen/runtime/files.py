@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and opened only if they are files."""
+"""Atomic writes, and opening of regular files only."""
 
 import csv
 import errno
@@ -14,27 +14,27 @@ from typing import BinaryIO
 
 from molgen.runtime.signals import signals_held
 
-_LONGEST_NAME = 200  # bytes of a name that its temporary one repeats: a file system takes 255 in all
+_LONGEST_NAME = 200  # bytes of the name to repeat in the temporary name: file systems allow 255 in total
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which then replaces `path` as a whole or leaves it as it was; in the end it is on the disk.
+    """A temporary file to write. It replaces `path` atomically at the end of the block, or is deleted on an exception.
 
-    Its temporary name is new, so two writers do not meet: the last one's file stays, whole. A link at `path` is
-    replaced, never written through.
+    The content is flushed to disk before. Each writer has its own temporary name, so with two writers the last file
+    stays, complete. A link at `path` is replaced; the file that it points to is not changed.
     """
     temporary = beside(path, f"{secrets.token_hex(4)}.part")
     file = created(temporary)
     try:
         yield file
-        with signals_held():  # what has been written is not lost on the last step
+        with signals_held():  # a signal must not lose a file that is complete
             file.flush()
             os.fsync(file.fileno())
             file.close()
             temporary.replace(path)
     except BaseException:
-        with suppress(OSError):  # a full disk takes no last bytes either
+        with suppress(OSError):  # on a full disk, closing fails too
             file.close()
         temporary.unlink(missing_ok=True)
         raise
@@ -47,33 +47,33 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces a file as a whole or leaves it as it was; on return it is on the disk."""
+    """Replaces a file completely or not at all; on return the content is on the disk."""
     with replacing(path) as file:
         file.write(content)
 
 
 def beside(path: Path, ending: str) -> Path:
-    """The hidden name `.NAME.ending` in the same folder; only the start of a NAME that is very long."""
+    """The path `.NAME.ending` in the same folder; a very long NAME is cut."""
     return path.with_name(f".{os.fsdecode(os.fsencode(path.name)[:_LONGEST_NAME])}.{ending}")
 
 
 def created(path: Path) -> BinaryIO:
-    """A new file, opened for writing. Raises FileExistsError where there is anything of that name, be it a link."""
+    """A new file, opened for writing. Raises FileExistsError if the name exists, also as a link."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    return os.fdopen(os.open(path, flags, 0o666), "wb")  # less what the user's umask forbids
+    return os.fdopen(os.open(path, flags, 0o666), "wb")  # the user's umask applies
 
 
 def opened(path: Path, follow: bool = False) -> io.BufferedReader:
-    """A regular file, opened for reading; a link only if it may be followed.
+    """A regular file, opened for reading; a link only with `follow`.
 
-    Raises OSError for anything else: a FIFO would block, a device flood the memory. What is looked at is what has been
-    opened, so that nothing can be put in its place in between.
+    Raises OSError for anything else: a FIFO would block, a device could fill the memory. The type is checked on the
+    open file, so the file cannot be replaced between the check and the opening.
     """
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | (0 if follow else getattr(os, "O_NOFOLLOW", 0))
     try:
         handle = os.open(path, flags | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EMLINK) and not follow:  # two names of the same answer
+        if error.errno in (errno.ELOOP, errno.EMLINK) and not follow:  # systems differ in the code
             raise OSError(error.errno, "a link, which is not followed here", str(path)) from None
         if error.errno == errno.ENXIO:
             raise OSError(error.errno, "no regular file", str(path)) from None
@@ -85,7 +85,7 @@ def opened(path: Path, follow: bool = False) -> io.BufferedReader:
 
 
 def content_of(path: Path, most: int, follow: bool = False) -> bytes:
-    """What a regular file holds. Raises OSError for anything else, and for more than `most` bytes."""
+    """The content of a regular file. Raises OSError for anything else, and for more than `most` bytes."""
     with opened(path, follow) as file:
         content = file.read(most + 1)
     if len(content) > most:
@@ -94,7 +94,7 @@ def content_of(path: Path, most: int, follow: bool = False) -> bytes:
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A gzipped CSV file, the same bytes for the same rows."""
+    """Writes a gzipped CSV file atomically; the same rows give the same bytes."""
     with (
         replacing(path) as file,
         gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed,

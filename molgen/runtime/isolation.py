@@ -1,4 +1,4 @@
-"""A child Python that no file in the current folder can reach."""
+"""A child Python that imports nothing from the current folder."""
 
 import os
 import sys
@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 def isolated_python() -> tuple[list[str], dict[str, str]]:
-    """(command, environment) of a Python that imports nothing out of the current folder, nor do its children.
+    """(command, environment) of a Python that imports nothing from the current folder; the same for its children.
 
-    An empty or relative entry of PYTHONPATH is a place in the current folder, whichever that is.
+    Empty and relative entries of PYTHONPATH are removed, because they refer to the current folder.
     """
     absolute = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if Path(path).is_absolute()]
     others = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

@@ -1,6 +1,6 @@
-"""What is said to a person while a command runs: messages by the standard library's logging, progress bars, errors.
+"""Messages to the user while a command runs: log records, progress bars and errors.
 
-A library does not print: modules log under `molgen`, and only the command line shows it, on stderr.
+A library does not print: the modules log under `molgen`, and only the command line shows the records, on stderr.
 """
 
 import logging
@@ -16,7 +16,7 @@ from molgen.runtime.distributed import SINGLE_PROCESS, this_process
 
 
 class _Stderr(logging.Handler):
-    """Lines on stderr, clear of a progress bar. That no one reads them any more does not end the work."""
+    """Writes log records to stderr without damage to a progress bar. A closed stderr does not end the command."""
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
@@ -28,13 +28,13 @@ class _Stderr(logging.Handler):
 
 
 def _is_for_stderr(record: logging.LogRecord) -> bool:
-    """Of several processes the main one informs; a warning comes from the one that meets its cause."""
+    """Only the main process shows information; every process shows its own warnings."""
     return record.levelno >= logging.WARNING or this_process().is_main
 
 
 @contextmanager
 def log_to_stderr(level: int = logging.INFO) -> Iterator[None]:
-    """Shows what molgen logs on stderr while the block runs; within another such block nothing changes."""
+    """Shows molgen's log records on stderr during the block; has no effect inside another such block."""
     logger = logging.getLogger("molgen")
     if any(isinstance(handler, _Stderr) for handler in logger.handlers):
         yield
@@ -52,18 +52,19 @@ def log_to_stderr(level: int = logging.INFO) -> Iterator[None]:
 
 
 def progress_disabled() -> bool | None:
-    """For tqdm's `disable`: bars are the main process's, and for a terminal only."""
+    """The value for tqdm's `disable`: only the main process shows bars, and only on a terminal (None)."""
     return None if this_process().is_main else True
 
 
 def print_error(text: str) -> None:
-    """The line that a command ends with when it fails.
+    """Prints the error line of a failed command.
 
-    Most mistakes are seen by every process: the others leave it a second to print and torchrun to end them.
+    Most errors occur in every process. The other processes wait one second, so that the main process prints first and
+    torchrun can end them.
     """
     try:
         group = this_process()
-    except MolgenError:  # which is what there is to complain about
+    except MolgenError:  # the environment itself is the error
         group = SINGLE_PROCESS
     if not group.is_main:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -73,7 +74,7 @@ def print_error(text: str) -> None:
 
 
 def duration(seconds: float) -> str:
-    """A length of time as a person says it."""
+    """A duration as text with a suitable unit, such as "2.5 hours"."""
     for size, name in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
         if seconds >= 1.5 * size:
             return f"{seconds / size:.1f} {name}" if seconds < 9.5 * size else f"{seconds / size:.0f} {name}"

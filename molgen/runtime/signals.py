@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: held back while something must not be left half done."""
+"""Delays SIGINT and SIGTERM while work must not stop halfway."""
 
 import signal
 import threading
@@ -8,24 +8,24 @@ from typing import Any, NoReturn
 
 
 class TerminatedError(Exception):
-    """SIGTERM."""
+    """The process received SIGTERM."""
 
 
 def terminate(*_: Any) -> NoReturn:
-    """A handler of SIGTERM that lets every block be left in order."""
+    """A handler of SIGTERM that raises an exception, so that `finally` blocks run."""
     raise TerminatedError
 
 
 class HeldSignals:
-    """What has come so far, and the way out."""
+    """The signals received so far, and a method to act on them."""
 
     def __init__(self) -> None:
         self.received = 0
-        """The first signal's number; 0 while none has come."""
+        """The number of the first signal; 0 if none was received."""
         self._before: dict[int, Any] = {}
 
     def leave(self, number: int) -> None:
-        """Lets a signal do what it would have done at once."""
+        """Restores the original handlers and raises the signal again."""
         for held, handler in self._before.items():
             signal.signal(held, handler)
         signal.raise_signal(number)
@@ -38,9 +38,10 @@ class HeldSignals:
 
 @contextmanager
 def signals_held() -> Iterator[HeldSignals]:
-    """Holds SIGINT and SIGTERM back until they are let act, or to the end; a second one acts at once.
+    """Delays SIGINT and SIGTERM until `leave` or the end of the block; a second signal acts immediately.
 
-    An exception out of a signal handler can strike where Python swallows it; between two steps it cannot.
+    Python ignores an exception that a signal handler raises at some places, such as `__del__`. Between two steps this
+    cannot happen.
     """
     held = HeldSignals()
     if threading.current_thread() is threading.main_thread():
