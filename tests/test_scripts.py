@@ -7,7 +7,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "scripts").glob("*/*.py"))
-DOCUMENTS = ["Makefile", "hashes.txt", "scripts/README.md", *(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))]
+DOCUMENTS = [
+    "Makefile",
+    "hashes.txt",
+    "CONTRIBUTING.md",
+    "scripts/README.md",
+    *(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")),
+]
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, *SCRIPTS])
