@@ -129,7 +129,7 @@ def _share(flags: Iterable[bool]) -> float:
 
 
 def _shares(cells: Sequence[Sequence[str]], n: int) -> dict[str, float]:
-    counts = Counter(word for cell in cells for word in set(cell))
+    counts = Counter(word for cell in cells for word in dict.fromkeys(cell))
     return {name: count / n for name, count in counts.most_common()}
 
 
