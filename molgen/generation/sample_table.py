@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from molgen.chem.descriptors import PROPERTIES
-from molgen.data.download import data_directory
 from molgen.errors import MolgenError
 from molgen.generation.generator import MoleculeGenerator
 from molgen.generation.rejection import Sample
-from molgen.metrics.references import ReferenceCache, ReferenceSet
+from molgen.metrics.references import ReferenceSet, open_references
 from molgen.metrics.similarity import neighbours
 
 logger = logging.getLogger(__name__)
@@ -129,9 +128,9 @@ class SampleTable:
     def _references(self) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], list[str]]:
         """(fingerprints, their SMILES) of the training molecules."""
         training = sorted(self._training)
-        library = ReferenceCache(self._workers, data_directory() / "cache")
-        known = library.known(ReferenceSet.of("training set", training), (), True)
-        return known.fingerprints, [training[i] for i in known.rows.tolist()]
+        references = open_references(self._generator.runtime)
+        index = references.index(ReferenceSet.of("training set", training), (), True)
+        return index.fingerprints, [training[i] for i in index.rows.tolist()]
 
 
 def _yes(value: bool) -> str:

@@ -81,10 +81,8 @@ class ComparisonSets:
 class ReferenceCache:
     """Tables and indices of reference sets, from the cache or computed with the workers and put there."""
 
-    def __init__(self, runtime: Runtime | Workers, folder: Path) -> None:
-        # sample_table still hands on workers alone
-        self.runtime = runtime if isinstance(runtime, Runtime) else Runtime("cpu", workers=runtime)
-        self.folder = folder
+    def __init__(self, runtime: Runtime, folder: Path) -> None:
+        self.runtime, self.folder = runtime, folder
 
     @property
     def versions(self) -> tuple[str, ...]:
@@ -120,8 +118,6 @@ class ReferenceCache:
 
         key = [molecules.digest, *columns, str(with_fingerprints), "parsed", *self.versions]
         return self.cached("known", key, build, read)
-
-    known = index  # as sample_table still calls it
 
     def random_table(self, molecules: ReferenceSet, n: int, kind: Kind, parts: Iterable[str]) -> MoleculeTable:
         """`n` random molecules of a set that parse (all of a smaller set), or such molecules with a carbon more.
