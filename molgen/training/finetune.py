@@ -75,7 +75,7 @@ def without_known(dataset: Dataset, pretrained: Run, workers: Workers) -> Datase
     is removed. Raises MolgenError if no validation molecule is left.
     """
     if not pretrained.has_molecules:
-        logger.info(f"{pretrained.path} carries no molecules: held-out ones that it trained on cannot be left out")
+        logger.info(f"{pretrained.path} carries no molecules: held-out molecules that it trained on cannot be removed")
         return dataset
     held_out = [molecule.smiles for molecule in dataset.molecules if molecule.split != "train"]
     trained_on = set(_canonical(pretrained.split("train"), workers))
@@ -99,7 +99,7 @@ def _canonical(smiles: Sequence[str], workers: Workers) -> list[str]:
     """Canonical SMILES, empty for invalid strings; cached if there are many molecules."""
 
     def build() -> Arrays:
-        forms = workers.map("canonical", smiles, "what the other run knows")
+        forms = workers.map("canonical", smiles, "comparing with the other run")
         return {"canonical": from_strings(form or "" for form in forms)}
 
     def read(arrays: Arrays) -> list[str]:

@@ -172,7 +172,7 @@ def apply_encoded_settings(config: Config, file: CorpusFile) -> Config:
         if here != there:
             raise MolgenError(
                 f"data.{key}: {here} in the configuration, {there} in {file.path}",
-                "the file was cleaned and split when it was encoded: leave it out, or encode anew",
+                "the file was cleaned and split when it was encoded: leave it out, or encode again",
             )
     values = config.model_dump()
     values["data"] = file.data.model_dump()
@@ -190,7 +190,7 @@ def apply_encoded_settings(config: Config, file: CorpusFile) -> Config:
     if config.training.randomizes and RANDOM not in file.tokenizer.special:
         raise MolgenError(
             f"training.randomized: {file.path} was encoded without random forms in mind",
-            "encode anew with the same setting, or leave it out",
+            "encode again with the same setting, or leave it out",
         )
     return config
 
