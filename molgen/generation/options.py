@@ -32,7 +32,7 @@ class SampleOptions:
             raise MolgenError(f"-n {self.n}: out of range", f"ask for 1 to {_MOST:,} molecules")
         if self.rules.unique and group.size > 1:
             raise MolgenError(
-                "--unique: one process does not know what the others draw",
+                "--unique: one process does not know the draws of the others",
                 "sample in one process, or into a .csv without --unique and keep one line of each canonical SMILES",
             )
         if self.rules.unique:

@@ -1,4 +1,4 @@
-"""Rejection sampling: which draws are kept, and statistics of the draws.
+"""Rejection sampling: which draws are kept, and the statistics of all draws.
 
 All rules except `unique` give exactly the conditional distribution; `unique` draws without replacement.
 """

@@ -63,7 +63,7 @@ class SampleTable:
         if generator.runtime.group.size > 1 and "duplicate_of" in self.columns:
             if asked is not None:
                 raise MolgenError(
-                    "--columns: duplicate_of: one process does not know what the others draw",
+                    "--columns: duplicate_of: one process does not know the draws of the others",
                     "leave it out, or sample in one process",
                 )
             self.columns = tuple(name for name in self.columns if name != "duplicate_of")

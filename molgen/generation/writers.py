@@ -151,7 +151,7 @@ def pick_diverse(stream: SampleStream, k: int, runtime: Runtime) -> SampleStream
     Raises MolgenError with several processes, for k < 1, and if the samples do not fit into memory.
     """
     if runtime.group.size > 1:
-        raise MolgenError("--diverse: one process does not know what the others draw", "sample in one process")
+        raise MolgenError("--diverse: one process does not know the draws of the others", "sample in one process")
     if k < 1:
         raise MolgenError(f"--diverse {k}: out of range", "pick at least one molecule")
     check_memory(f"--diverse: {stream.n:,} molecules", BYTES_PER_SAMPLE * stream.n)
