@@ -20,11 +20,11 @@ from molgen.runtime.files import write_atomically
 
 RDKIT_VERSION: str = rdkit.__version__
 VERSION = "1"
-"""Goes up with a change of what `canonical` or `add_carbon` give: results are cached."""
+"""Increase it when the results of `canonical` or `add_carbon` change, because they are cached."""
 
 _draw: Any = Draw  # has no type hints
 
-# RDKit's parser recurses: thousands of nested branches would end the process, not raise an error.
+# RDKit's parser is recursive: thousands of nested branches would crash the process and not raise an error.
 MOST_CHARACTERS = 10_000
 DRAWINGS = (".png", ".svg")
 _BRACKET_SYMBOL = re.compile(r"\[\d*([A-Za-z][a-z]?)(?=[@H+\-:\]\d])")
@@ -233,6 +233,6 @@ def draw_grid(smiles: Sequence[str], path: Path, columns: int = 6) -> int:
     return len(molecules)
 
 
-@lru_cache(maxsize=10_000)  # of some 30 KB each, in each worker; of more molecules few would be seen again in time
+@lru_cache(maxsize=10_000)  # about 30 KB per molecule in each worker; a larger cache would have few more hits
 def _parsed(smiles: str) -> Any | None:
     return parse(smiles)
