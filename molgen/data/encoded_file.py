@@ -100,7 +100,7 @@ class CorpusFile:
         except (ValueError, RecursionError) as error:
             raise _damaged(path, str(error)) from None
         self.made_of = data.source
-        """The dataset or file that was encoded."""
+        """The dataset or file that was encoded into this file."""
         self.data = data.model_copy(update={"source": str(path.absolute()), "sha256": self.summary.sha256})
         """The settings that were used to clean and split its molecules."""
 
