@@ -57,7 +57,7 @@ def check_unchanged(run: Run, now: dict[str, str]) -> None:
     hint = "restore it, or train into a new directory"
     try:
         before = Config.model_validate(saved(json.loads(then["configuration"])))
-    except (ValueError, RecursionError):  # pydantic's error is one of them
+    except (ValueError, RecursionError):  # pydantic's ValidationError is a ValueError
         raise MolgenError(f"{run.path / STATE}: its configuration cannot be read", hint) from None
     if key := next((key for key in differing(run.config, before) if key not in _LOCATIONS), None):
         here, there = value_of(run.config, key), value_of(before, key)

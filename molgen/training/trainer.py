@@ -180,7 +180,7 @@ class Trainer:
         single_process = self.runtime.group.size == 1
         between = partial(self._call, "in_validation", self._progress) if single_process else None
         held_out = self._likelihood(self.best_candidate, between)
-        check_finite(held_out.mean_nll, "validation NLL", self.state)  # before anything of this epoch is saved
+        check_finite(held_out.mean_nll, "validation NLL", self.state)  # before this epoch is saved
         return held_out
 
     def _likelihood(self, model: Decoder, between: Callable[[], None] | None = None) -> Likelihood:
