@@ -206,7 +206,7 @@ class Run:
         if expected is None and (self.path / STATE).exists():
             expected = saved_fingerprint(self.path / STATE).get("molecules")
         if expected is None:
-            raise MolgenError(f"{self.path}: nothing says which molecules it was trained on", "name some with --train")
+            raise MolgenError(f"{self.path}: its training molecules are not known", "name some with --train")
 
         def build() -> Arrays:
             data = self.config.data
@@ -214,11 +214,11 @@ class Run:
                 path = next((path for path in self._source_paths() if path.is_file()), None)
                 if path is None:
                     raise MolgenError(
-                        f"{data.source}: is not there, and {self.path.name} was trained on it",
+                        f"{data.source}: does not exist, but {self.path.name} was trained on it",
                         "restore the file, or name a training set with --train",
                     )
                 data = data.model_copy(update={"source": str(path)})
-            logger.info(f"{self.path.name}: its molecules are cleaned and split again, as in its training; this once")
+            logger.info(f"{self.path.name}: cleaning and splitting its molecules again as in its training, only once")
             pattern = self.tokenizer.splitter.pattern
             dataset = build_dataset(read_source(data), data, self.config.model.context, pattern, shared_workers())
             if dataset.sha256 != expected:
@@ -378,10 +378,10 @@ def at_work(path: Path) -> Iterator[None]:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise MolgenError(
-                    f"{path}: another training is at work in it", "wait for its end, or choose another --out"
+                    f"{path}: another training is at work in it", "wait until it ends, or choose another --out"
                 ) from None
             except OSError as error:  # some network file systems have no locks
-                logger.info(f"{path}: cannot be locked ({error.strerror}): start no second training in it")
+                logger.info(f"{path}: cannot be locked ({error.strerror}): do not start a second training in it")
         for name in FILES:
             for part in path.iterdir():
                 if part.name.startswith(f".{name}") and _LEFT_BY_A_KILL.fullmatch(part.name[1 + len(name) :]):

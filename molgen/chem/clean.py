@@ -15,7 +15,7 @@ VERSION = 3
 # Reasons as in dropped.csv.gz and report.json, together with those of `standardise`.
 EMPTY = "empty"
 UNPARSABLE = "not parsed by RDKit"
-"""A colon and the cause follow it."""
+"""In a reason, a colon and the cause follow."""
 NOT_TOKENISABLE = "not losslessly tokenisable"
 TOO_SHORT = "too short"
 TOO_LONG = "too long"

@@ -167,7 +167,7 @@ class Condition:
                     else:
                         raise self._refusal("`is` is not known", "write == for equality")
             case _:
-                raise self._refusal(f"{self._part(node)} is no comparison", _HINT)
+                raise self._refusal(f"{self._part(node)} is not a comparison", _HINT)
 
     def _note_kinds(self, left: ast.expr, comparison: ast.cmpop, right: ast.expr) -> None:
         """Records which columns are compared with numbers and which with strings."""
@@ -220,7 +220,7 @@ class Condition:
             if match[1] is not None:
                 return match[1]
             if not match[2].strip():
-                raise self._refusal("nothing between two backquotes", _HINT)
+                raise self._refusal("empty name in backquotes", _HINT)
             placeholder = f"{prefix}{len(names)}_"
             names[placeholder] = match[2].strip()
             return placeholder

@@ -19,7 +19,7 @@ from molgen.chem.alerts import alerts, moses_filters
 from molgen.chem.smiles import failure, parse, quiet
 from molgen.chem.standardize import parent_of, tautomer_of
 
-_chem: Any = Chem  # these have no type hints, or too narrow ones
+_chem: Any = Chem  # RDKit's modules have no type hints, or too narrow ones
 _murcko: Any = MurckoScaffold
 _qed: Any = QED
 _descriptors: Any = Descriptors
@@ -63,12 +63,12 @@ def smiles_no_stereo(molecule: Any) -> str:
 
 
 def fingerprint(molecule: Any) -> str:
-    """Morgan fingerprint of radius 2 in 1,024 bits, as MOSES takes it."""
+    """Morgan fingerprint of radius 2 with 1,024 bits, as in MOSES."""
     return _packed(_morgan(1024).GetFingerprint(molecule))
 
 
 def fingerprint_4096(molecule: Any) -> str:
-    """ECFP4 in 4,096 bits, as GuacaMol takes it."""
+    """ECFP4 with 4,096 bits, as in GuacaMol."""
     return _packed(_morgan(4096).GetFingerprint(molecule))
 
 
@@ -78,7 +78,7 @@ def fragments(molecule: Any) -> list[str]:
 
 
 def scaffold(molecule: Any) -> list[Any]:
-    """[SMILES, rings] of the Bemis–Murcko scaffold as RDKit takes it; ["", 0] of an acyclic molecule."""
+    """[SMILES, number of rings] of RDKit's Bemis–Murcko scaffold; ["", 0] for an acyclic molecule."""
     try:
         core = _murcko.GetScaffoldForMol(molecule)
     except (ValueError, RuntimeError):
@@ -119,7 +119,7 @@ def qed(molecule: Any) -> float:
 
 
 def guacamol_descriptors(molecule: Any) -> list[float]:
-    """The nine descriptors of GuacaMol's KL score in their order; 0 for one that is not finite."""
+    """The GUACAMOL_DESCRIPTORS of GuacaMol's KL score, in this order; 0 in place of infinity or NaN."""
     values = [float(getattr(_descriptors, name)(molecule)) for name in GUACAMOL_DESCRIPTORS]
     return [value if abs(value) < float("inf") else 0.0 for value in values]
 
@@ -136,7 +136,7 @@ def elements(molecule: Any) -> list[str]:
 
 
 def charged_atoms(molecule: Any) -> int:
-    """Atoms with a formal charge."""
+    """Number of atoms with a formal charge."""
     return sum(atom.GetFormalCharge() != 0 for atom in molecule.GetAtoms())
 
 
@@ -184,7 +184,7 @@ PARTS: dict[str, Callable[[Any], Any]] = {
     "ring_systems": ring_systems,
     "functional_groups": functional_groups,
 }
-"""Each part by name; `filters` is one more, which needs MOSES' alert lists."""
+"""Name of a part → its function. The part `filters` is not here, because it needs MOSES' alert lists."""
 
 
 def synthetic_accessibility(molecule: Any) -> float:
@@ -193,7 +193,7 @@ def synthetic_accessibility(molecule: Any) -> float:
 
 
 def molblock(molecule: Any) -> str:
-    """A connection table (V2000 where it fits) with 2D coordinates."""
+    """A connection table (V2000 if possible, else V3000) with 2D coordinates."""
     drawn = Chem.Mol(molecule)
     rdDepictor.Compute2DCoords(drawn)
     try:
@@ -226,7 +226,7 @@ PROPERTIES: dict[str, Property] = {
     "inchikey": Property(lambda molecule: str(_chem.MolToInchiKey(molecule)), cheap=False),
 }
 """Average weight (g/mol), Crippen logP, TPSA (Å²), Lipinski donors and acceptors, rotatable bonds (strict), rings, QED,
-synthetic accessibility, the structural alerts of RDKit's catalogue (PAINS, Brenk, NIH), InChIKey: all as RDKit has it.
+synthetic accessibility, structural alerts of RDKit's catalogue (PAINS, Brenk, NIH), InChIKey: all computed by RDKit.
 """
 _CELLS: dict[str, Callable[[Any], Any]] = {
     "molblock": molblock,

@@ -262,7 +262,7 @@ class Workers:
             what = f" ({description})" if description else ""
             logger.warning(
                 f"RDKit hung, crashed or ran out of memory on {len(job.lost):,} of {len(items):,} strings{what}, "
-                f"the first {first!s:.200}: they count as not parsed"
+                f"the first {first!s:.200}: they are treated as not parsed"
             )
 
     def close(self) -> None:

@@ -15,9 +15,9 @@ from rdkit import Chem, rdBase
 
 RDKIT_VERSION: str = rdkit.__version__
 VERSION = "1"
-"""Goes up with a change of what `canonical` or `add_carbon` give: results are cached."""
+"""Increase it when the results of `canonical` or `add_carbon` change, because they are cached."""
 
-# RDKit's parser recurses: thousands of nested branches would end the process, not raise an error.
+# RDKit's parser is recursive: thousands of nested branches would crash the process and not raise an error.
 MOST_CHARACTERS = 10_000
 _BRACKET_SYMBOL = re.compile(r"\[\d*([A-Za-z][a-z]?)(?=[@H+\-:\]\d])")
 
@@ -199,6 +199,6 @@ def _unreadable(block: str) -> str:
     return "unknown element" if any(map(_no_element, symbols)) else "syntax"
 
 
-@lru_cache(maxsize=10_000)  # of some 30 KB each, in each worker; of more molecules few would be seen again in time
+@lru_cache(maxsize=10_000)  # about 30 KB per molecule in each worker; a larger cache would have few more hits
 def _parsed(smiles: str) -> Any | None:
     return parse(smiles)

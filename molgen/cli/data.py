@@ -1,4 +1,4 @@
-"""The command line's `molgen data`: list, get, describe, clean, encode."""
+"""The commands of `molgen data`: list, get, describe, clean, encode, clear-cache."""
 
 import logging
 from pathlib import Path

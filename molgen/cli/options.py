@@ -1,4 +1,4 @@
-"""What several commands share: their options, and what these lead to."""
+"""Options that several commands share, and the functions that check and apply them."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -46,17 +46,20 @@ def configuration(
     where: str | None,
     options: Mapping[str, Any],
 ) -> tuple[str | None, "Config"]:
-    """(recipe, configuration): the recipe named, else that of `--init` or of the dataset; `--set`; named options."""
+    """(name of the recipe, configuration); the recipe is `config`, else that of `--init`, else the dataset's.
+
+    `settings` are the values of `--set`; `options` are values of other options by setting.
+    """
     from molgen.config import load_config, recipes
 
-    own = data if data in recipes() else "tox21" if data is None else None
-    recipe = config or ("finetune" if options.get("training.init") else own)
+    of_dataset = data if data in recipes() else "tox21" if data is None else None
+    recipe = config or ("finetune" if options.get("training.init") else of_dataset)
     named = {"data.source": data, "data.smiles_column": smiles_column, "data.where": where, **options}
     return recipe, load_config(recipe, settings or [], named)
 
 
 def check_unchanged(run: Path, config: str | None, settings: list[str] | None, named: Mapping[str, Any]) -> None:
-    """Raises MolgenError for a setting with which a run cannot go on because it began with another."""
+    """Raises MolgenError for a setting that differs from those of the run to resume."""
     from molgen.config import differing, load_config, value_of
     from molgen.runs import Run
 
@@ -70,12 +73,12 @@ def check_unchanged(run: Path, config: str | None, settings: list[str] | None, n
 
 
 def check_target(path: Path | None, force: bool) -> None:
-    """Raises MolgenError for a file that exists, unless `force`, for what is no file, and for one in no directory."""
+    """Raises MolgenError for an output that exists (unless `force`), is not a regular file, or cannot be created."""
     if path is None:
         return
     if os.path.lexists(path) and not force:
         raise MolgenError(f"{path}: exists", "choose another name, or overwrite it with --force")
-    if path.exists() and not path.is_file():  # to be replaced by a file is not what a device is for
+    if path.exists() and not path.is_file():  # a device, for example, must not be replaced by a file
         raise MolgenError(f"{path}: no regular file", "name a file; results without one go to stdout")
     if not path.parent.is_dir():
         raise MolgenError(f"{path}: no directory {path.parent}", "create it first")
@@ -84,15 +87,17 @@ def check_target(path: Path | None, force: bool) -> None:
 
 
 def check_apart(outputs: Mapping[str, Path | None], inputs: Iterable[str | Path | None]) -> None:
-    """Raises MolgenError for two outputs that are one file, and for one that is also an input, by whatever name.
+    """Raises MolgenError if two outputs are the same file, or if an output is an input, also by another name.
 
-    A directory among the inputs stands for the files of a run in it, `-` for what stdin is.
+    `outputs` are option → path. A directory among the inputs means the files of a run in it, `-` means stdin.
     """
     named = [(name, path) for name, path in outputs.items() if path is not None]
     for i, (name, path) in enumerate(named):
-        for other, theirs in named[:i]:
-            if _same(path, theirs):
-                raise MolgenError(f"{other} {theirs} and {name} {path}: the same file", "give each a name of its own")
+        for other_name, other_path in named[:i]:
+            if _same(path, other_path):
+                raise MolgenError(
+                    f"{other_name} {other_path} and {name} {path}: the same file", "give each a name of its own"
+                )
     for given in inputs:
         for read in _files_of(given):
             for name, path in named:
@@ -110,8 +115,8 @@ def _files_of(given: str | Path | None) -> list[Path]:
 
 
 def _same(one: Path, other: Path) -> bool:
-    """Whether two paths lead to one file: what is there already by its inode, the rest by its name."""
+    """Whether two paths mean the same file: existing files by their inode, others by their name."""
     try:
         return one.samefile(other)
-    except OSError:  # one of them is not there
+    except OSError:  # one of them does not exist
         return os.path.normcase(one.resolve()) == os.path.normcase(other.resolve())

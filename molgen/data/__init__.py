@@ -1,1 +1,1 @@
-"""Many molecules: read, cleaned, split, encoded, in batches."""
+"""Data sets: download, reading of files, cleaning, splitting, encoding and batches."""

@@ -53,7 +53,7 @@ def is_title(name: str) -> bool:
 
 
 def usual(names: Iterable[str]) -> bool:
-    """Whether one of the names is a usual one for SMILES."""
+    """Whether one of the names is a usual name for SMILES."""
     return any(plain(name) in SMILES_NAMES for name in names)
 
 
@@ -137,7 +137,7 @@ def compared_columns(names: Sequence[str], condition: Condition, source: str) ->
 
 
 def only_molecule(cells: list[str], source: str) -> int:
-    """Index of the one cell of a first line without heading that is a molecule of two atoms or more."""
+    """Index of the only cell of a first line that is a molecule of two or more atoms. Raises MolgenError otherwise."""
     found = molecule_cells(cells)
     if len(found) != 1:
         raise no_smiles_column(cells, source)

@@ -125,7 +125,7 @@ def read_source(config: DataConfig, cells: bool = False) -> list[Row]:
     if not any(row.chosen for row in rows):
         raise MolgenError(
             f"{config.source}: the condition {config.where} chose none of {len(rows)} rows",
-            "a missing value, and text beside a number, satisfies no comparison; see --where",
+            "a comparison with a missing value, or of text with a number, is never true; see --where",
         )
     return rows
 

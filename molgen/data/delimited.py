@@ -224,7 +224,7 @@ def _check_stray_quote(taken: list[tuple[int, str]], source: str, separator: str
     other = next((number for number, line in others if is_row(line)), None) if is_row(begin) else None
     if other is not None:
         raise MolgenError(
-            f"{source}, line {first}: its quotes take in line {other}, which looks like a row of its own",
+            f"{source}, line {first}: its quotes take in line {other}, which looks like a separate row",
             "check the quotes from this line on",
         )
 

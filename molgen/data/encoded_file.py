@@ -92,7 +92,7 @@ class CorpusFile:
             data = DataConfig.model_validate(saved(json.loads(header.metadata.data)))
             self._place(8 + length, header)
         except OSError as error:
-            raise MolgenError(f"{path}: cannot be read: {error.strerror}", "restore the file, or encode anew") from None
+            raise MolgenError(f"{path}: cannot be read: {error.strerror}", "restore it, or encode again") from None
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
@@ -100,7 +100,7 @@ class CorpusFile:
         except (ValueError, RecursionError) as error:
             raise _damaged(path, str(error)) from None
         self.made_of = data.source
-        """The dataset or file that was encoded."""
+        """The dataset or file that was encoded into this file."""
         self.data = data.model_copy(update={"source": str(path.absolute()), "sha256": self.summary.sha256})
         """The settings that were used to clean and split its molecules."""
 
@@ -110,7 +110,7 @@ class CorpusFile:
         sizes = self.summary.sizes
         n = sum(sizes.values())
         if not n or not sizes.keys() <= set(SPLITS):
-            raise ValueError("the header's sizes are none")
+            raise ValueError("the sizes in the header are not valid")
         (count,) = header.ids.shape if len(header.ids.shape) == 1 else (-1,)
         middle, end = count * dtype.itemsize, len(self._map) - start
         ids = _Tensor(dtype="U8" if dtype.itemsize == 1 else "U16", shape=[count], data_offsets=[0, middle])
@@ -139,7 +139,7 @@ class CorpusFile:
             started = np.isin(starts, [BOS, *range(EOS + 1, special)])
             sound = started.all() and (ends == EOS).all() and np.count_nonzero(ids < special) == 2 * len(lengths)
             if not sound or ids.max() >= len(self.tokenizer):
-                raise _damaged(self.path, f"ids of molecule {first + 1:,} or of one after it are no molecule's")
+                raise _damaged(self.path, f"the ids of molecule {first + 1:,} or of a later one are not valid")
             digest.update(offsets.tobytes())
             digest.update(ids.tobytes())
             longest = max(longest, int(lengths.max()))
@@ -319,4 +319,4 @@ def named_corpus(data: DataConfig) -> CorpusFile:
 
 
 def _damaged(path: Path, what: str) -> MolgenError:
-    return MolgenError(f"{path}: {what}", "not a sound encoded file: `molgen data encode` writes one")
+    return MolgenError(f"{path}: {what}", "not a valid encoded file: `molgen data encode` writes one")

@@ -19,11 +19,11 @@ _ATOM = re.compile(r"\[|[A-Za-z]")
 _JOINED = "lines of tokens with spaces between, joined"
 _PIECES = "lines of pieces with spaces between, joined"
 _COMMA = (
-    "lines with a comma or semicolon behind a molecule, taken whole and so invalid (a table needs a heading: smiles,…)"
+    "lines with a comma or semicolon after a molecule, taken whole and so invalid (a table needs a heading: smiles,…)"
 )
 _QUOTES = "lines in quotes, taken whole and so invalid (remove the quotes)"
 _MARKS = "lines of tokens behind what is no token, invalid (remove marks such as <s>)"
-_SECOND = "lines whose first field is no molecule while the second is one"
+_SECOND = "lines whose first field is not a molecule, but the second field is"
 _SPACED = "cells with a space, taken whole and so invalid"
 
 

@@ -1,4 +1,4 @@
-"""A trained run as an object: sample molecules from it, ask how likely it finds them."""
+"""MoleculeGenerator: samples molecules from a trained run and computes their log-likelihoods."""
 
 import os
 from collections import deque
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from molgen.generation.notebook import MoleculeFrame
 
 BATCH_ON_CPU, BATCH_ON_GPU = 2_048, 8_192
-"""Molecules drawn at a time unless told otherwise."""
-BYTES_PER_SAMPLE = 300  # of a sample that is held: its strings and what Python adds to each
-_FEWEST_TRIED = 512  # draws at a time where some are rejected, even if fewer are asked for
+"""Default batch sizes."""
+BYTES_PER_SAMPLE = 300  # memory of a sample: its strings with Python's overhead
+_FEWEST_TRIED = 512  # minimum batch size if draws may be rejected, also for fewer samples
 
 
 class MoleculeGenerator:
@@ -57,7 +57,7 @@ class MoleculeGenerator:
     def load(
         cls, run: str | os.PathLike[str] | None = None, device: Device = "auto", runtime: Runtime | None = None
     ) -> "MoleculeGenerator":
-        """From a run directory; left out, the newest under runs/. Raises MolgenError where there is none."""
+        """Loads a run directory, by default the newest under runs/. Raises MolgenError if there is none."""
         opened = find_run(None if run is None else os.fspath(run))
         runtime = runtime or Runtime(device)
         return cls(opened.model(runtime.device), opened.tokenizer, opened, runtime)
@@ -81,14 +81,14 @@ class MoleculeGenerator:
         columns: str | Sequence[str] = (),
         batch_size: int | None = None,
     ) -> "MoleculeFrame":
-        """A DataFrame of `n` molecules in the order in which they were started, which a notebook shows as pictures.
+        """A DataFrame of `n` molecules in the order in which they were drawn; a notebook shows it with pictures.
 
         Its columns are smiles (empty if the draw was empty or unfinished), canonical (None if invalid), valid, and
-        those of `molgen.chem.descriptors.PROPERTIES` that are asked for. The same seed and batch size give the same
-        molecules on the same device. With a filter (from `valid` to `no_alerts`) it draws until n satisfy it, fewer
-        only if hardly any draw does. Raises MolgenError for arguments that are out of range or not understood.
+        the requested `columns`, which are names of `molgen.chem.descriptors.PROPERTIES`. The same seed and batch size
+        give the same molecules on the same device. With filters (from `valid` to `no_alerts`) it draws until n
+        molecules pass them; there are fewer if almost no draw passes. Raises MolgenError for invalid arguments.
         """
-        from molgen.generation.notebook import MoleculeFrame  # with pandas, which the command line does without
+        from molgen.generation.notebook import MoleculeFrame  # imports pandas, which the command line does not need
 
         check_memory(f"n={n:,}", BYTES_PER_SAMPLE * n)
         columns = (columns,) if isinstance(columns, str) else tuple(columns)
@@ -113,10 +113,10 @@ class MoleculeGenerator:
         return frame
 
     def stream(self, options: SampleOptions) -> SampleStream:
-        """The samples batch by batch, each with its canonical form, and the counts of the draws.
+        """The samples batch by batch, each with its canonical SMILES, and the statistics of the draws.
 
         RDKit parses one batch while the next ones are drawn. In a process group each process draws some of the batches.
-        Raises MolgenError for options that are out of range or not understood.
+        Raises MolgenError for invalid options.
         """
         options.check(self.runtime.group)
         stats = SamplingStats()
@@ -131,7 +131,7 @@ class MoleculeGenerator:
         return SampleStream(options.n, samples(), stats)
 
     def _batches(self, options: SampleOptions) -> tuple[int, Iterable[tuple[int, int]]]:
-        """(samples wanted of this process, the (number, rows) of each batch that it draws)."""
+        """(number of samples for this process, the (number, rows) of each batch that it draws)."""
         n, group = options.n, self.runtime.group
         largest = options.batch_size or (BATCH_ON_CPU if self.device.type == "cpu" else BATCH_ON_GPU)
         parts = batches_of(n, largest)
@@ -139,22 +139,22 @@ class MoleculeGenerator:
             rows = max(rows_before(1, n, parts), min(_FEWEST_TRIED, largest))
             return group.part(n), ((number, rows) for number in count(group.rank, group.size))
         mine = group.run_of(range(parts))
-        # one after another: a list of all would grow with n
+        # a generator, because a list would grow with n
         batches = ((i, rows_before(i + 1, n, parts) - rows_before(i, n, parts)) for i in mine)
         return rows_before(mine.stop, n, parts) - rows_before(mine.start, n, parts), batches
 
     def strings(
         self, batches: Iterable[tuple[int, int]], params: SamplingParams, *, prompt: str = "", seed: int = 0
     ) -> Generator[list[str | None]]:
-        """What is drawn in each of some (number, rows) batches, as strings, in this order; None for an unfinished one.
+        """The strings drawn in each (number, rows) batch, in this order and not parsed; None for an unfinished one.
 
-        A batch's random numbers come from the seed and its number alone. Nothing is parsed.
+        A batch's random numbers depend only on the seed and its number. Raises MolgenError for invalid arguments.
         """
         if not 0 <= seed < 2**64:
             raise MolgenError(f"--seed {seed}: out of range", "0 to 2^64 - 1")
         params, start = params.checked(len(self.tokenizer)), self._prompt_ids(prompt)
         precision = self.run.config.training.precision if self.run else "auto"
-        # The CPU's generator takes 32 bits: numbers in a row keep all batches of a run apart.
+        # The CPU's generator has a seed of 32 bits; consecutive seeds are different for all batches of a run.
         first = int(np.random.SeedSequence(seed).generate_state(1)[0])
         stopped, suppressed_ids = Event(), self.tokenizer.suppressed_ids
 
@@ -174,7 +174,7 @@ class MoleculeGenerator:
             return texts
 
         threads, waiting = worker_threads(self.device), iter(batches)
-        ahead = list(islice(waiting, 2 * threads))  # so that no thread waits for who takes the results
+        ahead = list(islice(waiting, 2 * threads))  # so that no thread waits for the consumer of the results
         if len(ahead) == 1:
             yield draw_batch(*ahead[0])
             return
@@ -188,9 +188,9 @@ class MoleculeGenerator:
                 stopped.set()
 
     def log_likelihood(self, smiles: Sequence[str] | str) -> npt.NDArray[np.float64]:
-        """ln p of each string and its `<eos>` in nats, (n,); NaN where it has unknown tokens or exceeds the context.
+        """ln p of each string and its `<eos>` in nats, (n,); NaN for unknown tokens or strings beyond the context.
 
-        One string is a list of one.
+        A single string is a list of one.
         """
         smiles = [smiles] if isinstance(smiles, str) else list(smiles)
         encoded = [self.tokenizer.encode(s) for s in smiles]
@@ -202,7 +202,7 @@ class MoleculeGenerator:
         return result
 
     def training_set(self) -> frozenset[str]:
-        """Canonical SMILES of the training split. Raises MolgenError for a run that carries no molecules."""
+        """Canonical SMILES of the training split. Raises MolgenError if the run's molecules are not available."""
         if self.run is None:
             raise MolgenError("this generator has no training set", "load it from a run")
         smiles = self.run.split("train")
@@ -213,16 +213,16 @@ class MoleculeGenerator:
         return frozenset(s for s in canonical if s is not None)
 
     def starts_like_training(self, prompt: str) -> bool | None:
-        """Whether a training string begins with the prompt's tokens; None for a run that carries no molecules."""
+        """Whether a training string begins with the prompt's tokens; None if the run contains no molecules."""
         if self.run is None or self.run.names_its_source or not self.run.has_molecules:
             return None
         split = self.tokenizer.splitter.split
-        wanted = split(prompt) or []
-        alike = (smiles for smiles in self.run.split("train") if smiles.startswith(prompt))
-        return any((split(smiles) or [])[: len(wanted)] == wanted for smiles in alike)
+        tokens = split(prompt) or []
+        candidates = (smiles for smiles in self.run.split("train") if smiles.startswith(prompt))
+        return any((split(smiles) or [])[: len(tokens)] == tokens for smiles in candidates)
 
     def _prompt_ids(self, prompt: str) -> list[int]:
-        """The ids of a prompt. Raises MolgenError for one that no SMILES can begin with, or none of this model."""
+        """The ids of a prompt. Raises MolgenError if no SMILES, or no sample of this model, can begin with it."""
         if not prompt:
             return []
         unknown = self.tokenizer.unknown(prompt)
@@ -248,28 +248,28 @@ class MoleculeGenerator:
 def sample(
     run: str | os.PathLike[str] | None = None, n: int = 100, *, device: Device = "auto", **options: Any
 ) -> "MoleculeFrame":
-    """`n` molecules of a run (left out, the newest) as a DataFrame; the options are those of MoleculeGenerator.sample.
+    """`n` molecules of a run (by default the newest) as a DataFrame; the options are those of MoleculeGenerator.sample.
 
-    Raises MolgenError where there is no such run, and for options that are out of range or not understood.
+    Raises MolgenError if there is no such run, and for invalid options.
     """
     return MoleculeGenerator.load(run, device).sample(n, **options)
 
 
 def even_batches(n: int, largest: int) -> list[int]:
-    """The sizes of batches for n molecules: about equal, and an even number of them, so that two threads end together.
+    """Batch sizes for n molecules: about equal, and an even number of batches, so that two threads end together.
 
-    They do not depend on the machine, so neither do the molecules.
+    The sizes do not depend on the machine, so that the molecules do not either.
     """
     parts = batches_of(n, largest)
     return [rows_before(i + 1, n, parts) - rows_before(i, n, parts) for i in range(parts)]
 
 
 def batches_of(n: int, largest: int) -> int:
-    """How many batches `even_batches` makes."""
+    """The number of batches that `even_batches` makes."""
     parts = -(-n // largest)
     return parts + (parts % 2 if n > _FEWEST_TRIED else 0)
 
 
 def rows_before(batch: int, n: int, parts: int) -> int:
-    """How many of n molecules in so many even batches are in those before one of them."""
+    """The number of molecules in the batches before number `batch`, if n molecules are in `parts` even batches."""
     return n // parts * batch + min(batch, n % parts)

@@ -1,4 +1,4 @@
-"""What is asked of a generator, as one value: a command, a page and a notebook all build it."""
+"""SampleOptions: all options of sampling in one object, for the command line and for Python code."""
 
 from dataclasses import dataclass, field
 
@@ -10,7 +10,7 @@ from molgen.runtime.distributed import ProcessGroup
 
 _MOST = 10**15
 _LARGEST_BATCH = 1_000_000
-_BYTES_REMEMBERED = 16  # `Seen` keeps 8, and as many again while it merges
+_BYTES_PER_KEY = 16  # of `Seen`: 8 for the key, and 8 more while it merges
 
 
 @dataclass(frozen=True)
@@ -24,19 +24,19 @@ class SampleOptions:
     """A prefix of tokens, not a substructure."""
     seed: int = 0
     batch_size: int | None = None
-    """Most molecules drawn at a time; None: by the device."""
+    """Maximum number of molecules per batch; None: the default of the device."""
 
     def check(self, group: ProcessGroup) -> None:
-        """Raises MolgenError for a value out of range, or one that several processes cannot serve."""
+        """Raises MolgenError for a value out of range, and for `unique` with several processes."""
         if not 1 <= self.n <= _MOST:
             raise MolgenError(f"-n {self.n}: out of range", f"ask for 1 to {_MOST:,} molecules")
         if self.rules.unique and group.size > 1:
             raise MolgenError(
-                "--unique: one process does not know what the others draw",
+                "--unique: one process does not know the draws of the others",
                 "sample in one process, or into a .csv without --unique and keep one line of each canonical SMILES",
             )
         if self.rules.unique:
-            check_memory(f"--unique: to remember {self.n:,} molecules", _BYTES_REMEMBERED * self.n)
+            check_memory(f"--unique: to remember {self.n:,} molecules", _BYTES_PER_KEY * self.n)
         self.rules.filter.checked()
         if self.batch_size is not None and not 1 <= self.batch_size <= _LARGEST_BATCH:
             raise MolgenError(f"--batch-size {self.batch_size}: out of range", f"1 to {_LARGEST_BATCH:,}")

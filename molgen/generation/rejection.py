@@ -1,6 +1,6 @@
-"""Rejection sampling: which draws are kept, and how many of each kind there were.
+"""Rejection sampling: which draws are kept, and the statistics of all draws.
 
-All rules but `unique` give exactly the conditional distribution; `unique` draws without replacement.
+All rules except `unique` give exactly the conditional distribution; `unique` draws without replacement.
 """
 
 from collections import Counter, deque
@@ -15,36 +15,36 @@ from molgen.chem.pool import Workers
 from molgen.runtime.distributed import ProcessGroup
 from molgen.runtime.hashing import Seen, keys_of
 
-# Rejection gives up when fewer than one in a thousand of the last ten thousand draws was kept.
+# Sampling gives up when fewer than 10 of the last 10,000 draws were kept.
 _WINDOW, _LEAST_KEPT = 10_000, 10
 
 
 class Sample(NamedTuple):
-    """One molecule as drawn."""
+    """One draw."""
 
     smiles: str
     """Empty if the draw was empty or unfinished."""
     canonical: str | None
-    """RDKit's canonical SMILES, None if invalid."""
+    """RDKit's canonical SMILES; None if invalid."""
     unfinished: bool = False
-    """Whether it hit the length limit."""
+    """Whether it reached the length limit."""
 
 
 class RejectionRules(NamedTuple):
-    """What a draw must be in order to be kept; by default every draw is kept."""
+    """The conditions for keeping a draw; by default every draw is kept."""
 
     valid: bool = False
-    """A molecule."""
+    """Keep only valid molecules."""
     unique: bool = False
-    """A molecule, or an invalid string, that was not kept before."""
+    """Keep only molecules, or invalid strings, that were not kept before."""
     novel: bool = False
-    """A molecule that is not in the training set."""
+    """Keep only molecules that are not in the training set."""
     filter: MoleculeFilter = MoleculeFilter()
-    """A molecule that passes."""
+    """Keep only molecules that pass this filter."""
 
     @property
     def filters(self) -> bool:
-        """Whether there is a filter on properties or patterns; only valid molecules pass one."""
+        """Whether there is a filter on properties or patterns; only valid molecules can pass it."""
         return self.filter != MoleculeFilter()
 
     @property
@@ -54,7 +54,7 @@ class RejectionRules(NamedTuple):
 
 
 REASONS = ("valid", *MoleculeFilter._fields, "novel", "unique")
-"""In the order in which they are asked; a draw counts as rejected by the first that it fails."""
+"""The rules in the order in which they are checked; a draw counts as rejected by the first rule that it fails."""
 
 
 @dataclass
@@ -62,16 +62,16 @@ class SamplingStats:
     """Counts of drawn, kept and rejected samples."""
 
     draws: int = 0
-    """Up to the last that was kept; what was drawn with it, after it, does not count."""
+    """Draws up to the last kept one; later draws of the same batch do not count."""
     kept: int = 0
     unfinished: int = 0
-    """Of these draws."""
+    """Unfinished ones among these draws."""
     gave_up: bool = False
     rejected: Counter[str] = field(default_factory=Counter)
-    """Draws by the one of REASONS that rejected them."""
+    """Rejected draws by their rule in REASONS."""
 
     def all_reduce(self, group: ProcessGroup) -> None:
-        """Makes them the counts of all processes together."""
+        """Replaces the counts by their sums over all processes."""
         rejected = [self.rejected[name] for name in REASONS]
         counts = np.array([self.draws, self.kept, self.unfinished, self.gave_up, *rejected])
         self.draws, self.kept, self.unfinished, gave_up, *rejected = group.all_reduce_sum(counts).tolist()
@@ -80,11 +80,11 @@ class SamplingStats:
 
 
 class SampleStream(Iterator[list[Sample]]):
-    """Samples batch by batch, in the order in which they were started; `stats` counts the draws so far."""
+    """Samples batch by batch, in the order in which they were drawn; `stats` counts the draws so far."""
 
     def __init__(self, n: int, batches: Iterator[list[Sample]], stats: SamplingStats) -> None:
         self.n, self.stats, self._batches = n, stats, batches
-        """`n` samples are asked for, of all processes together."""
+        """`n` is the number of requested samples of all processes together."""
 
     def __next__(self) -> list[Sample]:
         return next(self._batches)
@@ -98,7 +98,7 @@ def select(
     workers: Workers,
     stats: SamplingStats,
 ) -> Iterator[list[Sample]]:
-    """The draws that the rules keep, batch by batch, until `n` are kept or hardly any is.
+    """The draws that the rules keep, batch by batch, until `n` are kept or almost no draw is kept.
 
     `draws` are batches of strings, None for an unfinished one; `training` has the canonical SMILES of the training set.
     """
@@ -125,10 +125,10 @@ def _kept(
     workers: Workers,
     stats: SamplingStats,
 ) -> list[Sample]:
-    """At most `most` of a batch; counts the draws up to the last that is kept."""
+    """The kept samples of a batch, at most `most`; counts the draws up to the last kept one."""
     parsed = list(_parsed(texts, rules, workers))
     keys = keys_of(s.canonical or s.smiles for s, _ in parsed) if rules.unique else np.empty(0, np.uint64)
-    came_before, fresh = seen.has(keys), set[np.uint64]()
+    seen_before, new_keys = seen.has(keys), set[np.uint64]()
     batch: list[Sample] = []
     for i, (sample, failed_filter) in enumerate(parsed):
         stats.draws, stats.unfinished = stats.draws + 1, stats.unfinished + sample.unfinished
@@ -138,15 +138,15 @@ def _kept(
             stats.rejected[failed_filter] += 1
         elif rules.novel and sample.canonical in training:
             stats.rejected["novel"] += 1
-        elif rules.unique and (came_before[i] or keys[i] in fresh):
+        elif rules.unique and (seen_before[i] or keys[i] in new_keys):
             stats.rejected["unique"] += 1
         else:
             if rules.unique:
-                fresh.add(keys[i])
+                new_keys.add(keys[i])
             batch.append(sample)
             if len(batch) == most:
                 break
-    seen.add(np.array(list(fresh), np.uint64))
+    seen.add(np.array(list(new_keys), np.uint64))
     return batch
 
 
@@ -154,9 +154,9 @@ def _parsed(texts: Sequence[str | None], rules: RejectionRules, workers: Workers
     """(sample, the filter that it fails or an empty string) of each text."""
     smiles = [text or "" for text in texts]
     if rules.filters:
-        answers = workers.map("screen", smiles, **rules.filter._asdict())
+        results = workers.map("screen", smiles, **rules.filter._asdict())
     else:
-        answers = [(canonical, "") for canonical in workers.map("canonical", smiles)]
-    for text, answer in zip(texts, answers, strict=True):
-        canonical, failed_filter = answer or (None, "")  # RDKit hung or crashed: invalid
+        results = [(canonical, "") for canonical in workers.map("canonical", smiles)]
+    for text, result in zip(texts, results, strict=True):
+        canonical, failed_filter = result or (None, "")  # RDKit hung or crashed: invalid
         yield Sample(text or "", canonical, text is None), failed_filter

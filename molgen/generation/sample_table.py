@@ -1,4 +1,4 @@
-"""Samples → the rows of a table: each one's validity, where it was seen before, and its properties."""
+"""The rows of a sample table: validity, duplicates, training set membership, likelihood and properties."""
 
 import logging
 from base64 import b64decode
@@ -25,14 +25,17 @@ COLUMNS = (
 )
 CHEAP = (
     *("smiles", "canonical", "valid", "error", "duplicate_of", "in_training"),
-    *(name for name, one in PROPERTIES.items() if one.cheap),
+    *(name for name, column in PROPERTIES.items() if column.cheap),
 )
-_STYLES = {name: one.style for name, one in PROPERTIES.items()} | {"nn_similarity": ".3f", "log_likelihood": ".3f"}
-_BYTES = 128  # of a fingerprint of 1,024 bits
+_FORMATS = {name: column.style for name, column in PROPERTIES.items()} | {
+    "nn_similarity": ".3f",
+    "log_likelihood": ".3f",
+}
+_FINGERPRINT_BYTES = 128  # 1,024 bits
 
 
 def columns_of(asked: str | None) -> tuple[str, ...]:
-    """The columns of a comma-separated list, `all` of them, or the cheap ones. Raises MolgenError for others."""
+    """The columns of a comma-separated list; COLUMNS for `all`, CHEAP for None. Raises MolgenError for other names."""
     if asked is None:
         return CHEAP
     if asked == "all":
@@ -45,12 +48,13 @@ def columns_of(asked: str | None) -> tuple[str, ...]:
 
 
 class SampleTable:
-    """Makes the rows, batch by batch, and remembers what it has seen.
+    """Makes the rows of a table, batch by batch, and stores the molecules of earlier rows to detect duplicates.
 
-    Of its columns, `error` says why RDKit makes no molecule of a string, `duplicate_of` is the number of the row (from
-    1) that had the same molecule first, `nearest_training` the training molecule of the highest Tanimoto similarity
-    (Morgan fingerprints of radius 2, 1,024 bits), `log_likelihood` that of the string as drawn, in nats, at temperature
-    1. Where a run carries no training molecules, the columns on them are empty, unless they were asked for by name.
+    The columns: `error` says why RDKit cannot parse the string. `duplicate_of` is the number (from 1) of the first row
+    with the same molecule. `nearest_training` is the training molecule with the highest Tanimoto similarity (Morgan
+    fingerprints of radius 2, 1,024 bits), which is `nn_similarity`. `log_likelihood` is that of the string as drawn, in
+    nats, at temperature 1. If the training molecules are not available, the columns about them are empty, or a
+    MolgenError is raised if they were requested by name.
     """
 
     def __init__(self, asked: str | None, generator: MoleculeGenerator, molblocks: bool = False) -> None:
@@ -58,7 +62,7 @@ class SampleTable:
         if generator.runtime.group.size > 1 and "duplicate_of" in self.columns:
             if asked is not None:
                 raise MolgenError(
-                    "--columns: duplicate_of: one process does not know what the others draw",
+                    "--columns: duplicate_of: one process does not know the draws of the others",
                     "leave it out, or sample in one process",
                 )
             self.columns = tuple(name for name in self.columns if name != "duplicate_of")
@@ -70,44 +74,44 @@ class SampleTable:
         run = generator.run
         on_training = {"in_training", "nearest_training", "nn_similarity"} & set(self.columns)
         by_name = asked not in (None, "all")
-        # molecules that a run only names take longer to find than samples to draw: they are looked for on demand
-        at_hand = run is not None and not run.elsewhere and run.has_molecules
-        self._trained = bool(on_training) and (by_name or at_hand)
-        if self._trained:
-            _ = self._training  # a run that carries none is refused before a file is made
+        # if a run only names its source, reading it takes longer than sampling, so it is read only on request
+        available = run is not None and not run.elsewhere and run.has_molecules
+        self._compares_training = bool(on_training) and (by_name or available)
+        if self._compares_training:
+            _ = self._training  # raises an error for a run without molecules before a file is created
         elif on_training:
             why = (run.elsewhere or run.lacks("train")) if run is not None else "no run, no training molecules"
             logger.info(f"the columns on training molecules are empty: {why}")
 
     def rows(self, batch: Sequence[Sample]) -> list[dict[str, str]]:
-        """A row for each sample: its cells as text, empty where there is nothing to say; `molblock` if asked for."""
+        """One row per sample, column → text; a cell without a value is empty. With `molblock` if requested."""
         smiles = [sample.smiles for sample in batch]
-        nearest = self._trained and not {"nearest_training", "nn_similarity"}.isdisjoint(self.columns)
+        nearest = self._compares_training and not {"nearest_training", "nn_similarity"}.isdisjoint(self.columns)
         parts = [*self._parts, *(["fingerprint"] if nearest else [])]
-        with ThreadPoolExecutor(1) as aside:  # RDKit's processes and the model work at the same time
-            described = aside.submit(self._workers.map, "tabulate", smiles, columns=parts)
+        with ThreadPoolExecutor(1) as thread:  # RDKit's processes and the model work in parallel
+            described = thread.submit(self._workers.map, "tabulate", smiles, columns=parts)
             wants_likelihood = "log_likelihood" in self.columns
             likelihoods = self._generator.log_likelihood(smiles).tolist() if wants_likelihood else []
             properties = described.result()
-        known = self._training if self._trained and "in_training" in self.columns else frozenset()
+        known = self._training if self._compares_training and "in_training" in self.columns else frozenset()
         rows: list[dict[str, Any]] = []
-        for sample, answer in zip(batch, properties, strict=True):
+        for sample, values in zip(batch, properties, strict=True):
             self._rows += 1
             valid = sample.canonical is not None
             row = {"smiles": sample.smiles, "canonical": sample.canonical, "valid": _yes(valid)}
             if not valid:
-                failed = (answer or {}).get("error", "RDKit hung or crashed")
-                rows.append({**row, "error": "unfinished" if sample.unfinished else failed})
+                error = (values or {}).get("error", "RDKit hung or crashed")
+                rows.append({**row, "error": "unfinished" if sample.unfinished else error})
                 continue
             if "duplicate_of" in self.columns:
                 first = self._first.setdefault(sample.canonical or "", self._rows)
                 row["duplicate_of"] = str(first) if first != self._rows else ""
-            if self._trained:
+            if self._compares_training:
                 row["in_training"] = _yes(sample.canonical in known)
-            rows.append({**row, **(answer or {})})
+            rows.append({**row, **(values or {})})
         if nearest:
             self._add_nearest(rows)
-        for row, value in zip(rows, likelihoods, strict=False):  # none where they are not asked for
+        for row, value in zip(rows, likelihoods, strict=False):  # `likelihoods` is empty if not requested
             row["log_likelihood"] = None if np.isnan(value) else value
         names = [*self.columns, *self._parts[-1:]] if "molblock" in self._parts else self.columns
         return [{name: _text(name, row.get(name)) for name in names} for row in rows]
@@ -116,7 +120,7 @@ class SampleTable:
         described = [row for row in rows if "fingerprint" in row]
         packed = b"".join(b64decode(row["fingerprint"]) for row in described)
         references, training = self._references
-        similarity, index = neighbours(np.frombuffer(packed, np.uint8).reshape(-1, _BYTES), references)
+        similarity, index = neighbours(np.frombuffer(packed, np.uint8).reshape(-1, _FINGERPRINT_BYTES), references)
         for row, value, i in zip(described, similarity.tolist(), index.tolist(), strict=True):
             row["nearest_training"], row["nn_similarity"] = training[i], value
 
@@ -138,4 +142,4 @@ def _yes(value: bool) -> str:
 
 
 def _text(name: str, value: Any) -> str:
-    return "" if value is None else format(value, _STYLES.get(name, ""))
+    return "" if value is None else format(value, _FORMATS.get(name, ""))

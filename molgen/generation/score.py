@@ -1,4 +1,4 @@
-"""A file of molecules → their log-likelihoods under a run."""
+"""The work of `molgen score`: log-likelihoods of molecules under a run."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from molgen.generation.notebook import MoleculeFrame
 
 _AT_A_TIME = 20_000  # strings whose likelihoods are computed together
-_SEED = 1  # a molecule's random strings are the same each time
-_DRAWS = 500  # random strings that a worker draws and parses in one go: within its time limit also of large molecules
-_TRIES = 5  # times as many strings are drawn as are asked for, at most
+_SEED = 1  # fixed, so that a molecule's random strings are always the same
+_DRAWS = 500  # random strings per request to a worker: within its time limit, also for large molecules
+_TRIES = 5  # at most this many times the requested number of strings are drawn
 
 
 class Score(NamedTuple):
-    """A row of the table that `molgen score` writes; log-likelihoods in nats, None where there is none."""
+    """A row of the table that `molgen score` writes; log-likelihoods in nats, None if there is none."""
 
     smiles: str
-    """As given, without an extension."""
+    """As given, without a CXSMILES extension."""
     name: str
     canonical: str
     """The string that is scored: standardised and in the run's form, or as given."""
@@ -39,11 +39,11 @@ class Score(NamedTuple):
     unseen_token: str
     """Tokens that the vocabulary lacks."""
     note: str
-    """What standardising changed, or why there is no score."""
+    """What standardisation changed, or why there is no score."""
     strings: int | None = None
-    """Distinct strings of the molecule that the sum is over."""
+    """Number of distinct strings of the molecule in the sum."""
     log_likelihood_strings: float | None = None
-    """ln of the sum of their probabilities: a lower bound for the molecule's."""
+    """ln of the sum of their probabilities: a lower bound of ln p of the molecule."""
 
 
 def score(
@@ -55,11 +55,11 @@ def score(
     smiles_column: str | None = None,
     device: Device = "auto",
 ) -> "MoleculeFrame":
-    """Log-likelihoods of a file of molecules, or of SMILES, under a run (left out, the newest): a row of `Score` each.
+    """Log-likelihoods of SMILES, or of a file of molecules, under a run (by default the newest): one row per molecule.
 
-    Raises MolgenError as `score_rows` does, and for a file that cannot be read.
+    The columns are those of `Score`. Raises MolgenError as `score_rows` does, and for a file that cannot be read.
     """
-    from molgen.generation.notebook import MoleculeFrame  # with pandas, which the command line does without
+    from molgen.generation.notebook import MoleculeFrame  # imports pandas, which the command line does not need
 
     generator = MoleculeGenerator.load(run, device)
     if isinstance(molecules, str | os.PathLike):
@@ -72,12 +72,12 @@ def score(
 
 
 def columns_of(strings: int | None) -> int:
-    """How many of a score's fields there are: the last two only where strings are summed over."""
+    """The number of fields of `Score` to show: the last two only if several strings are summed."""
     return len(Score._fields) - (0 if strings else 2)
 
 
 def read_molecules(file: str, smiles_column: str | None = None) -> list[Row]:
-    """The rows of a file. Raises MolgenError for one without molecules."""
+    """The rows of a file. Raises MolgenError if it has none."""
     rows = list(read_rows(file, smiles_column))
     if not rows:
         raise MolgenError(f"{file}: no molecules in it", "give a file with one molecule per line")
@@ -89,10 +89,10 @@ def score_rows(
 ) -> list[Score]:
     """The score of each molecule, in order.
 
-    The string scored is the molecule as the run's own would have been standardised and written, or `as_written` the
-    string as given. There is no score where the run would have dropped the molecule, where RDKit does not parse it,
-    where the vocabulary lacks a token (named) or where it exceeds the context; only lengths that the run left out of
-    its training do not matter. With `strings` so many distinct strings of each molecule are summed over.
+    The scored string is the molecule standardised and written with the run's settings, or with `as_written` the string
+    as given. There is no score if the run would have dropped the molecule (limits of length do not count), if RDKit
+    cannot parse it, if it has an unknown token (which is shown), or if it is longer than the context. With `strings`,
+    the probabilities of up to so many distinct strings per molecule are summed. Raises MolgenError if `strings` < 1.
     """
     if strings is not None and strings < 1:
         raise MolgenError(f"--strings {strings}: out of range", "sum over at least one string")
@@ -102,7 +102,7 @@ def score_rows(
     for row, (scored, note), value in zip(rows, cleaned, values, strict=True):
         smiles, _ = clean.cut_extension(row.smiles)
         tokens = generator.tokenizer.splitter.split(scored) or []
-        shown = scored or smiles  # the token is named also where the run would have dropped the molecule
+        shown = scored or smiles  # unknown tokens are shown also for a dropped molecule
         unseen = " ".join(generator.tokenizer.unknown(shown)) if generator.tokenizer.splitter.split(shown) else ""
         known = None if np.isnan(value) else float(value)
         if known is None:
@@ -113,11 +113,11 @@ def score_rows(
 
 
 def _standardised(rows: Sequence[Row], generator: MoleculeGenerator) -> list[tuple[str, str]]:
-    """(the string that the run would train on, what was changed), or ("", why there is none)."""
+    """For each row, (the string that the run would train on, the changes), or ("", why it would be dropped)."""
     if generator.run is None:
         raise MolgenError("this generator has no run to standardise as", "score the strings as written")
-    anything = {"min_tokens": 1, "max_tokens": None, "unparsable": "drop", "split": "random"}
-    config = generator.run.config.data.model_copy(update=anything)
+    without_limits = {"min_tokens": 1, "max_tokens": None, "unparsable": "drop", "split": "random"}
+    config = generator.run.config.data.model_copy(update=without_limits)
     settings = clean.settings(config, generator.model.context, generator.tokenizer.splitter.pattern)
     results = generator.runtime.workers.map("clean", [row.smiles for row in rows], "standardising", **settings)
     strings = []
@@ -131,17 +131,17 @@ def _as_written(rows: Sequence[Row], workers: Workers) -> list[tuple[str, str]]:
     given = [clean.cut_extension(row.smiles) for row in rows]
     parsed = workers.map("describe", [smiles for smiles, _ in given], "parsing", parts=("canonical",))
     strings = []
-    for row, (smiles, extension), answer in zip(rows, given, parsed, strict=True):
-        cause = clean.LOST if answer is None else answer.get("failure", "")
+    for row, (smiles, extension), parts in zip(rows, given, parsed, strict=True):
+        cause = clean.LOST if parts is None else parts.get("failure", "")
         reason = row.problem or (cause if cause in ("", clean.LOST, "empty") else f"{clean.UNPARSABLE}: {cause}")
         strings.append(("", reason) if reason else (smiles, extension))
     return strings
 
 
 def _summed(scores: Sequence[Score], k: int, generator: MoleculeGenerator) -> Iterator[Score]:
-    """The scores with the sum over up to `k` distinct strings, the one that was scored among them.
+    """The scores with the sum over up to `k` distinct strings, including the one that was scored.
 
-    Where RDKit hung or crashed on some of a molecule's strings there is no sum, for it would be of fewer.
+    If RDKit hung or crashed on some of a molecule's strings, there is no sum, because it would have fewer strings.
     """
     at_a_time, workers = max(1, _AT_A_TIME // k), generator.runtime.workers
     for start in range(0, len(scores), at_a_time):
@@ -162,9 +162,9 @@ def _summed(scores: Sequence[Score], k: int, generator: MoleculeGenerator) -> It
 
 
 def _random_forms(canonical: Sequence[str], most: int, workers: Workers) -> dict[str, list[str] | None]:
-    """Up to `most` distinct random SMILES of each molecule, fewer of a small one; None where RDKit hung or crashed.
+    """Up to `most` distinct random SMILES of each molecule, fewer for a small one; None if RDKit hung or crashed.
 
-    All that a molecule still lacks is drawn again, some hundred at a time, each with a seed of its own.
+    Missing strings are drawn again, several hundred per request, each request with its own seed.
     """
     found: dict[str, dict[str, None]] = {smiles: {} for smiles in canonical}
     lost: set[str] = set()

@@ -1,4 +1,4 @@
-"""Samples → stdout, a .smi, .csv or .sdf file, a picture, and what sums them up: one line, one .meta.json file."""
+"""Writes samples to stdout or to a .smi, .csv or .sdf file, with a picture, a summary line and a .meta.json file."""
 
 import csv
 import io
@@ -38,12 +38,12 @@ from molgen.runtime.signals import TerminatedError, signals_held
 
 logger = logging.getLogger(__name__)
 
-_DRAWN = 30
+_MOST_PICTURES = 30
 _SECONDS_BEFORE_FORECAST = 10.0
-_WORTH_SAYING = 2**30
+_LARGE_OUTPUT = 2**30  # bytes; the expected size of a larger output is logged
 _MOST_KEYS = 10_000_000
-_BYTES_REMEMBERED = 200  # of a string and its number in a dictionary
-_BYTES = 128  # of a fingerprint of 1,024 bits
+_BYTES_PER_ENTRY = 200  # of a dictionary with a string and a number
+_FINGERPRINT_BYTES = 128  # 1,024 bits
 _FORMATS = (".smi", ".csv", ".sdf")
 _TABLES = (".csv", ".sdf")
 _REJECTED = {
@@ -59,46 +59,46 @@ _REJECTED = {
 
 @dataclass
 class Written:
-    """What a summary needs of samples that are no longer held, in at most 80 MB."""
+    """Counts and hashes of the samples written so far, for the summary; at most 80 MB."""
 
     rows: int = 0
     valid: int = 0
     keys: list[Keys] = field(default_factory=list)
-    """A number for the canonical SMILES of each valid sample, batch by batch, of the first ten million."""
+    """Hashes of the canonical SMILES of the first ten million valid samples, batch by batch."""
     drawable: list[str] = field(default_factory=list)
-    """The first valid ones."""
-    _compared: int = 0
+    """The first valid samples, for the picture."""
+    _num_keys: int = 0
 
     def add(self, batch: list[Sample]) -> None:
-        """Takes note of samples."""
+        """Adds a batch of samples."""
         valid = [sample for sample in batch if sample.canonical]
         self.rows += len(batch)
         self.valid += len(valid)
-        room = _MOST_KEYS - self._compared
-        self.keys.append(keys_of(sample.canonical or "" for sample in valid[:room]))
-        self._compared += len(self.keys[-1])
-        self.drawable += [sample.smiles for sample in valid[: _DRAWN - len(self.drawable)]]
+        most = _MOST_KEYS - self._num_keys
+        self.keys.append(keys_of(sample.canonical or "" for sample in valid[:most]))
+        self._num_keys += len(self.keys[-1])
+        self.drawable += [sample.smiles for sample in valid[: _MOST_PICTURES - len(self.drawable)]]
 
     def gathered(self, group: ProcessGroup) -> "Written":
-        """The same of all processes together."""
+        """The counts and hashes of all processes together."""
         keys = group.all_gather(np.concatenate([np.empty(0, np.uint64), *self.keys]).view(np.int64)).view(np.uint64)
         drawable = _gathered_text("".join(f"{smiles}\n" for smiles in self.drawable), group).split()
         rows, valid = group.all_reduce_sum(np.array([self.rows, self.valid])).tolist()
-        return Written(rows, valid, [keys], drawable[:_DRAWN])
+        return Written(rows, valid, [keys], drawable[:_MOST_PICTURES])
 
 
 @dataclass(frozen=True)
 class SampleTargets:
-    """Where samples go. Raises MolgenError for a file name whose suffix says no format that can be written."""
+    """Where and in which form samples are written. Raises MolgenError for a suffix of an unknown format."""
 
     output: Path | None = None
     """A .smi, .csv or .sdf file; None: stdout."""
     grid: Path | None = None
-    """A picture of the first valid ones."""
+    """A .png or .svg picture of the first valid samples."""
     columns: str | None = None
-    """Of a table: a comma-separated list, or `all`; None: the cheap ones."""
+    """Columns of a table: a comma-separated list, or `all`; None: the cheap ones."""
     diverse: int | None = None
-    """Only so many, those that differ most."""
+    """Write only this number of samples, chosen for diversity."""
 
     def __post_init__(self) -> None:
         if self.output is not None and self.output.suffix not in _FORMATS:
@@ -110,19 +110,19 @@ class SampleTargets:
 
     @property
     def table(self) -> Path | None:
-        """The output, if it is a table."""
+        """The output, if it is a table; else None."""
         return self.output if self.output is not None and self.output.suffix in _TABLES else None
 
     @property
     def meta(self) -> Path | None:
-        """Where the account of a table goes, beside it."""
+        """The path of a table's .meta.json file; None without a table."""
         return None if self.table is None else self.table.with_suffix(".meta.json")
 
 
 def sample_into(generator: MoleculeGenerator, options: SampleOptions, targets: SampleTargets, command: str) -> None:
-    """Draws samples and writes them, their picture and their account; sums them up on one line of the log.
+    """Draws samples and writes them, their picture and their .meta.json file; logs one line of summary.
 
-    Raises RuntimeError, after all that, where rejection gave up.
+    Raises RuntimeError at the end if sampling gave up.
     """
     group = generator.runtime.group
     stream = generator.stream(options)
@@ -132,13 +132,12 @@ def sample_into(generator: MoleculeGenerator, options: SampleOptions, targets: S
     if targets.table is not None:
         table = SampleTable(targets.columns, generator, targets.table.suffix == ".sdf")
         if "duplicate_of" in table.columns:
-            check_memory(f"-n {options.n:,}: the column duplicate_of", _BYTES_REMEMBERED * options.n)
+            check_memory(f"-n {options.n:,}: the column duplicate_of", _BYTES_PER_ENTRY * options.n)
     written = write_samples(stream, targets.output, targets.grid, group, table)
     if group.is_main:
         if options.prompt and generator.starts_like_training(options.prompt) is False:
             logger.info(
-                f"no training molecule begins with {options.prompt}: "
-                "the model has not seen what it was asked to go on with"
+                f"no training molecule begins with {options.prompt}: the model has not seen this prompt in training"
             )
         logger.info(summary(written, stream.stats, generator))
         if table is not None:
@@ -147,9 +146,12 @@ def sample_into(generator: MoleculeGenerator, options: SampleOptions, targets: S
 
 
 def pick_diverse(stream: SampleStream, k: int, runtime: Runtime) -> SampleStream:
-    """Holds all samples, gives back `k` distinct valid ones, by MaxMin, in the order in which they are picked."""
+    """Collects all samples and picks `k` distinct valid ones by MaxMin, in the order of picking.
+
+    Raises MolgenError with several processes, for k < 1, and if the samples do not fit into memory.
+    """
     if runtime.group.size > 1:
-        raise MolgenError("--diverse: one process does not know what the others draw", "sample in one process")
+        raise MolgenError("--diverse: one process does not know the draws of the others", "sample in one process")
     if k < 1:
         raise MolgenError(f"--diverse {k}: out of range", "pick at least one molecule")
     check_memory(f"--diverse: {stream.n:,} molecules", BYTES_PER_SAMPLE * stream.n)
@@ -166,7 +168,8 @@ def pick_diverse(stream: SampleStream, k: int, runtime: Runtime) -> SampleStream
         smiles = [sample.smiles for sample in distinct]
         rows = runtime.workers.map("tabulate", smiles, "fingerprints", columns=["fingerprint"])
         known = [(sample, row["fingerprint"]) for sample, row in zip(distinct, rows, strict=True) if row]
-        packed = np.frombuffer(b"".join(b64decode(bits) for _, bits in known), np.uint8).reshape(-1, _BYTES)
+        packed = np.frombuffer(b"".join(b64decode(bits) for _, bits in known), np.uint8)
+        packed = packed.reshape(-1, _FINGERPRINT_BYTES)
         picks, closest = max_min(packed, k)
         logger.info(
             f"--diverse: {len(picks):,} of {len(known):,} distinct valid molecules, of {len(drawn):,} kept; "
@@ -184,20 +187,20 @@ def write_samples(
     group: ProcessGroup = SINGLE_PROCESS,
     table: SampleTable | None = None,
 ) -> Written:
-    """Writes batch by batch, whole rows only, and sums up what it wrote; the first valid ones become a picture.
+    """Writes samples batch by batch, complete rows only; draws the first valid ones; returns what it wrote.
 
-    Without `table` one SMILES per line; with it a .csv file of its columns, or a .sdf file of the valid molecules with
-    2D coordinates and the columns as fields. Without `output` it goes to stdout.
-    Until all rows are in it, or a signal ends the writing, a file is called `.x.smi.########.part`, by eight random
-    digits. In a process group each process writes a part of its own; when all are done the main one joins them.
-    Raises MolgenError where the disk has no room for all molecules if they are like the first ones.
+    Without `table`: one SMILES per line. With it: a .csv file of its columns, or an .sdf file of valid molecules with
+    2D coordinates and the columns as fields. Without `output` it writes to stdout.
+    Until all rows are written, or a signal ends the writing, the file has the name `.x.smi.########.part` with eight
+    random digits. In a process group each process writes its own part; at the end the main process joins the parts.
+    Raises MolgenError if the disk has not enough space for all molecules, estimated from the first batch.
     """
     n = stream.n
-    first = next(stream, [])  # an option that the generator refuses is said before a file is made
+    first = next(stream, [])  # draws before the file is created, so that invalid options do not leave a file
     written = Written()
     as_records = output is not None and output.suffix == ".sdf"
     text = _text(first, table, as_records)
-    _check_room(output, n, len(first), len(text), group)
+    _check_space(output, n, len(first), len(text), group)
     texts = chain([(first, text)], ((batch, _text(batch, table, as_records)) for batch in stream))
     parts = [] if output is None or group.size == 1 else _parts(output, group)
     stopped: BaseException | None = None
@@ -209,7 +212,7 @@ def write_samples(
         except (KeyboardInterrupt, TerminatedError) as signalled:
             if output is None:
                 raise
-            stopped = signalled  # what is there becomes the file
+            stopped = signalled  # the rows so far become the file
     if stopped is not None:
         place = output if group.size == 1 else f"{parts[group.rank]} and its like"
         logger.info(f"stopped; {written.rows:,} of {n:,} molecules are in {place}")
@@ -217,7 +220,7 @@ def write_samples(
     if group.size > 1:
         written = written.gathered(group)
         stream.stats.all_reduce(group)
-        _put_together(output, parts, file, group)
+        _join_parts(output, parts, file, group)
     if grid is not None and group.is_main:
         drawn = draw_grid(written.drawable, grid)
         logger.info(f"{drawn} molecules drawn into {grid}")
@@ -227,16 +230,16 @@ def write_samples(
 
 
 def _write_batches(texts: Iterator[tuple[list[Sample], str]], file: TextIO, written: Written, n: int) -> None:
-    """Writes (samples, their text) until there are no more; about `n` samples are expected."""
+    """Writes batches of (samples, their text); about `n` samples are expected."""
     began, forecast, rows_before = time.monotonic(), False, 0
     with tqdm(total=n, desc="sampling", unit="mol", delay=1, leave=False, disable=progress_disabled()) as bar:
         for batch, text in texts:
-            with signals_held():  # rows are written whole
+            with signals_held():  # a signal must not interrupt the writing of a row
                 file.write(text)
                 file.flush()
                 written.add(batch)
             bar.update(len(batch))
-            rows_before = rows_before or len(batch)  # the first batch was drawn before the clock was started
+            rows_before = rows_before or len(batch)  # the first batch was drawn before the timer started
             seconds = time.monotonic() - began
             if written.rows > rows_before and not forecast and seconds > _SECONDS_BEFORE_FORECAST:
                 forecast, rate = True, (written.rows - rows_before) / seconds
@@ -244,7 +247,7 @@ def _write_batches(texts: Iterator[tuple[list[Sample], str]], file: TextIO, writ
 
 
 def check_complete(stats: SamplingStats, n: int) -> None:
-    """Raises RuntimeError where rejection gave up; what was kept has been written by then."""
+    """Raises RuntimeError if sampling gave up; the kept samples have already been written."""
     if stats.gave_up:
         raise RuntimeError(
             f"fewer than 1 in 1,000 of the last 10,000 draws was kept: {stats.kept} of {n}{_rejections(stats)}"
@@ -252,14 +255,13 @@ def check_complete(stats: SamplingStats, n: int) -> None:
 
 
 def summary(written: Written, stats: SamplingStats, generator: MoleculeGenerator) -> str:
-    """One line about samples just written: draws, what each filter cost, validity, uniqueness, novelty."""
+    """One line about the written samples: draws, validity, uniqueness, novelty and rejected draws by rule."""
     compared = sum(map(len, written.keys))
     distinct = np.unique(np.concatenate(written.keys))
     figures = {"validity": written.valid / written.rows} if written.rows else {}
     run = generator.run
-    unknown = (
-        (run.elsewhere or run.lacks("train")) if run else ""
-    )  # to read a million and a half takes longer than to draw
+    # not for a run that names its source: reading 1.5 million molecules takes longer than sampling
+    unknown = (run.elsewhere or run.lacks("train")) if run else ""
     if len(distinct):
         figures["uniqueness"] = len(distinct) / compared
         if run and not unknown:
@@ -286,7 +288,7 @@ def _write_meta(
     stats: SamplingStats,
     generator: MoleculeGenerator,
 ) -> None:
-    """What it takes to draw a table again, and what each filter cost: `x.meta.json` beside `x.csv` or `x.sdf`."""
+    """Writes `x.meta.json` next to `x.csv` or `x.sdf`: all options to reproduce the table, and the rejected draws."""
     assert targets.meta is not None
     run, rules = generator.run, options.rules
     account = {
@@ -314,13 +316,13 @@ def _write_meta(
 
 
 def _record(row: dict[str, str]) -> str:
-    """A row as a record of an SD file; a title would be the place of a name, which a new molecule has none of."""
+    """A row as a record of an SD file, without a title, because a new molecule has no name."""
     fields = "".join(f">  <{name}>\n{value}\n\n" for name, value in row.items() if name != "molblock" and value)
     return f"{row['molblock']}{fields}$$$$\n"
 
 
 def _text(batch: list[Sample], table: SampleTable | None, as_records: bool) -> str:
-    """Samples as a file has them."""
+    """Samples as text in the format of the output."""
     if table is None:
         return "".join(f"{sample.smiles}\n" for sample in batch)
     rows = table.rows(batch)
@@ -331,8 +333,11 @@ def _text(batch: list[Sample], table: SampleTable | None, as_records: bool) -> s
     return text.getvalue()
 
 
-def _check_room(output: Path | None, n: int, rows: int, size: int, group: ProcessGroup) -> None:
-    """Says how large much output gets, and raises MolgenError where the disk cannot take it; `rows` have this size."""
+def _check_space(output: Path | None, n: int, rows: int, size: int, group: ProcessGroup) -> None:
+    """Raises MolgenError if the output does not fit on the disk; logs the size of a large output.
+
+    `rows` rows have `size` characters; `n` rows are expected.
+    """
     need = n * size // rows if rows else 0
     if output is not None and need > (free := shutil.disk_usage(output.parent).free):
         raise MolgenError(
@@ -341,25 +346,25 @@ def _check_room(output: Path | None, n: int, rows: int, size: int, group: Proces
         )
     if output is None and group.size > 1:
         check_memory(f"{n:,} molecules of several processes on stdout", 2 * need)
-    if need > _WORTH_SAYING:
-        logger.info(f"{n:,} molecules: about {_size(need)} in all")
+    if need > _LARGE_OUTPUT:
+        logger.info(f"{n:,} molecules: about {_size(need)} in total")
 
 
 def _size(length: int) -> str:
-    """A number of bytes as a person says it."""
+    """A number of bytes as text with a suitable unit."""
     unit, name = next(((2**k, name) for k, name in ((40, "TiB"), (30, "GiB")) if length >= 2**k), (2**20, "MiB"))
     return f"{length / unit:,.1f} {name}"
 
 
 def _parts(output: Path, group: ProcessGroup) -> list[Path]:
-    """New names beside a file, one for each process, which all of them know."""
+    """Temporary paths next to the output, one per process; the same list in every process."""
     token = group.broadcast_str(secrets.token_hex(4))
     return [beside(output, f"{token}.{rank}.part") for rank in range(group.size)]
 
 
 @contextmanager
 def _destination(output: Path | None, parts: Sequence[Path], group: ProcessGroup) -> Iterator[TextIO]:
-    """Where this process writes: stdout, the file, or in a team its part of it, which after a fault is removed."""
+    """The file to write: stdout, the output, or in a process group this process's part, deleted on an exception."""
     if output is None:
         yield sys.stdout if group.size == 1 else io.StringIO()
         return
@@ -378,8 +383,8 @@ def _destination(output: Path | None, parts: Sequence[Path], group: ProcessGroup
                 text.detach()
 
 
-def _put_together(output: Path | None, parts: Sequence[Path], file: TextIO, group: ProcessGroup) -> None:
-    """What all processes have written, in their order."""
+def _join_parts(output: Path | None, parts: Sequence[Path], file: TextIO, group: ProcessGroup) -> None:
+    """Joins the parts of all processes, in order of rank, in the output or on stdout."""
     if output is None:
         text = _gathered_text(cast(io.StringIO, file).getvalue(), group)
         if group.is_main:

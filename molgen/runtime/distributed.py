@@ -47,7 +47,7 @@ class ProcessGroup:
         self._num_broadcasts += 1
         key = f"word/{self._num_broadcasts}"
         if self.is_main:
-            # a path need not be UTF-8; a store takes bytes, whatever its annotation says
+            # a path may not be valid UTF-8; the store takes bytes, although its annotation says str
             self.store.set(key, word.encode("utf-8", "surrogateescape"))  # type: ignore[arg-type]
         while not self.store.check([key]):  # Store.wait would delay signals
             time.sleep(0.1)

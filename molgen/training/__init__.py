@@ -1,1 +1,1 @@
-"""A training: its start, its loop, its optimisers, what it leaves."""
+"""Training: set-up, loop, optimisers, resuming, fine-tuning, learning curves and model card."""

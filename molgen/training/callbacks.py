@@ -1,7 +1,4 @@
-"""What follows a training as it goes on: the state on disk, log.csv, curves, the bar and the messages.
-
-The trainer calls each callback at five moments; one that has nothing to do then inherits a method that does nothing.
-"""
+"""Callbacks of the trainer: saved states and weights, log.csv, curves, progress bar and messages."""
 
 import math
 import time
@@ -22,25 +19,25 @@ logger = getLogger(__name__)
 _SECONDS_BETWEEN_CURVES = 15.0
 _SECONDS_BETWEEN_STATES = 300.0
 _SECONDS_BETWEEN_SIGNS = 300.0
-_SECONDS_BETWEEN_FIGURES = 1.0
+_SECONDS_BETWEEN_BAR_VALUES = 1.0
 _SECONDS_BEFORE_FORECAST = 10.0
 
 
 def standard_callbacks(is_main: bool) -> list[Callback]:
-    """Those of `molgen train`: the main process writes and reports, all of them save together."""
+    """The callbacks of `molgen train`. Every process has a Checkpoint; only the main process has the others."""
     if not is_main:
         return [Checkpoint()]
     return [ProgressBar(), Forecast(), BestWeights(), LogFile(), Checkpoint(), Curves(), EpochMessage()]
 
 
 class Checkpoint(Callback):
-    """Saves the state after each epoch, every five minutes within one, and when a signal comes, which then acts."""
+    """Saves the state after each epoch, every five minutes within an epoch, and at a signal before it acts."""
 
     def __init__(self) -> None:
         self._saved = time.monotonic()
 
     def after_step(self, trainer: Trainer, progress: EpochProgress) -> None:
-        """Saves if any process has had a signal, or if it is time."""
+        """Saves if any process has received a signal, or after five minutes."""
         group, signals = trainer.runtime.group, trainer.signals
         overdue = group.is_main and time.monotonic() - self._saved > _SECONDS_BETWEEN_STATES
         wanted = group.all_reduce_max(2 * signals.received + overdue)  # one message for both
@@ -50,13 +47,13 @@ class Checkpoint(Callback):
             signals.leave(wanted // 2)
 
     def in_validation(self, trainer: Trainer, progress: EpochProgress) -> None:
-        """A signal leaves a state in which all steps of the epoch are done, and its validation comes next."""
+        """At a signal, saves a state with all steps of the epoch done; a resumed training begins with validation."""
         if trainer.signals.received:
             self._save_within_epoch(trainer, progress)
             trainer.signals.leave(trainer.signals.received)
 
     def after_epoch(self, trainer: Trainer) -> None:
-        """Saves."""
+        """Saves the state."""
         self._save(trainer)
 
     def _save_within_epoch(self, trainer: Trainer, progress: EpochProgress) -> None:
@@ -78,7 +75,7 @@ class BestWeights(Callback):
     """Saves the weights with the lowest validation NLL."""
 
     def after_epoch(self, trainer: Trainer) -> None:
-        """Saves those of this epoch if it is the best."""
+        """Saves the weights if this epoch is the best."""
         if trainer.state.best_epoch == trainer.state.epoch:
             trainer.run.save_model(trainer.best_candidate)
 
@@ -92,27 +89,27 @@ class LogFile(Callback):
 
 
 class Curves(Callback):
-    """Draws the learning curves, at the end and now and then before."""
+    """Draws the learning curves at the end, and before at most every 15 seconds."""
 
     def __init__(self) -> None:
         self._drawn = -math.inf
 
     def after_epoch(self, trainer: Trainer) -> None:
-        """Draws if it is time."""
+        """Draws the curves if the last drawing is old enough."""
         if time.monotonic() - self._drawn > _SECONDS_BETWEEN_CURVES:
             self.after_training(trainer)
             self._drawn = time.monotonic()
 
     def after_training(self, trainer: Trainer) -> None:
-        """Draws."""
+        """Draws the curves."""
         draw_curves(trainer.log, trainer.run.path / CURVES, trainer.run.path.name)
 
 
 class EpochMessage(Callback):
-    """One line per epoch."""
+    """Logs one line per epoch."""
 
     def after_epoch(self, trainer: Trainer) -> None:
-        """The figures of the log's last row."""
+        """Logs the last row of the log."""
         row, state = trainer.log[-1], trainer.state
         best = "  best" if state.best_epoch == state.epoch else ""
         logger.info(
@@ -123,7 +120,7 @@ class EpochMessage(Callback):
 
 
 class ProgressBar(Callback):
-    """A bar over the tokens of an epoch; where there is no terminal, a line every five minutes."""
+    """A progress bar over the tokens of an epoch; without a terminal, a message every five minutes."""
 
     _bar: "tqdm[NoReturn]"
 
@@ -133,44 +130,45 @@ class ProgressBar(Callback):
             total=progress.all_positions, unit="tok", unit_scale=True, leave=False, disable=progress_disabled()
         )
         self._bar.set_description(f"epoch {trainer.state.epoch + 1}/{trainer.config.epochs}")
-        self._said = self._shown = time.monotonic()
+        self._last_message = self._last_value = time.monotonic()
 
     def after_step(self, trainer: Trainer, progress: EpochProgress) -> None:
-        """Moves it."""
+        """Updates the bar, or logs a message."""
         self._bar.update(progress.positions - self._bar.n)
         now = time.monotonic()
-        if not self._bar.disable and now - self._shown > _SECONDS_BETWEEN_FIGURES:  # a GPU is waited for
-            self._shown = now
+        # not at each step, because reading the NLL waits for the GPU
+        if not self._bar.disable and now - self._last_value > _SECONDS_BETWEEN_BAR_VALUES:
+            self._last_value = now
             nll = float(progress.nll) * trainer.runtime.group.size / progress.molecules
             self._bar.set_postfix_str(f"NLL {nll:.2f}", refresh=False)
-        if self._bar.disable and now - self._said > _SECONDS_BETWEEN_SIGNS:  # a log file has no bar
-            self._said = now
+        if self._bar.disable and now - self._last_message > _SECONDS_BETWEEN_SIGNS:
+            self._last_message = now
             share = progress.positions / progress.all_positions
             logger.info(f"epoch {trainer.state.epoch + 1}: {share:.0%}, {progress.tokens_per_second:,.0f} tokens/s")
 
     def after_steps(self, trainer: Trainer, progress: EpochProgress) -> None:  # noqa: ARG002
-        """Removes it."""
+        """Removes the bar."""
         self._bar.close()
 
 
 class Forecast(Callback):
-    """Says once, some seconds after the first step, how long the training will take and what it takes already."""
+    """Logs once, ten seconds after the first step, how long the training will take and how much memory it uses."""
 
     def __init__(self) -> None:
-        self._first, self._began, self._said = 0, 0.0, False
+        self._first, self._began, self._logged = 0, 0.0, False
 
     def before_epoch(self, trainer: Trainer, progress: EpochProgress) -> None:  # noqa: ARG002
-        """Before the first one, counts the steps that are left."""
+        """Before the first epoch, computes the number of remaining steps."""
         if not self._first:
             self._epochs = trainer.config.epochs - trainer.state.epoch
             steps_per_epoch = len(trainer.data.corpus) / trainer.config.batch_size
             self._steps = steps_per_epoch * self._epochs - trainer.state.step_of_epoch
 
     def after_step(self, trainer: Trainer, progress: EpochProgress) -> None:  # noqa: ARG002
-        """Says it when ten seconds have passed."""
-        if self._said:
+        """Logs the forecast when ten seconds have passed."""
+        if self._logged:
             return
-        if not self._first:  # which takes longer than all others
+        if not self._first:  # the first step takes longer than the others, so it does not count
             self._first, self._began = trainer.state.step, time.monotonic()
             return
         seconds = time.monotonic() - self._began
@@ -178,4 +176,4 @@ class Forecast(Callback):
             whole = seconds / (trainer.state.step - self._first) * self._steps
             epochs = "1 epoch" if self._epochs == 1 else f"{self._epochs} epochs"
             logger.info(f"about {duration(whole)} for {epochs} at this speed; {memory_used()} of memory so far")
-            self._said = True
+            self._logged = True

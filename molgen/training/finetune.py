@@ -1,4 +1,4 @@
-"""Another run as the start of a training: its network, its vocabulary with what is new, its weights."""
+"""Fine-tuning: starts a training from another run's model configuration, vocabulary and weights."""
 
 import logging
 from collections import Counter
@@ -25,15 +25,15 @@ from molgen.tokenizer import SmilesTokenizer
 
 logger = logging.getLogger(__name__)
 
-# The parameters with one row per token; a tied head has none of its own.
+# The parameters with one row per token; a tied head shares the embedding.
 _ROWS = {"embedding.weight", "head.weight", "head.bias"}
 _MOST_NAMED = 5
 
 
 def inherit_model_config(config: Config, out: Path) -> tuple[Run, Config]:
-    """The run that `training.init` names, and the configuration with its path and its model section.
+    """(the run of `training.init`, the configuration with this run's path and model section).
 
-    Dropout is the new training's own. The context may differ unless positions are learned: left out, it grows to
+    Dropout is that of the new training. The context may differ unless positions are learned; by default it is at least
     `data.max_tokens`.
     Raises MolgenError for a run without weights, for one that `out` would overwrite, and for a model setting that
     differs from the run's.
@@ -41,7 +41,7 @@ def inherit_model_config(config: Config, out: Path) -> tuple[Run, Config]:
     pretrained = _named_run(Path(config.training.init or ""))
     if out.exists() and pretrained.path.samefile(out):
         raise MolgenError(f"{out}: is the run to start from", "choose another --out")
-    free = dropout = {"dropout", "embedding_dropout"}  # what no weight depends on
+    free = dropout = {"dropout", "embedding_dropout"}  # settings that no weight depends on
     if pretrained.config.model.positions != "learned":
         free = free | {"context"}
     for key in sorted(config.model.model_fields_set - free):
@@ -51,7 +51,7 @@ def inherit_model_config(config: Config, out: Path) -> tuple[Run, Config]:
                 f"model.{key}: {here} in the configuration, {there} in {pretrained.path}",
                 "leave model.* out with --init",
             )
-    pretrained.model(torch.device("cpu"))  # damaged weights are refused before anything is written
+    pretrained.model(torch.device("cpu"))  # raises an error for damaged weights before anything is written
     values = config.model_dump()
     values["model"] = pretrained.config.model.model_dump() | config.model.model_dump(
         include=dropout | (free & config.model.model_fields_set)
@@ -63,40 +63,43 @@ def inherit_model_config(config: Config, out: Path) -> tuple[Run, Config]:
 
 
 def _named_run(path: Path) -> Run:
-    if run_directory(str(path)) is None and path.name in recipes():  # as a recipe names the run that it starts from
+    if run_directory(str(path)) is None and path.name in recipes():  # a recipe for a run that does not exist yet
         raise MolgenError(f"{path}: no such run yet", f"make it: molgen train --config {path.name} --out {path}")
     return find_run(str(path))
 
 
 def without_known(dataset: Dataset, pretrained: Run, workers: Workers) -> Dataset:
-    """Leaves out held-out molecules that the other run trained on: they would flatter the new one. They are counted.
+    """Removes held-out molecules that the other run trained on, because they would bias the evaluation; lists them.
 
-    What a run before the other one trained on is not known here; a run that carries no molecules leaves all in.
+    The training set of a run that the other run started from is not checked. If the other run has no molecules, nothing
+    is removed. Raises MolgenError if no validation molecule is left.
     """
     if not pretrained.has_molecules:
-        logger.info(f"{pretrained.path} carries no molecules: held-out ones that it trained on cannot be left out")
+        logger.info(f"{pretrained.path} carries no molecules: held-out molecules that it trained on cannot be removed")
         return dataset
     held_out = [molecule.smiles for molecule in dataset.molecules if molecule.split != "train"]
     trained_on = set(_canonical(pretrained.split("train"), workers))
     known = {
-        smiles for smiles, one in zip(held_out, _canonical(held_out, workers), strict=True) if one and one in trained_on
+        smiles
+        for smiles, canonical in zip(held_out, _canonical(held_out, workers), strict=True)
+        if canonical and canonical in trained_on
     }
-    gone = [m for m in dataset.molecules if m.split != "train" and m.smiles in known]
-    stays = [m for m in dataset.molecules if m.split == "train" or m.smiles not in known]
-    if not any(m.split == "validation" for m in stays):
+    removed = [m for m in dataset.molecules if m.split != "train" and m.smiles in known]
+    remaining = [m for m in dataset.molecules if m.split == "train" or m.smiles not in known]
+    if not any(m.split == "validation" for m in remaining):
         raise MolgenError(
             f"{dataset.name}: {pretrained.path} trained on every validation molecule",
             "hold out others, or leave --init out",
         )
-    left_out = [Dropped(m.row, m.name, m.smiles, KNOWN_TO_INIT) for m in gone]
-    return replace(dataset, molecules=tuple(stays), dropped=(*dataset.dropped, *left_out))
+    dropped = [Dropped(m.row, m.name, m.smiles, KNOWN_TO_INIT) for m in removed]
+    return replace(dataset, molecules=tuple(remaining), dropped=(*dataset.dropped, *dropped))
 
 
 def _canonical(smiles: Sequence[str], workers: Workers) -> list[str]:
-    """Canonical SMILES, empty where there is none; of many molecules kept for the next time."""
+    """Canonical SMILES, empty for invalid strings; cached if there are many molecules."""
 
     def build() -> Arrays:
-        forms = workers.map("canonical", smiles, "what the other run knows")
+        forms = workers.map("canonical", smiles, "comparing with the other run")
         return {"canonical": from_strings(form or "" for form in forms)}
 
     def read(arrays: Arrays) -> list[str]:
@@ -113,7 +116,7 @@ def _canonical(smiles: Sequence[str], workers: Workers) -> list[str]:
 
 
 def initial_model(config: Config, tokenizer: SmilesTokenizer, pretrained: Run) -> Decoder:
-    """The decoder before its first step: another run's weights, and fresh rows for the tokens that it lacks."""
+    """The decoder before its first step: the other run's weights, with newly initialised rows for new tokens."""
     model = build_model(config.model, len(tokenizer), config.training.seed)
     ids = {token: i for i, token in enumerate((*tokenizer.special, *tokenizer.tokens))}
     rows = torch.tensor([ids[token] for token in (*pretrained.tokenizer.special, *pretrained.tokenizer.tokens)])
@@ -124,14 +127,14 @@ def initial_model(config: Config, tokenizer: SmilesTokenizer, pretrained: Run) -
 
 
 def copy_rows(source: Tensor, target: Tensor, rows: Tensor) -> None:
-    """Row i of `source` becomes row `rows[i]` of `target`. Raises ValueError where their shapes do not fit."""
+    """Copies row i of `source` to row `rows[i]` of `target`. Raises ValueError if the shapes do not match."""
     if source.shape != (len(rows), *target.shape[1:]):
         raise ValueError(f"{len(rows)} rows of {tuple(target.shape)} cannot be {tuple(source.shape)}")
     target[rows] = source
 
 
 def describe(pretrained: Run, tokenizer: SmilesTokenizer, training: Sequence[str]) -> str:
-    """One line: how many of the run's tokens the training molecules use, which ones are new and how frequent."""
+    """One line of text: how many of the run's tokens the training molecules use, and which new tokens they have."""
     known, counts, with_new = set(pretrained.tokenizer.tokens), Counter[str](), 0
     for smiles in training:
         tokens = set(tokenizer.splitter.split(smiles) or [])

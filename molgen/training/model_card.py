@@ -1,4 +1,4 @@
-"""A run's model card: what it is, what it was made of, what it may be used for (Mitchell et al. 2019, FAT*)."""
+"""The model card of a run: model, data, training, results, use and limits (Mitchell et al. 2019, FAT*)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -41,7 +41,7 @@ def model_card(name: str, config: Config, report: Mapping[str, Any]) -> str:
 
 
 def _origin(config: Config, report: Mapping[str, Any]) -> str:
-    """What the molecules came from: of an encoded file, what was encoded."""
+    """The source of the molecules; for an encoded file, the source that was encoded."""
     return str(report.get("encoded_from") or config.data.source)
 
 
@@ -81,7 +81,7 @@ def _training(config: Config, report: Mapping[str, Any]) -> str:
 
 def _figures(report: Mapping[str, Any]) -> str:
     figures = report["validation"]
-    stderr = figures["nll_stderr"]  # none of one molecule
+    stderr = figures["nll_stderr"]  # None if there is only one molecule
     nll = f"{figures['nll']:.2f}" + (f" ± {stderr:.2f}" if stderr is not None else "")
     return (
         f"Of {figures['n']:,} validation molecules, on which the epoch was chosen: NLL {nll} nats per molecule, "

@@ -19,39 +19,39 @@ ParallelMap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 class Muon(torch.optim.Optimizer):
     """Momentum whose step is the nearest orthogonal matrix, for the matrices of hidden layers (Jordan et al. 2024).
 
-    Steps have the size of AdamW's (Liu et al. 2025), so that one learning rate suits both. The same as PyTorch's Muon,
-    but matrices of one shape go through the iteration together: half the time where they are small.
+    The steps are scaled to the size of AdamW's (Liu et al. 2025), so that one learning rate suits both. The same as
+    PyTorch's Muon, but matrices of one shape are processed together, which halves the time for small matrices.
     """
 
     def __init__(self, groups: list[Group], lr: float, momentum: float = 0.95) -> None:
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": 0.0})
 
     def step(self, parallel_map: ParallelMap = map, num_chunks: int = 1) -> None:  # type: ignore[override]
-        """One step of all matrices that have a gradient, those of one shape in so many chunks."""
+        """One step of all matrices that have a gradient; those of one shape in up to `num_chunks` chunks."""
         for group in self.param_groups:
-            alike: dict[tuple[int, int], list[Tensor]] = {}  # by (short side, long side)
+            by_shape: dict[tuple[int, int], list[Tensor]] = {}  # (short side, long side) → matrices
             for matrix in group["params"]:
                 if matrix.grad is not None:
                     self.state[matrix].setdefault("momentum_buffer", torch.zeros_like(matrix))
-                    alike.setdefault((min(matrix.shape), max(matrix.shape)), []).append(matrix)
+                    by_shape.setdefault((min(matrix.shape), max(matrix.shape)), []).append(matrix)
             parts = [
-                matrices[i::num_chunks] for matrices in alike.values() for i in range(min(num_chunks, len(matrices)))
+                matrices[i::num_chunks] for matrices in by_shape.values() for i in range(min(num_chunks, len(matrices)))
             ]
             for _ in parallel_map(partial(self._step, group), parts):
                 pass
 
     @torch.no_grad()
     def _step(self, group: Group, matrices: Sequence[Tensor]) -> None:
-        """The step of some matrices of one shape."""
+        """One step of some matrices of one shape."""
         steps = orthogonalised(torch.stack([self._momentum(m, group["momentum"]) for m in matrices]))
-        # an orthogonal matrix has a root mean square of 1 / sqrt(long side), AdamW's steps one of about 0.2
+        # the root mean square of an orthogonal matrix is 1 / sqrt(long side), that of AdamW's steps about 0.2
         rate = group["lr"] * 0.2 * math.sqrt(steps.shape[2])
         for matrix, step in zip(matrices, steps, strict=True):
             matrix.mul_(1 - group["lr"] * group["weight_decay"])
             matrix.sub_(step if matrix.shape == step.shape else step.mT, alpha=rate)
 
     def _momentum(self, matrix: Tensor, momentum: float) -> Tensor:
-        """Nesterov's momentum of a gradient, its short side first."""
+        """Nesterov's momentum of a gradient, transposed if necessary to (short side, long side)."""
         assert matrix.grad is not None
         buffer = self.state[matrix]["momentum_buffer"]
         buffer.lerp_(matrix.grad, 1 - momentum)
@@ -60,9 +60,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """For matrices (n, short, long) the nearest with orthonormal rows, roughly: singular values end in 0.7 to 1.2.
+    """For matrices (n, short, long), roughly the nearest with orthonormal rows: singular values between 0.7 and 1.2.
 
-    Five Newton-Schulz iterations of Jordan's quintic (Jordan et al. 2024, "Muon"), which bfloat16 is exact enough for.
+    Five Newton-Schulz iterations of Jordan's quintic (Jordan et al. 2024, "Muon"); bfloat16 is exact enough for them.
     """
     x = matrices.bfloat16() if uses_bf16("auto", matrices.device) else matrices.float()
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
@@ -82,12 +82,12 @@ class MuonAndAdamW(torch.optim.Optimizer):
         self._share()
 
     def step(self, parallel_map: ParallelMap = map, num_chunks: int = 1) -> None:  # type: ignore[override]
-        """One step of each; Muon's in so many chunks."""
+        """One step of both; Muon's in up to `num_chunks` chunks per shape."""
         self.muon.step(parallel_map, num_chunks)
         self.adamw.step()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over a state of both."""
+        """Loads the state of both."""
         super().load_state_dict(state_dict)
         self._share()
 
@@ -97,21 +97,22 @@ class MuonAndAdamW(torch.optim.Optimizer):
 
 
 class WeightAverage:
-    """An exponential moving average of a model's weights (Polyak and Juditsky 1992), as a model of its own."""
+    """An exponential moving average of a model's weights (Polyak and Juditsky 1992), as a separate model."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model, self.decay = copy.deepcopy(model), decay
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """After a step, counted from 1. The first steps weigh more, so that the initial weights are soon forgotten."""
+        """Updates the average after a step, counted from 1. The decay is lower for the first steps, so that the initial
+        weights soon have no influence."""
         decay = min(self.decay, step / (step + 10))
         for average, weights in zip(self.model.parameters(), model.parameters(), strict=True):
             average.lerp_(weights, 1 - decay)
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW, Adamax or Muon over all weights; weight decay on the matrices only."""
+    """AdamW, Adamax or Muon (with AdamW) for all weights; weight decay only for matrices."""
     matrices = {name: p for name, p in model.named_parameters() if p.ndim >= 2}
     vectors = [p for p in model.parameters() if p.ndim < 2]
     groups: list[Group] = [{"params": list(matrices.values()), "weight_decay": config.weight_decay}]
@@ -120,7 +121,7 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opt
     match config.optimizer:
         case "adamw":
             return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, config.beta2), fused=True)
-        case "muon":  # embedding and head are looked up and compared with, not multiplied through: AdamW's
+        case "muon":  # AdamW for embedding and head, which have one row per token
             hidden = {name: p for name, p in matrices.items() if name.startswith("blocks.")}
             groups[0]["params"] = [p for name, p in matrices.items() if name not in hidden]
             first: Group = {"params": list(hidden.values()), "weight_decay": config.weight_decay}
@@ -132,7 +133,7 @@ def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Opt
 
 
 def take_step(optimizer: torch.optim.Optimizer, parallel_map: ParallelMap, num_chunks: int) -> None:
-    """One step, by several threads at once where the optimiser has the work for them."""
+    """One step of the optimiser; Muon uses several threads."""
     if isinstance(optimizer, MuonAndAdamW):
         optimizer.step(parallel_map, num_chunks)
     else:
@@ -140,7 +141,8 @@ def take_step(optimizer: torch.optim.Optimizer, parallel_map: ParallelMap, num_c
 
 
 def learning_rate(progress: float, config: TrainingConfig) -> float:
-    """At a share of the training in [0, 1): linear warm-up, then cosine to a hundredth, or constant."""
+    """The learning rate at `progress`, a fraction of the training in [0, 1): linear warm-up, then constant, or cosine
+    down to a hundredth."""
     if progress < config.warmup:
         return config.learning_rate * max(progress / config.warmup, 1e-3)
     match config.schedule:

@@ -1,6 +1,6 @@
-"""What a training starts from: a run directory, new or to go on in, and what it sees.
+"""Set-up of a training: its run directory, new or to resume, and its data.
 
-Its molecules come from a dataset or from an encoded file; this is the only place that tells the two apart.
+The molecules come from a dataset or from an encoded file; only this module distinguishes the two.
 """
 
 import copy
@@ -29,11 +29,11 @@ from molgen.training.resume import TrainerState, check_unchanged, resume_fingerp
 
 logger = logging.getLogger(__name__)
 
-_ENCODED = "1"  # goes up with a change of what `_encoded` keeps
+_ENCODED = "1"  # increase it when the cached result of `_encoded` changes
 
 
 class DatasetSource:
-    """Molecules out of a named dataset or a file, read by the main process."""
+    """Molecules from a named dataset or a file; only the main process reads them."""
 
     encoded_from: str | None = None
 
@@ -43,12 +43,12 @@ class DatasetSource:
 
     @property
     def summary(self) -> Summary:
-        """What the report says of the molecules, in the main process."""
+        """The part of the report about the molecules; only in the main process."""
         return self._dataset.summary
 
     def prepare(self, out: Path, resume: bool, runtime: Runtime) -> str:
-        """The molecules, clean and split, in a run directory that is new or to go on in; gives back their hash."""
-        config, workers = self.config, runtime.workers  # which start while DeepChem is imported
+        """Cleans and splits the molecules and creates the run directory; on resuming reads it. Returns their hash."""
+        config, workers = self.config, runtime.workers  # the workers start while DeepChem is imported
         if resume:
             run = Run(out)
         pretrained = None
@@ -75,7 +75,7 @@ class DatasetSource:
         return dataset.sha256
 
     def training_data(self, run: Run, group: ProcessGroup) -> TrainingData:
-        """What the main process has read, in every process."""
+        """The data that the main process has read, in every process."""
         canonical_smiles, tokenizer = self._dataset.split("train"), run.tokenizer
         corpus = _encoded(canonical_smiles, tokenizer).shared(group)
         validation = _with_known_tokens(self._dataset.split("validation"), tokenizer, group)
@@ -83,14 +83,14 @@ class DatasetSource:
 
 
 class EncodedSource:
-    """Molecules out of an encoded file, which each process reads where it lies."""
+    """Molecules from an encoded file, which every process maps into memory."""
 
     def __init__(self, config: Config, file: CorpusFile) -> None:
         self.config, self._file = config, file
         self.summary, self.encoded_from = file.summary, file.made_of
 
     def prepare(self, out: Path, resume: bool, _: Runtime) -> str:
-        """The file, checked, in a run directory that is new or to go on in; gives back its hash."""
+        """Checks the file and creates the run directory unless it resumes; returns the hash of the file's arrays."""
         config, file, sizes = self.config, self._file, self.summary.sizes
         logger.info(f"{file.path}: encoded from {file.made_of}")
         logger.info(", ".join(f"{name} {size:,}" for name, size in sizes.items()))
@@ -111,22 +111,22 @@ class EncodedSource:
             if not sizes.get(name):
                 raise MolgenError(f"{file.path}: no {name} molecules", "encode molecules of all splits")
         if not resume:
-            # a table of strings would not tell random forms from canonical ones
+            # a table of strings would not say which ones are random forms
             copied = sum(sizes.values()) <= MOST_COPIED and not lengths.random
             create_run(out, config, file.tokenizer, file.molecules() if copied else None, None)
         return lengths.sha256
 
     def training_data(self, run: Run, group: ProcessGroup) -> TrainingData:
-        """The file's splits, mapped; as strings only where the main process will write them otherwise."""
+        """The file's splits, memory-mapped; as strings only in the main process and only for randomised SMILES."""
         as_strings = group.is_main and run.config.training.randomizes
         canonical_smiles = self._file.strings("train") if as_strings else []
         return TrainingData(self._file.split("train"), self._file.split("validation"), canonical_smiles, run.tokenizer)
 
 
 def open_source(config: Config, out: Path, resume: bool) -> DatasetSource | EncodedSource:
-    """Where the molecules come from, with the configuration that fits them.
+    """The source of the molecules, with the configuration that matches it.
 
-    A resumed training insists on the same molecules. Raises MolgenError for an encoded file that `config` does not fit.
+    A resumed training needs the same molecules. Raises MolgenError if `config` does not match an encoded file.
     """
     if resume:
         return EncodedSource(config, Run(out).corpus_file) if config.data.sha256 else DatasetSource(config)
@@ -141,14 +141,14 @@ def open_source(config: Config, out: Path, resume: bool) -> DatasetSource | Enco
 def prepare_run(
     source: DatasetSource | EncodedSource, out: Path, resume: bool, force: bool, runtime: Runtime
 ) -> tuple[Run, TrainingData, dict[str, str]]:
-    """(the run, what its training sees, what its state belongs to); the last one in the main process only.
+    """(the run, its training data, the fingerprint for its state); the fingerprint is empty in the other processes.
 
-    The main process alone reads a dataset and writes the run; the others wait for it.
+    Only the main process reads a dataset and writes the run; the others wait for it.
     """
     fingerprint: dict[str, str] = {}
     if runtime.group.is_main:
         _check_directory(out, resume, force)
-        _ = runtime.device  # one that is not there is refused before anything is read
+        _ = runtime.device  # raises an error for a device that is not available before anything is read
         molecules = source.prepare(out, resume, runtime)
         fingerprint = resume_fingerprint(Run(out), molecules)
         if resume:
@@ -158,9 +158,9 @@ def prepare_run(
 
 
 def apply_encoded_settings(config: Config, file: CorpusFile) -> Config:
-    """The configuration of a training on an encoded file: the file's data settings, random forms only if asked for.
+    """The configuration of a training on an encoded file: the file's data settings, random SMILES only on request.
 
-    Raises MolgenError for a setting that differs from the file's, and for what only strings would allow.
+    Raises MolgenError for a setting that differs from the file's, and for settings that need the molecules as strings.
     """
     if config.training.init is not None:
         raise MolgenError(
@@ -172,11 +172,11 @@ def apply_encoded_settings(config: Config, file: CorpusFile) -> Config:
         if here != there:
             raise MolgenError(
                 f"data.{key}: {here} in the configuration, {there} in {file.path}",
-                "the file was cleaned and split when it was encoded: leave it out, or encode anew",
+                "the file was cleaned and split when it was encoded: leave it out, or encode again",
             )
     values = config.model_dump()
     values["data"] = file.data.model_dump()
-    if (file.data.max_tokens or 0) > config.model.context:  # whether its molecules are longer is counted later
+    if (file.data.max_tokens or 0) > config.model.context:  # `prepare` checks the actual lengths
         values["data"]["max_tokens"] = None
     for key in {"randomized", "randomized_end"} - config.training.model_fields_set:
         values["training"][key] = 0.0
@@ -190,7 +190,7 @@ def apply_encoded_settings(config: Config, file: CorpusFile) -> Config:
     if config.training.randomizes and RANDOM not in file.tokenizer.special:
         raise MolgenError(
             f"training.randomized: {file.path} was encoded without random forms in mind",
-            "encode anew with the same setting, or leave it out",
+            "encode again with the same setting, or leave it out",
         )
     return config
 
@@ -205,7 +205,7 @@ def _check_directory(out: Path, resume: bool, force: bool) -> None:
 
 
 def _save_initial_state(run: Run, pretrained: Run, dataset: Dataset) -> None:
-    """The state of a fine-tuning before its first step: all processes start from it, and no resume needs the run."""
+    """Saves a fine-tuning's state before its first step: all processes and each resume start from it."""
     logger.info(describe(pretrained, run.tokenizer, dataset.split("train")))
     config = run.config.training
     model = initial_model(run.config, run.tokenizer, pretrained)
@@ -216,7 +216,7 @@ def _save_initial_state(run: Run, pretrained: Run, dataset: Dataset) -> None:
 
 
 def _encoded(smiles: Sequence[str], tokenizer: SmilesTokenizer) -> Corpus:
-    """The molecules whose tokens the vocabulary has; of many molecules kept for the next time."""
+    """The encoded molecules, without those that have unknown tokens; cached if there are many molecules."""
 
     def build() -> Arrays:
         corpus = Corpus.of([ids for ids in map(tokenizer.encode, smiles) if ids is not None], len(tokenizer))
@@ -238,7 +238,10 @@ def _encoded(smiles: Sequence[str], tokenizer: SmilesTokenizer) -> Corpus:
 
 
 def _with_known_tokens(smiles: Sequence[str], tokenizer: SmilesTokenizer, group: ProcessGroup) -> Corpus:
-    """Held-out molecules whose tokens the vocabulary has; the others are said."""
+    """The encoded held-out molecules, without those that have unknown tokens; a message says how many.
+
+    Raises MolgenError if none is left.
+    """
     corpus = _encoded(smiles, tokenizer).shared(group)
     if len(corpus) < len(smiles):
         left_out = len(smiles) - len(corpus)

@@ -1,6 +1,6 @@
-"""One step of the optimiser: the loss of a batch, its gradient in chunks, clipping, the update.
+"""One training step: the loss of a batch, its gradient in chunks, clipping, the update.
 
-What the loss is comes from outside, as a function of the model and of some molecules.
+The loss is a parameter: a function of the model and of some molecules.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,33 +24,33 @@ from molgen.training.optim import ParallelMap, take_step
 from molgen.training.resume import TrainerState
 
 Loss = Callable[[nn.Module, Batch, Rows], Tensor]
-"""(model, B molecules, their rows in the corpus (B,)) → their loss, summed over them, a scalar.
+"""(model, B molecules, their rows in the corpus (B,)) → the sum of their losses, a scalar.
 
-The step divides the sum by the number of positions or molecules of the batch. It hands over fewer molecules than a
-batch has where threads or memory ask for it, so a loss must be a sum over molecules.
+The step divides the sum by the number of positions or molecules of the batch. It may call the loss with a part of a
+batch, because of threads or memory, so a loss must be a sum over molecules.
 """
 
 
 def nll_loss(model: nn.Module, batch: Batch, _: Rows) -> Tensor:
-    """−ln p of the molecules' tokens and `<eos>`, in nats: maximum likelihood."""
+    """−ln p of the molecules' tokens and `<eos>`, summed, in nats: maximum likelihood."""
     return token_nll(model(batch.inputs), batch.targets).sum()
 
 
 class Shard(NamedTuple):
-    """Some molecules of a batch: the work of one thread of one process."""
+    """The part of a batch for one thread of one process."""
 
     corpus: Corpus
     rows: Rows
     seed: int
-    """Of its dropout."""
+    """Seed of the dropout."""
 
     def half(self, i: int) -> "Shard":
-        """Every second molecule, from the first (0) or the second (1) on."""
+        """Every second molecule, starting with the first (i = 0) or the second (i = 1)."""
         return Shard(self.corpus, self.rows[i::2], (self.seed + i) % 2**63)
 
 
 class Step:
-    """Takes the steps of a training, with the same arithmetic on one process or several."""
+    """Takes the steps of a training; one process and several processes compute the same sums."""
 
     def __init__(
         self,
@@ -69,33 +69,34 @@ class Step:
 
     @contextmanager
     def threads(self) -> Iterator[None]:
-        """Steps inside the block share the cores between the chunks of a batch."""
+        """In the block, the chunks of a batch run in parallel threads."""
         with shared_threads(self._num_chunks) as threads:
-            # one chunk is fastest in the thread that has PyTorch's others
+            # a single chunk is fastest in the main thread, which can use all of PyTorch's threads
             self._parallel_map = threads.map if self._num_chunks > 1 else map
             yield
 
     def shards(self, corpus: Corpus, parts: Sequence[Rows], seeds: np.random.Generator) -> list[Shard]:
-        """This process's work in a batch that is given in parts of similar length."""
+        """This process's shards of a batch; `parts` are the batch's rows in parts of similar length."""
         mine = map(self._runtime.group.shard, parts)
         n = self._num_chunks
         rows = [part[i::n] for part in mine for i in range(min(n, len(part)))]
         return list(map(Shard, repeat(corpus), rows, seeds.integers(2**63, size=len(rows)).tolist()))
 
     def __call__(self, shards: Sequence[Shard], divisor: int) -> list[Tensor]:
-        """One step; gives back the summed loss of each shard of this process.
+        """Takes one step; returns the summed loss of each shard of this process.
 
         The gradient is that of the sum over all shards of all processes, divided by `divisor`.
         """
         gradient = [torch.zeros_like(parameter) for parameter in self._parameters]
         losses = []
-        for loss, part in self._parallel_map(partial(self._gradient, divisor), shards):  # in order, for sums round
+        # in a fixed order, because the rounding of sums depends on it
+        for loss, shard_gradient in self._parallel_map(partial(self._gradient, divisor), shards):
             losses.append(loss)
-            for whole, one in zip(gradient, part, strict=True):
-                whole += one
+            for total, addend in zip(gradient, shard_gradient, strict=True):
+                total += addend
         self._runtime.group.all_reduce_sum_(gradient)
-        for parameter, whole in zip(self._parameters, gradient, strict=True):
-            parameter.grad = whole
+        for parameter, total in zip(self._parameters, gradient, strict=True):
+            parameter.grad = total
         if self._config.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._parameters, self._config.clip_norm)
         take_step(self._optimizer, self._parallel_map, self._num_chunks)
@@ -119,7 +120,7 @@ class Step:
         batch = shard.corpus.batch(shard.rows, self._runtime.device)
         with autocast(self._config.precision, self._runtime.device):
             loss = self._loss(self._model, batch, shard.rows)
-        # `.backward()` would add to one `.grad` in the order in which threads finish, and no resume would be exact;
-        # a parameter that this batch does not use has a gradient of zero
+        # Not `.backward()`: it would add to one `.grad` in the order in which threads finish, so a resume would not be
+        # exact. A parameter that this batch does not use gets a gradient of zero.
         gradient = torch.autograd.grad(loss / divisor, self._parameters, allow_unused=True, materialize_grads=True)
         return loss.detach(), gradient

@@ -1,4 +1,4 @@
-"""`molgen train`: a configuration → set-up → the trainer → the run's report and model card."""
+"""The work of `molgen train`: set-up, training, report and model card."""
 
 import logging
 import os
@@ -25,12 +25,13 @@ logger = logging.getLogger(__name__)
 
 
 def train(config: Config, out: str | os.PathLike[str], resume: bool = False, force: bool = False) -> Run:
-    """Trains what `config` says into the run directory `out`; with `resume` goes on there from its own configuration.
+    """Trains with `config` into the run directory `out`; with `resume`, continues the run there with its configuration.
 
-    With `config.training.init` it starts from that run's weights; `config.model` is then left out, or the same.
-    Under torchrun the processes share each step's molecules; the main one alone reads the data and writes the run, but
-    an encoded file is read by each.
-    Raises MolgenError for unusable data, an existing directory (unless `force`) or a loss that is no longer finite.
+    With `config.training.init` it starts from that run's weights; then `config.model` is left out or the same.
+    Under torchrun the processes share the molecules of each step. Only the main process reads the data and writes the
+    run, but every process reads an encoded file.
+    Raises MolgenError for unusable data and for an existing directory (unless `force`), and FloatingPointError for a
+    loss that is no longer finite.
     """
     if resume and config.training.init is not None:
         raise MolgenError("--init with --resume: a resumed training goes on from its own state", "leave --init out")
@@ -51,7 +52,7 @@ def train(config: Config, out: str | os.PathLike[str], resume: bool = False, for
 def _write_report(
     run: Run, data: TrainingData, state: TrainerState, summary: Summary, encoded_from: str | None, runtime: Runtime
 ) -> None:
-    """Writes the model card and report.json: the best weights' validation figures and what they rest on."""
+    """Writes the model card and report.json: validation results of the best weights, data, training and versions."""
     best = run.model(runtime.device)
     held_out = likelihood(best, data.validation, runtime.device)
     report = {
@@ -76,7 +77,7 @@ def _write_report(
         "versions": {name: version(name) for name in ("torch", "rdkit", "numpy", "deepchem")},
     }
     run.write_report(report, model_card(run.path.name, run.config, report))
-    error = "" if held_out.stderr is None else f" ± {held_out.stderr:.2f}"  # none of one molecule
+    error = "" if held_out.stderr is None else f" ± {held_out.stderr:.2f}"  # None if there is only one molecule
     logger.info(
         f"best validation NLL {held_out.mean_nll:.2f}{error} nats per molecule, "
         f"top-1 {held_out.top1:.3f} (epoch {state.best_epoch}, n = {len(held_out.nll)}, {state.seconds:,.0f} s)"

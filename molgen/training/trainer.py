@@ -1,6 +1,6 @@
 """The training loop: epochs of optimiser steps, each followed by validation; the best weights are kept.
 
-All randomness comes from (seed, epoch), so a training that is stopped anywhere goes on exactly.
+All random numbers depend only on the seed, the epoch and the rank, so a training that was stopped resumes exactly.
 """
 
 import math
@@ -35,50 +35,51 @@ logger = getLogger(__name__)
 
 @dataclass
 class EpochProgress:
-    """How far an epoch has come. Positions are predicted ones: padding does not count."""
+    """The progress of an epoch. Positions are predicted positions: padding does not count."""
 
     all_positions: int
     nll: Tensor
-    """() float64: the summed NLL of this process's molecules so far."""
+    """() float64: the summed NLL of this process's molecules so far, in nats."""
     positions: int = 0
-    """Of the steps so far, those of an earlier, interrupted run of this epoch among them."""
+    """Of all steps so far, including those before an interruption."""
     molecules: int = 0
+    """Of all steps so far."""
     trained_positions: int = 0
-    """Of the steps that were taken here."""
+    """Of the steps since the start of this process."""
     began: float = 0.0
 
     @property
     def tokens_per_second(self) -> float:
-        """Since the epoch began here."""
+        """Speed in this epoch, since the start of this process."""
         return self.trained_positions / (time.monotonic() - self.began)
 
 
 class Callback:
-    """What a trainer calls as it goes on. A subclass overrides the moments that concern it."""
+    """Methods that the trainer calls during training. A subclass overrides those that it needs."""
 
     def before_epoch(self, trainer: "Trainer", progress: EpochProgress) -> None:
         """Before the first step of an epoch."""
 
     def after_step(self, trainer: "Trainer", progress: EpochProgress) -> None:
-        """After each step of the optimiser, and of the average of the weights."""
+        """After each optimiser step and the update of the weight average."""
 
     def after_steps(self, trainer: "Trainer", progress: EpochProgress) -> None:
-        """After the last step of an epoch, and when an exception ends it before."""
+        """After the last step of an epoch, also if an exception ends the epoch."""
 
     def in_validation(self, trainer: "Trainer", progress: EpochProgress) -> None:
-        """After each batch of a validation in one process; it may end the training by an exception."""
+        """After each batch of a validation, only without a process group; an exception ends the training."""
 
     def after_epoch(self, trainer: "Trainer") -> None:
-        """After validation: the state and the last row of `trainer.log` are those of this epoch."""
+        """After validation; the state and the last row of `trainer.log` are those of this epoch."""
 
     def after_training(self, trainer: "Trainer") -> None:
-        """When no epoch is left."""
+        """After the last epoch."""
 
 
 class Trainer:
-    """Trains the model of a run, from its state where it has one.
+    """Trains the model of a run, from its saved state if it has one.
 
-    `loss` is what is minimised; `callbacks` do what follows from it, in their order, in every process alike.
+    `loss` is minimised. The callbacks are called in their order, in every process.
     """
 
     def __init__(
@@ -93,19 +94,19 @@ class Trainer:
         self.run, self.data, self.runtime, self.callbacks = run, data, runtime, callbacks
         self.config = run.config.training
         self.fingerprint = fingerprint
-        """What the state belongs to: see `resume_fingerprint`."""
+        """The fingerprint to save with the state: see `resume_fingerprint`."""
         self.model = build_model(run.config.model, len(data.tokenizer), self.config.seed).to(runtime.device)
         self.optimizer = build_optimizer(self.model, self.config)
         self._average = WeightAverage(self.model, self.config.ema) if self.config.ema else None
         self.best_candidate = cast(Decoder, self._average.model) if self._average else self.model
-        """What is validated, and saved when it is the best so far: the average of the weights, if there is one."""
+        """The model that is validated and saved if it is the best: the weight average, if there is one."""
         self.models = {"model": self.model, **({"average": self.best_candidate} if self._average else {})}
         self.state = TrainerState()
         self.log: list[dict[str, float]] = []
         """The rows of log.csv."""
         self.signals = HeldSignals()
         self.began = 0.0
-        """When the training would have begun if it had never been interrupted, by the monotonic clock."""
+        """Start of the training on the monotonic clock, moved so that interruptions do not count."""
         if os.path.lexists(run.path / STATE):
             self.state = trainer_state(run, load_state(run.path / STATE, self.models, self.optimizer))
         if self.state.epoch:
@@ -113,7 +114,7 @@ class Trainer:
         self._step = Step(self.model, self.optimizer, loss, self.config, self.state, runtime)
 
     def fit(self) -> TrainerState:
-        """Trains to the last epoch, or until validation has not improved for more than `patience` epochs."""
+        """Trains until the last epoch, or until validation has not improved for more than `patience` epochs."""
         self._log_start()
         self.began = time.monotonic() - self.state.seconds
         context, first = self.model.context, self.state.epoch
@@ -134,14 +135,14 @@ class Trainer:
         return self.state
 
     def train_epoch(self, corpus: Corpus) -> tuple[float, float]:
-        """One pass over a corpus: (mean NLL per molecule, tokens per second).
+        """One pass over a corpus; returns (mean NLL per molecule in nats, tokens per second).
 
-        Steps that the state says are done are left out, except for what they draw at random. A process group takes the
-        same steps as one process, each process with a shard of their molecules.
+        Steps that are already done according to the state are skipped, but their random numbers are drawn. A process
+        group takes the same steps as one process, each process with a shard of the molecules.
         """
         config, state, rank = self.config, self.state, self.runtime.group.rank
         order = np.random.default_rng([config.seed, state.epoch])
-        seeds = np.random.default_rng([config.seed, state.epoch, 2, rank])  # each process has dropout of its own
+        seeds = np.random.default_rng([config.seed, state.epoch, 2, rank])  # dropout differs between processes
         cut = bucketed_batches if config.batching == "buckets" else random_batches
         self._progress = progress = EpochProgress(corpus.all_positions, self._nll_so_far(), began=time.monotonic())
         done = state.step_of_epoch
@@ -176,10 +177,10 @@ class Trainer:
         return float(self.runtime.group.all_reduce_sum(np.array(float(progress.nll))))
 
     def _validate(self) -> Likelihood:
-        alone = self.runtime.group.size == 1
-        between = partial(self._call, "in_validation", self._progress) if alone else None
+        single_process = self.runtime.group.size == 1
+        between = partial(self._call, "in_validation", self._progress) if single_process else None
         held_out = self._likelihood(self.best_candidate, between)
-        check_finite(held_out.mean_nll, "validation NLL", self.state)  # before anything of this epoch is saved
+        check_finite(held_out.mean_nll, "validation NLL", self.state)  # before this epoch is saved
         return held_out
 
     def _likelihood(self, model: Decoder, between: Callable[[], None] | None = None) -> Likelihood:
@@ -207,18 +208,21 @@ class Trainer:
         }
 
     def _set_learning_rate(self, fraction: float) -> None:
-        """That of a fraction of the whole training."""
+        """Sets the learning rate for a fraction of the whole training."""
         rate = learning_rate(fraction, self.config)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
     def _nll_so_far(self) -> Tensor:
-        """This process's part of what an interrupted epoch has; float64, for float32 loses digits over an epoch."""
-        device = self.runtime.device if self.runtime.device.type != "mps" else torch.device("cpu")  # MPS has none
+        """This process's part of an interrupted epoch's NLL; float64, because float32 loses digits over an epoch."""
+        device = self.runtime.device if self.runtime.device.type != "mps" else torch.device("cpu")  # MPS: no float64
         return torch.tensor(self.state.nll_of_epoch / self.runtime.group.size, dtype=torch.float64, device=device)
 
     def _log_so_far(self) -> list[dict[str, float]]:
-        """The rows of log.csv up to the state; a kill may have left a row of an epoch that the state does not have."""
+        """The rows of log.csv up to the state's epoch; a killed training may have written one more row.
+
+        Raises MolgenError if rows are missing.
+        """
         log = [row for row in self.run.log() if row["epoch"] <= self.state.epoch]
         if len(log) != self.state.epoch:
             raise MolgenError(
@@ -252,7 +256,7 @@ class Trainer:
 
 
 def check_finite(value: float, name: str, state: TrainerState) -> None:
-    """Raises FloatingPointError for a loss that has run away."""
+    """Raises FloatingPointError if a value, such as the loss, is infinite or NaN."""
     if not math.isfinite(value):
         raise FloatingPointError(
             f"the {name} is no longer finite in epoch {state.epoch + 1}; the last good weights are kept. "
