@@ -85,7 +85,7 @@ def test_workers_that_cannot_start_are_a_fault_with_its_message_and_no_figures(s
     (tmp_path / "broken" / "rdkit").mkdir(parents=True)
     (tmp_path / "broken" / "rdkit" / "__init__.py").write_text("raise ImportError('libboost is missing')\n")
     code = (
-        "import os, sys, molgen.cli.main, molgen.chem.smiles, molgen.chem.standardize, molgen.chem.properties\n"
+        "import os, sys, molgen.cli.main, molgen.chem.smiles, molgen.chem.standardize, molgen.chem.filters\n"
         f"os.environ['PYTHONPATH'] = {str(tmp_path / 'broken')!r}\n"
         f"molgen.cli.main.main(['sample', {str(small_run.path)!r}, '-n', '5'])"
     )
