@@ -328,7 +328,7 @@ def test_the_grid_has_distinct_valid_samples_in_their_order(generated: Evaluatio
 
 
 def test_a_very_large_molecule_is_named_and_not_drawn(library: ReferenceCache) -> None:
-    html = page([evaluate(["C" * 151, "C" * 150], library=library)])
+    html = page([evaluate(["C" * 151, "C" * 150], references=library)])
     drawings = re.findall(r'class="molecule"><(?:p|svg) class="(\w+)"', html)
     assert drawings == ["undrawn", "mol"]
     assert f"<code>{'C' * 151}</code>" in html

@@ -163,6 +163,7 @@ def process_group() -> Iterator[ProcessGroup]:
     yield group
     if group.joined:  # not after an exception: the other processes may never reach this line
         dist.destroy_process_group()
+    group.store = None  # its connections close now, not while the interpreter ends
 
 
 def local_world_size() -> int:
