@@ -38,7 +38,7 @@ class Drawing(NamedTuple):
 
 
 def draw_grid(smiles: Sequence[str], path: Path, columns: int = 6) -> int:
-    """Draws the valid molecules among `smiles` into a .png or .svg file; gives back how many.
+    """Draws the valid molecules among `smiles` into a .png or .svg file; returns how many.
 
     Raises RuntimeError when no molecule is valid.
     """
@@ -121,7 +121,7 @@ def fragment(smiles: str) -> Any | None:
 
 
 def align(molecule: Any, model: Any) -> frozenset[int]:
-    """Lays a molecule out like another one as far as they agree; gives back the atoms that both share."""
+    """Lays a molecule out like another one as far as they agree; returns the atoms that both share."""
     if max(molecule.GetNumAtoms(), model.GetNumAtoms()) > _LARGEST_ALIGNED:
         return frozenset()
     with quiet():

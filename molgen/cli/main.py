@@ -355,7 +355,7 @@ def _exit_code(given: Sequence[str]) -> int | str | None:
 
 
 def _shown_by_any_terminal() -> list[str]:
-    """Lets stdout show as escapes what its encoding has not, as stderr does; gives back where they are collected."""
+    """Lets stdout show as escapes what its encoding has not, as stderr does; returns the list that collects them."""
     replaced: list[str] = []
 
     def shown(error: UnicodeError) -> tuple[str | bytes, int]:

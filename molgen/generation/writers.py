@@ -31,7 +31,7 @@ from molgen.machine import Runtime
 from molgen.metrics.similarity import max_min
 from molgen.runtime.device import check_memory
 from molgen.runtime.distributed import SINGLE_PROCESS, ProcessGroup
-from molgen.runtime.files import beside, created, opened, replacing, write_atomically
+from molgen.runtime.files import created, hidden_sibling, opened, replacing, write_atomically
 from molgen.runtime.hashing import Keys, keys_of
 from molgen.runtime.log import duration, progress_disabled
 from molgen.runtime.signals import TerminatedError, signals_held
@@ -359,7 +359,7 @@ def _size(length: int) -> str:
 def _parts(output: Path, group: ProcessGroup) -> list[Path]:
     """Temporary paths next to the output, one per process; the same list in every process."""
     token = group.broadcast_str(secrets.token_hex(4))
-    return [beside(output, f"{token}.{rank}.part") for rank in range(group.size)]
+    return [hidden_sibling(output, f"{token}.{rank}.part") for rank in range(group.size)]
 
 
 @contextmanager

@@ -24,7 +24,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     The content is flushed to disk before. Each writer has its own temporary name, so with two writers the last file
     stays, complete. A link at `path` is replaced; the file that it points to is not changed.
     """
-    temporary = beside(path, f"{secrets.token_hex(4)}.part")
+    temporary = hidden_sibling(path, f"{secrets.token_hex(4)}.part")
     file = created(temporary)
     try:
         yield file
@@ -52,7 +52,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def beside(path: Path, ending: str) -> Path:
+def hidden_sibling(path: Path, ending: str) -> Path:
     """The path `.NAME.ending` in the same folder; a very long NAME is cut."""
     return path.with_name(f".{os.fsdecode(os.fsencode(path.name)[:_LONGEST_NAME])}.{ending}")
 
