@@ -186,7 +186,7 @@ def one_round(
             Entry("sampling", rows.SOURCE, "source", sample | {"batches": theirs}),
             Entry("sampling", rows.SAME, "ours", sample | same | {"batches": own}),
         ]
-    command = (namesake, "-I", "-c", "from molgen.cli.main import main; main()")
+    command = (namesake, "-I", "-c", "from molgen.cli import main; main()")
     ten = ("sample", "--checkpoint", f"{base['folder']}/namesake.pt", "--num", "10")
     return [
         *entries,
