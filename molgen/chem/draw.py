@@ -80,7 +80,7 @@ def rdkit_svg(molecule: Any, width: int, height: int, **options: float | bool) -
 
 
 def draw(molecule: Any | None, shared: frozenset[int] = frozenset()) -> Drawing | None:
-    """The drawing of a molecule; None where there is none, or where it has more than 150 heavy atoms.
+    """The drawing of a molecule; None without a molecule or above 150 heavy atoms.
 
     `shared` are the indices of atoms that another molecule has too.
     """

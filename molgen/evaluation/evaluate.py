@@ -46,12 +46,12 @@ class Evaluation:
     figures: MetricValues
     notes: list[str] = field(default_factory=list)
     findings: BenchmarkResult = field(default_factory=BenchmarkResult)
-    """Baselines, and what a report shows beside the figures."""
+    """Baselines, and what the report shows with the figures."""
     samples: Sequence[str] = ()
     profile: MoleculeTable | None = None
     training: ReferenceSet | None = None
     nll: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
-    """NLL in nats of each molecule of training, held-out split and samples, where there is a model."""
+    """NLL in nats of each molecule of the training set, the held-out split and the samples; empty without a model."""
     held_out_nll: dict[str, float] = field(default_factory=dict)
     """NLL of each held-out molecule by its SMILES: two runs are compared by their paired difference."""
     run: Run | None = None
@@ -102,7 +102,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Subject:
-    """Samples to be evaluated, what they are compared with, and what is known of them besides."""
+    """Samples to evaluate, the sets to compare them with, and notes and likelihoods."""
 
     name: str
     samples: Sequence[str]

@@ -1,4 +1,4 @@
-"""What a run's model says of molecules: the likelihood of held-out ones, of training ones, of its own samples."""
+"""Likelihoods under a run's model: of held-out molecules, of training molecules, of its own samples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -41,7 +41,7 @@ class RunLikelihoods:
     """NLL of each held-out molecule by its SMILES."""
 
     def add(self, other: "RunLikelihoods") -> None:
-        """Takes over those of another set."""
+        """Adds those of another set."""
         self.figures.add(other.figures)
         self.notes += other.notes
         self.nll |= other.nll

@@ -22,7 +22,7 @@ class EvalOptions:
     n: int = 10_000
     """Samples to draw from a run."""
     split: Split = "test"
-    """The held-out molecules of a run that its likelihood is of."""
+    """The held-out molecules whose likelihood is computed."""
     seed: int = 0
     """For the samples of a run."""
     smiles_column: str | None = None

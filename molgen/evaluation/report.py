@@ -38,7 +38,7 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 Styles = Mapping[str, str]
 """The CSS class of a line by its label."""
 
-# The first five of these that an evaluation has are its headline, each with a word on what it is.
+# The headline shows the first five of these that an evaluation has, each with a short explanation.
 _HEADLINES = {
     "nll": "nats per molecule, held-out",
     "validity": "of all samples",
@@ -80,7 +80,7 @@ class Subject(NamedTuple):
 
     evaluation: Evaluation
     letter: str
-    """A, B, C…; empty where there is only one."""
+    """A, B, C…; empty for a single evaluation."""
     style: str
     """The CSS class of its colour and its line."""
 
@@ -109,7 +109,7 @@ def write_report(evaluations: Sequence[Evaluation], path: Path) -> None:
 
 
 def page(evaluations: Sequence[Evaluation]) -> str:
-    """The HTML of the page. Parts of which nothing is known are left out."""
+    """The HTML of the page, without its empty parts."""
     several = len(evaluations) > 1
     subjects = [Subject(e, _letter(i) if several else "", f"s{i % 6}") for i, e in enumerate(evaluations)]
     parts = [
@@ -203,7 +203,7 @@ def _headline_value(subject: Subject, row: Row) -> HeadlineValue:
 
 
 def _notes(subjects: Sequence[Subject]) -> list[tuple[Subject, str]]:
-    """Notes and the reasons of what is missing, one line a reason."""
+    """Notes, and the reasons for missing figures, one line per reason."""
     titles = {row.key: row.title.strip() for row in ROWS}
     result = []
     for subject in subjects:
@@ -275,7 +275,7 @@ def _figures(subjects: Sequence[Subject]) -> Figures:
 
 
 def _ordered_columns(subjects: Sequence[Subject]) -> list[FigureColumn]:
-    """Evaluations, then their baselines, then published rows; a baseline that several share stands once."""
+    """Evaluations, then their baselines, then published rows; a shared baseline is shown once."""
     own: list[FigureColumn] = []
     compared: list[FigureColumn] = []
     for subject in subjects:
@@ -423,7 +423,7 @@ def _learning(subjects: Sequence[Subject]) -> Plots | None:
 
 
 def _each(subjects: Sequence[Subject], prepare: Callable[[Subject], T | None]) -> list[tuple[Subject, T]]:
-    """A part that stands once for each evaluation, where it has something to show."""
+    """A part that is repeated for each evaluation that has content for it."""
     return [(subject, content) for subject in subjects if (content := prepare(subject)) is not None]
 
 
@@ -529,7 +529,7 @@ def _group_row(name: str, ours: float, theirs: float) -> GroupRow:
 
 
 class Card(NamedTuple):
-    """A molecule of the samples, beside its nearest training molecule where that is known."""
+    """A sampled molecule, with its nearest training molecule if that is known."""
 
     subject: Subject
     order: int
@@ -553,7 +553,7 @@ class Molecules(NamedTuple):
     compared: bool
     """Whether nearest training molecules are known."""
     letters: list[str]
-    """Of the evaluations, where there are several."""
+    """Letters of the evaluations, if there are several."""
 
 
 def _molecules(subjects: Sequence[Subject]) -> Molecules | None:

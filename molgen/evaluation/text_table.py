@@ -26,7 +26,7 @@ class Column(NamedTuple):
 
 
 def columns(evaluations: Sequence[Evaluation]) -> list[Column]:
-    """Each evaluation and its baselines; published rows only beside figures of as many samples."""
+    """Each evaluation and its baselines; published rows only with figures of as many samples or more."""
     result: list[Column] = []
     for evaluation in evaluations:
         n = evaluation.figures.values.get("n_samples")
@@ -53,7 +53,7 @@ def _has_as_many(evaluation: Evaluation, rows: Sequence[Row], n: int) -> bool:
 
 
 def sections(shown: Sequence[Column]) -> Iterator[tuple[str, list[Row]]]:
-    """The sections and rows of which a column has a figure."""
+    """The sections and rows for which some column has a figure."""
     for title, rows in SECTIONS:
         present = [row for row in rows if any(row.key in column.figures.values for column in shown)]
         if present:
@@ -61,7 +61,7 @@ def sections(shown: Sequence[Column]) -> Iterator[tuple[str, list[Row]]]:
 
 
 def cell(column: Column, row: Row) -> str:
-    """A figure with its standard error, a dash where there is none, a star where FCD is biased."""
+    """A figure with its standard error; a dash for a missing figure, a star for a biased FCD."""
     value = column.figures.values.get(row.key)
     if value is None:
         return "–"

@@ -59,7 +59,7 @@ def keep_top_k(logits: Tensor, k: int) -> Tensor:
 
 
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """Logits (B, V), all at minus infinity but the smallest set whose probabilities sum to at least p, never none.
+    """Logits (B, V): the smallest non-empty set whose probabilities sum to at least p; the others at minus infinity.
 
     Equal ones count in their order. A sum reaches p where it is less by no more than rounding.
     """

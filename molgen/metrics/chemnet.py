@@ -49,7 +49,7 @@ def truncated(smiles: str) -> bool:
 
 
 def truncation_note(canonical: Sequence[str]) -> list[str]:
-    """A note on the molecules of which ChemNet reads only a part, if there are any."""
+    """A note on the molecules that ChemNet reads only in part, if there are any."""
     cut = sum(map(truncated, canonical))
     return [f"ChemNet stops at the first '.' and after 349 tokens: it saw a part of {cut:,} molecules"] if cut else []
 

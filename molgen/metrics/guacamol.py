@@ -126,7 +126,7 @@ def _first_of_each(strings: list[str]) -> npt.NDArray[np.int64]:
 
 
 class GuacamolReferences(NamedTuple):
-    """A training set, whole and as KL and FCD need it, and its baselines; None where there is none."""
+    """The whole training set, its part for KL and FCD, and its baselines; None without a training set."""
 
     training: Baseline | None
     training_index: TrainingIndex | None

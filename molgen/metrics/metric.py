@@ -27,7 +27,7 @@ class Row(NamedTuple):
 
 
 def rows_of(keys: Sequence[str], style: str, better: int = 0) -> tuple[Row, ...]:
-    """Rows of which the title is the name in JSON."""
+    """Rows whose title is their name in JSON."""
     return tuple(Row(key, key, style, better) for key in keys)
 
 
@@ -44,13 +44,13 @@ class MetricValues:
         self.reasons[name] = reason
 
     def add(self, other: "MetricValues") -> None:
-        """Takes over another set's figures and reasons."""
+        """Adds another set's figures and reasons."""
         self.values |= other.values
         self.reasons |= other.reasons
 
 
 class Chemistry(NamedTuple):
-    """Figures of `chem`, and what a page shows beside them."""
+    """Figures of `chem`, and what the report shows with them."""
 
     figures: MetricValues
     shares: dict[str, dict[str, float]]
@@ -61,7 +61,7 @@ class Chemistry(NamedTuple):
 
 @dataclass
 class BenchmarkResult:
-    """Figures of the samples and of the baselines by name, and what a report shows beside them."""
+    """Figures of the samples and of the baselines by name, and what the report shows with them."""
 
     figures: MetricValues = field(default_factory=MetricValues)
     baselines: dict[str, MetricValues] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class BenchmarkResult:
         return self.baselines.setdefault(name, MetricValues())
 
     def add(self, other: "BenchmarkResult") -> None:
-        """Takes over the figures of another family. A note stands once; of two property tables the first stays."""
+        """Adds the figures of another family. A repeated note and a second property table are left out."""
         self.figures.add(other.figures)
         for name, figures in other.baselines.items():
             self.baseline(name).add(figures)
@@ -118,10 +118,10 @@ class Metric(Generic[References]):
     resolve: Callable[[ComparisonSets, ReferenceCache, int], References]
     compute: Callable[[MoleculeTable, References], BenchmarkResult]
     size: str = ""
-    """The figure that says how many molecules a baseline has."""
+    """The name of the figure that is the number of molecules of a baseline."""
     most_distinct: int = 0
     """A run is drawn from until it gave so many distinct valid molecules (or as many as samples), if not 0."""
     thorough: bool = False
-    """Looks at every training molecule, however many there are: other families may do so too."""
+    """Whether it uses all training molecules, also of a very large set; other families may then do so too."""
     published: Published | None = None
-    """Stands beside the figures of as many samples."""
+    """Published figures, shown with figures of as many samples or more."""

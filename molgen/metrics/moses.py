@@ -193,7 +193,7 @@ def add_similarity(samples: MoleculeTable, references: Mapping[str, Statistics])
 
 
 class MosesReferences(NamedTuple):
-    """Statistics of Test and, where there is one, TestSF; a training set and its baselines, if there is one."""
+    """Statistics of Test and of TestSF if there is one; the training set, if there is one, and its baselines."""
 
     test_sets: dict[str, Statistics]
     training: TrainingIndex | None
@@ -242,7 +242,7 @@ def compute(samples: MoleculeTable, references: MosesReferences) -> BenchmarkRes
 
 
 def _test_sets(reference: str | None, references: ReferenceCache) -> dict[str, Statistics]:
-    """Test and, where there is one, TestSF: MOSES' own as they are shipped, or those of another dataset or file."""
+    """Test, and TestSF if there is one: as MOSES ships them, or those of another dataset or file."""
     if reference in (None, "moses"):
         fetch("moses")
         files = {"Test": "test_stats.npz", "TestSF": "test_scaffolds_stats.npz"}

@@ -33,7 +33,7 @@ class _Array:
 
 
 class _Type:
-    """A NumPy dtype, of which only the code matters."""
+    """A NumPy dtype; only its code matters."""
 
     def __init__(self, code: str, *_: Any) -> None:
         self.code = code

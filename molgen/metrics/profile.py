@@ -75,7 +75,7 @@ class MoleculeTable:
         return result
 
     def take(self, rows: npt.NDArray[np.int64]) -> "MoleculeTable":
-        """Some molecules, with repetitions where a row is named twice, as if just these had been sampled."""
+        """The table of some rows, in this order; a row may be repeated."""
         columns: dict[str, Column] = {
             name: [column[i] for i in rows.tolist()] if isinstance(column, list) else column[rows]
             for name, column in self.columns.items()

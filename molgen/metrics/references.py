@@ -1,4 +1,4 @@
-"""Reference sets and what is known of them, computed once and cached: what samples are compared with."""
+"""Reference sets: the tables and indices that samples are compared with, computed once and cached."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ Kind = Literal["random", "add-carbon", "baseline"]
 # Random parts come in these sizes, so that one that is cached serves every smaller n.
 _SIZES = (2_000, 10_000, 30_000, 100_000)
 VERSION = "1"
-"""Goes up with a change of what is cached here and made here or in `metrics`, so that it is computed anew."""
+"""Increase it when the content of a cached table or index changes, so that it is computed again."""
 _SEED = {"random": 0, "add-carbon": 1, "baseline": 42}
 
 
@@ -65,7 +65,7 @@ class ReferenceSet:
 
 @dataclass(frozen=True)
 class ComparisonSets:
-    """What samples are compared with; None where there is no such set."""
+    """The sets that samples are compared with; None for a set that is not available."""
 
     training: ReferenceSet | None = None
     held_out: ReferenceSet | None = None
@@ -75,7 +75,7 @@ class ComparisonSets:
     moses_training: ReferenceSet | None = None
     """What MOSES' `Novelty` and baselines are against; left out, `training`, and without that MOSES' training set."""
     thorough: bool = False
-    """Whether all training molecules are to be looked at, however many there are."""
+    """Whether to use all training molecules, also of a very large set."""
 
 
 class ReferenceCache:
@@ -86,7 +86,7 @@ class ReferenceCache:
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """What every table and index depends on besides its molecules."""
+        """The versions that every table and index depends on."""
         return VERSION, RDKIT_VERSION, descriptors.VERSION, MOLECULES_VERSION, chemnet.versions()
 
     def cached(

@@ -26,7 +26,7 @@ class RowSimilarity(NamedTuple):
     """Mean Tanimoto similarity to all, itself included."""
     mean_square: npt.NDArray[np.float64]
     nearest_other: npt.NDArray[np.float64]
-    """Highest similarity to any other; 0 where there is no other."""
+    """Highest similarity to any other; 0 for a set of one."""
 
 
 def nearest(queries: Packed, references: Packed, description: str = "") -> npt.NDArray[np.float32]:

@@ -62,7 +62,7 @@ def _assemble(config: ModelConfig, vocabulary: int) -> Decoder:
 
 
 def _positions(config: ModelConfig) -> tuple[nn.Module, nn.Module]:
-    """What is done to the embeddings, and what is done to queries and keys."""
+    """(module for the embeddings, module for queries and keys)."""
     match config.positions:
         case "learned":
             return LearnedPositions(config.context + 1, config.width), Unchanged()
