@@ -16,6 +16,7 @@ from molgen.runtime.distributed import SINGLE_PROCESS
 from molgen.training.resume import TrainerState
 from molgen.training.setup import open_source, prepare_run
 from molgen.training.step import Step
+from molgen.training.train import train
 from molgen.training.trainer import Callback, EpochProgress, Trainer
 
 TINY = ["model.width=16", "model.blocks=1", "model.heads=2", "model.head_width=8", "model.feedforward=32"]
@@ -116,3 +117,13 @@ def test_callbacks_are_called_at_their_moments_and_the_trainer_alone_writes_noth
         "done",
     ]
     assert {path.name for path in run.path.iterdir()} == there
+
+
+def test_a_training_with_one_validation_molecule_reports_its_nll_without_an_error(
+    moses_mini: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "few.smi").write_text("\n".join(moses_mini[:12]) + "\n")
+    settings = ["training.epochs=1", "data.min_token_count=1", "data.validation_size=1", "data.vocabulary=all"]
+    run = train(load_config(None, [*TINY, *settings], {"data.source": tmp_path / "few.smi"}), tmp_path / "run")
+    assert run.report["validation"]["n"] == 1
+    assert run.report["validation"]["nll_stderr"] is None
