@@ -49,3 +49,8 @@ def test_a_file_without_molecules_is_refused(small_run: Run, tmp_path: Path) -> 
     (tmp_path / "empty.smi").write_text("")
     with pytest.raises(molgen.MolgenError):
         molgen.score(tmp_path / "empty.smi", small_run.path, device="cpu")
+
+
+def test_a_device_that_is_no_name_of_one_is_refused(small_run: Run) -> None:
+    with pytest.raises(molgen.MolgenError, match="not available here"):
+        molgen.sample(small_run.path, 1, device="gpu")  # type: ignore[arg-type]

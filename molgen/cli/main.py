@@ -283,14 +283,15 @@ def score(
     """Score molecules: a CSV of log-likelihoods (nats) on stdout, one line for each of the file's molecules."""
     import csv
 
-    from molgen.machine import open_runtime
+    from molgen.chem.pool import shared_workers
+    from molgen.machine import Runtime
 
-    with open_runtime(device) as runtime:  # its workers start while the rest is imported
-        from molgen.generation.generator import MoleculeGenerator
-        from molgen.generation.score import Score, columns_of, read_molecules, score_rows
+    runtime = Runtime(device, workers=shared_workers())  # they start while the rest is imported
+    from molgen.generation.generator import MoleculeGenerator
+    from molgen.generation.score import Score, columns_of, read_molecules, score_rows
 
-        generator = MoleculeGenerator.load(run, runtime=runtime)
-        rows = score_rows(read_molecules(file, smiles_column), generator, as_written, strings)
+    generator = MoleculeGenerator.load(run, runtime=runtime)
+    rows = score_rows(read_molecules(file, smiles_column), generator, as_written, strings)
     columns = columns_of(strings)
     table = csv.writer(sys.stdout, lineterminator="\n")
     table.writerow(Score._fields[:columns])

@@ -20,6 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from molgen._version import __version__
+from molgen.chem.clean import LOST
 from molgen.chem.descriptors import MOSES_PROPERTIES, properties
 from molgen.chem.draw import Drawing, align, draw, fragment
 from molgen.chem.smiles import RDKIT_VERSION, canonical, parse, quiet
@@ -29,7 +30,6 @@ from molgen.evaluation.text_table import ROWS, Column, cell, columns, sections
 from molgen.metrics.chem import SHOWN, largest_differences
 from molgen.metrics.metric import MetricValues, Row
 from molgen.metrics.moses import FEWEST_FOR_FCD, PUBLISHED
-from molgen.metrics.profile import LOST
 from molgen.runs import LOG
 from molgen.runtime.files import write_atomically
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from molgen.chem.clean import LOST
 from molgen.chem.descriptors import PROPERTIES
 from molgen.errors import MolgenError
 from molgen.generation.generator import MoleculeGenerator
@@ -100,7 +101,7 @@ class SampleTable:
             valid = sample.canonical is not None
             row = {"smiles": sample.smiles, "canonical": sample.canonical, "valid": _yes(valid)}
             if not valid:
-                error = (values or {}).get("error", "RDKit hung or crashed")
+                error = (values or {}).get("error", LOST)
                 rows.append({**row, "error": "unfinished" if sample.unfinished else error})
                 continue
             if "duplicate_of" in self.columns:

@@ -13,7 +13,6 @@ from molgen.runtime.cache import Arrays, expect
 from molgen.runtime.hashing import Keys, keys_of
 
 _BYTES = 128  # of a fingerprint of 1,024 bits
-STRINGS = ("canonical", "smiles_no_stereo", "parent", "tautomer", "scaffold", "ring_systems")
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class TrainingIndex:
 def build_index(
     smiles: list[str], columns: Iterable[str], with_fingerprints: bool, workers: Workers, label: str
 ) -> TrainingIndex:
-    """The index of a training set; `columns` are some of STRINGS."""
+    """The index of a training set; `columns` are parts of `descriptors` that are strings."""
     columns = tuple(columns)
     parts = [*columns, *(("fingerprint",) if with_fingerprints else ())]
     keys: dict[str, list[Keys]] = {name: [] for name in columns}

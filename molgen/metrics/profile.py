@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from molgen.chem.clean import LOST
 from molgen.chem.pool import Workers
 from molgen.data.download import has_moses, moses_file
 from molgen.machine import Runtime
@@ -16,7 +17,6 @@ from molgen.metrics import chemnet
 from molgen.runtime.cache import Arrays, expect, from_strings, to_strings
 from molgen.runtime.stages import stage
 
-LOST = "RDKit hung or crashed"
 # numbers or bytes in a row of each array
 _PACKED = {"fingerprint": 128, "fingerprint_4096": 512}
 _NUMBERS = {"properties": 4, "guacamol": 9, "radicals_fragments_charge": 3}

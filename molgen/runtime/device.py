@@ -36,7 +36,7 @@ def choose_device(wanted: Device) -> "torch.device":
     }
     if wanted == "auto":
         return torch.device(next(name for name, is_available in available.items() if is_available))
-    if not available[wanted]:
+    if not available.get(wanted):  # from Python it may be no name of a device at all
         names = ", ".join(name for name, is_available in available.items() if is_available)
         raise MolgenError(f"--device {wanted}: not available here", f"available: {names}; or leave --device out")
     return torch.device(wanted)
