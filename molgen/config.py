@@ -32,15 +32,19 @@ NAMED = {
     "tox21": "8,014 molecules of the US Tox21 programme (DeepChem's table), fetched once",
     "moses": "1,584,663 + 176,074 + 176,225 drug-like molecules of MOSES, fetched once (50 MB)",
     "moses-mini": "20,000 + 1,000 + 1,000 molecules of MOSES, bundled",
+    "moleculeace": "35,633 ChEMBL ligands of 30 targets with their affinities (MoleculeACE), fetched once (1 MB)",
+    "benchmark-targets": "31 reference molecules of PMO, GuacaMol and SAFE, bundled (for data.exclude)",
 }
 """The named datasets. They stay as their authors made them: nothing of them is standardised unless asked for."""
+_OLD_RULES = ("tox21", "moses", "moses-mini")
+MIXED = "+"
+"""Joins the names of a mixture's sources to the name of the mixture."""
 _AS_PUBLISHED: dict[str, Any] = {
     **dict.fromkeys(("fragments", "charges", "stereo", "isotopes", "radicals", "atom_maps", "wildcards"), "keep"),
     "elements": None,
     "require_carbon": False,
     "min_token_count": 1,
     "stereo_groups": "as_drawn",
-    "rules": 1,
 }
 
 
@@ -48,7 +52,12 @@ class DataConfig(Section):
     """Which molecules, how they are standardised and cleaned, and how they are split."""
 
     source: str = "tox21"
-    """A named dataset (tox21, moses, moses-mini; from `fragments` to `min_token_count` it keeps all) or a file."""
+    """A named dataset (such as tox21, moses; from `fragments` to `min_token_count` it keeps all) or a file."""
+    sources: dict[str, Annotated[float, Field(gt=0, le=1)]] | None = None
+    """A mixture in place of `source`: named datasets or files, each with its share of an epoch's molecules."""
+    exclude: list[str] = []
+    """Named datasets or files: rows with the neutral, stereo-free parent of one of their molecules are dropped. A
+    column `ecfp4` in them is a Tanimoto similarity (ECFP4) from which on similar rows are dropped too."""
     sha256: str | None = None
     """SHA-256 of the molecules that an encoded file (`molgen data encode`) must hold; the training fills it in."""
     smiles_column: str | None = None
@@ -105,16 +114,47 @@ class DataConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _named_stay_as_published(cls, values: Any) -> Any:
-        source = values.get("source", "tox21") if isinstance(values, dict) else None
+        if not isinstance(values, dict):
+            return values
+        if isinstance(sources := values.get("sources"), dict):
+            return {"source": MIXED.join(map(str, sources))} | values
+        source = values.get("source", "tox21")
         if isinstance(source, str) and source in NAMED:
-            return _AS_PUBLISHED | values
+            return _AS_PUBLISHED | ({"rules": 1} if source in _OLD_RULES else {}) | values
         return values
+
+    @property
+    def named(self) -> bool:
+        """Whether its molecules come from named datasets only."""
+        return all(source in NAMED for source in self.read)
+
+    @property
+    def read(self) -> list[str]:
+        """The datasets and files that it reads, those of `exclude` too."""
+        return [*(self.sources or [self.source]), *self.exclude]
+
+    def of_source(self, source: str) -> "DataConfig":
+        """The settings for one source of a mixture."""
+        return self.model_copy(update={"source": source, "sources": None})
 
     @model_validator(mode="after")
     def _consistent(self) -> "DataConfig":
+        if self.sources is not None:
+            self._check_mixture(self.sources)
         if self.form == "canonical" and self.unparsable == "keep":
             raise ValueError("unparsable: keep needs form: as-written (no canonical form without parsing)")
         return self
+
+    def _check_mixture(self, sources: Mapping[str, float]) -> None:
+        if abs(sum(sources.values()) - 1) > 1e-6:
+            raise ValueError(f"sources: the shares sum to {sum(sources.values()):g}, not to 1")
+        if self.source != MIXED.join(sources):
+            raise ValueError(f"source: {self.source}, but data.sources names a mixture; leave one of them out")
+        for name in ("smiles_column", "where", "train_size", "validation_size", "sha256"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name}: not for a mixture (data.sources): its sources have their own columns and splits"
+                )
 
 
 class ModelConfig(Section):

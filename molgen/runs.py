@@ -20,10 +20,11 @@ import torch
 
 from molgen.checkpoint import load_weights, save_weights, saved_fingerprint
 from molgen.chem.pool import shared_workers
-from molgen.config import NAMED, Config, parse_yaml, saved, to_yaml, validate
-from molgen.data.dataset import Dropped, Molecule, build_dataset, read_source
-from molgen.data.download import data_directory, has_moses
+from molgen.config import Config, parse_yaml, saved, to_yaml, validate
+from molgen.data.dataset import Dropped, Molecule, build_dataset, columns_of
+from molgen.data.download import data_directory, is_here
 from molgen.data.encoded_file import CorpusFile, named_corpus
+from molgen.data.sources import read_source
 from molgen.data.splitting import SPLITS
 from molgen.errors import MolgenError
 from molgen.model.build import build_model, count_parameters
@@ -137,8 +138,8 @@ class Run:
             return ""
         if not self.names_its_source and not self.names_its_file:
             return "the run carries no molecules"
-        if self.names_its_source and self.origin == "moses" and not has_moses():
-            return self.elsewhere  # MOSES is not downloaded unless the user asks for it
+        if self.names_its_source and self.config.data.named and self._not_here:
+            return self.elsewhere  # nothing is downloaded unless the user asks for it
         try:
             if self.names_its_file:
                 return self.corpus_file.lacks(split)
@@ -160,10 +161,18 @@ class Run:
         return self.config.data.source == "moses" or sum(self.report.get("sizes", {}).values()) > MOST_COPIED
 
     @property
+    def _not_here(self) -> list[str]:
+        """The named datasets that it was made of and that have not been fetched."""
+        return [name for name in self.config.data.read if not is_here(name)]
+
+    @property
     def elsewhere(self) -> str:
         """A hint how to compare with the molecules of a run that names its source; empty for other runs."""
         if not self.names_its_source:
             return ""
+        if self.config.data.sources is not None and (names := self._not_here):
+            commands = ", ".join(f"`molgen data get {name}`" for name in names)
+            return f"the run carries no molecules: {commands} would fetch those that it was made of"
         train = " --train moses" if self.origin == "moses" else ""
         what = "MOSES" if train else "those of its source"
         return f"the run carries no molecules: `molgen eval {self.path.name}{train}` compares with {what}"
@@ -210,7 +219,7 @@ class Run:
 
         def build() -> Arrays:
             data = self.config.data
-            if self.origin != "moses":
+            if not data.named:
                 path = next((path for path in self._source_paths() if path.is_file()), None)
                 if path is None:
                     raise MolgenError(
@@ -240,8 +249,10 @@ class Run:
         if not (self.path / MOLECULES).exists():
             raise MolgenError(f"{self.path}: carries no {MOLECULES}", "name its training set with --train")
         return [
-            Molecule(smiles, name, self._number(MOLECULES, line, row), self._split_name(line, split))
-            for line, (smiles, name, row, split) in self._table(MOLECULES, Molecule._fields)
+            Molecule(smiles, name, self._number(MOLECULES, line, row), self._split_name(line, split), *source)
+            for line, (smiles, name, row, split, *source) in self._table(
+                MOLECULES, columns_of(Molecule, self.config.data)
+            )
         ]
 
     @cached_property
@@ -249,7 +260,7 @@ class Run:
         """Every row that was dropped or changed."""
         return [
             Dropped(self._number(DROPPED, line, row), *others)
-            for line, (row, *others) in self._table(DROPPED, Dropped._fields)
+            for line, (row, *others) in self._table(DROPPED, columns_of(Dropped, self.config.data))
         ]
 
     def check_log(self) -> None:
@@ -409,7 +420,7 @@ def create_run(
     Raises MolgenError if the disk has not enough free space for the run.
     """
     path.mkdir(parents=True, exist_ok=True)
-    named = config.data.source in NAMED and config.training.init is None
+    named = config.data.named and config.training.init is None
     copied = molecules is not None and (len(molecules) <= MOST_COPIED or not named)
     weights = count_parameters(config.model, len(tokenizer))
     need = _BYTES_PER_WEIGHT * weights + _BYTES_PER_MOLECULE * (len(molecules or ()) if copied else 0)
@@ -422,9 +433,11 @@ def create_run(
         (path / old).unlink(missing_ok=True)
     write_atomically(path / TOKENIZER, tokenizer.to_json().encode())
     if molecules is not None and copied:
-        write_table(path / MOLECULES, Molecule._fields, molecules)
+        columns = columns_of(Molecule, config.data)
+        write_table(path / MOLECULES, columns, (molecule[: len(columns)] for molecule in molecules))
     if dropped is not None:
-        write_table(path / DROPPED, Dropped._fields, dropped)
+        columns = columns_of(Dropped, config.data)
+        write_table(path / DROPPED, columns, (row[: len(columns)] for row in dropped))
     write_atomically(path / CONFIG, to_yaml(config).encode())
     return Run(path)
 

@@ -10,8 +10,8 @@ import pytest
 from molgen.chem.pool import Workers, workers
 from molgen.cli.main import main
 from molgen.config import load_config
-from molgen.data.dataset import reference_smiles
 from molgen.data.download import data_directory
+from molgen.data.sources import reference_smiles
 from molgen.evaluation.evaluate import Evaluation, evaluate_subject, list_subject
 from molgen.machine import Runtime
 from molgen.metrics import MetricName

@@ -9,8 +9,9 @@ from molgen.chem.smiles import canonical
 from molgen.chem.standardize import group_of
 from molgen.config import DataConfig, load_config
 from molgen.data import dataset as datasets
-from molgen.data.dataset import Dataset, build_dataset, read_source, reference_smiles
+from molgen.data.dataset import Dataset, build_dataset
 from molgen.data.download import fetch
+from molgen.data.sources import read_source, reference_smiles
 from molgen.errors import MolgenError
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import molgen
-from molgen.data.dataset import reference_smiles
+from molgen.data.sources import reference_smiles
 from molgen.evaluation.evaluate import Evaluation, histogram, run_benchmarks
 from molgen.evaluation.evaluate import parts as parts_of
 from molgen.evaluation.text_table import Column, cell, columns, sections, table

@@ -15,7 +15,8 @@ from rdkit.Chem import rdMolHash
 
 from molgen.chem.pool import Workers
 from molgen.config import load_config
-from molgen.data.dataset import build_dataset, read_source
+from molgen.data.dataset import build_dataset
+from molgen.data.sources import read_source
 from molgen.metrics.references import ReferenceCache
 
 BEFORE = Path(__file__).parent / "data"

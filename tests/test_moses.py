@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from molgen.chem.pool import Workers
-from molgen.data.dataset import reference_smiles
+from molgen.data.sources import reference_smiles
 from molgen.errors import MolgenError
 from molgen.metrics import moses
 from molgen.metrics.chemnet import SIZE, Gaussian

@@ -26,6 +26,10 @@ KNOWN_TO_INIT = "trained on by the run to start from"
 LOST = "RDKit hung or crashed"
 NOT_CHOSEN = "not chosen by data.where"
 BEYOND_SIZE = "beyond the size asked for"
+EXCLUDED = "in data.exclude"
+"""In a reason, a colon and the source of data.exclude follow."""
+RESEMBLES_EXCLUDED = "similar to a molecule in data.exclude"
+HELD_OUT = "held out elsewhere in the mixture"
 EXTENSION_CUT = "CXSMILES extension cut"
 ENHANCED_STEREO = "enhanced stereo flattened"
 STEREO_UNDEFINED = "racemic or relative stereo made undefined"
@@ -98,7 +102,7 @@ def settings(config: DataConfig, longest: int, pattern: str) -> dict[str, Any]:
         "form": config.form,
         "unparsable": config.unparsable,
         "lengths": [config.min_tokens, min(longest, config.max_tokens or longest)],
-        "grouped": config.split == "grouped",
+        "grouped": config.split == "grouped" or bool(config.exclude) or config.sources is not None,
         "stereo_groups": config.stereo_groups,
         "policy": [getattr(config, name) for name in Policy._fields],
     }

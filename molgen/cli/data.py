@@ -33,12 +33,12 @@ def data_list() -> None:
     from molgen.data.download import data_directory
 
     for name, description in NAMED.items():
-        print(f"{name:<12}{description}")
+        print(f"{name:<20}{description}")
     logger.info(f"data directory: {data_directory()}")
 
 
 @data_app.command(name="get")
-def data_get(name: Annotated[str, typer.Argument(help="tox21, moses or moses-mini.")]) -> None:
+def data_get(name: Annotated[str, typer.Argument(help="tox21, moses or moleculeace; others come along.")]) -> None:
     """Fetch a named dataset and print where its files are."""
     from molgen.data.download import fetch
 
@@ -48,7 +48,7 @@ def data_get(name: Annotated[str, typer.Argument(help="tox21, moses or moses-min
 
 @data_app.command(name="describe")
 def data_describe(
-    data: Annotated[str, typer.Argument(help=DATA_HELP)],
+    data: Annotated[str | None, typer.Argument(help=f"{DATA_HELP} Left out: what --config names.")] = None,
     config: Recipe = None,
     settings: Settings = None,
     smiles_column: Column = None,

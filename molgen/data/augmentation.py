@@ -39,10 +39,12 @@ def augmented_epochs(
         return config.randomized + (config.randomized_end - config.randomized) * epoch / max(1, config.epochs - 1)
 
     def make(epoch: int) -> tuple[Corpus, int]:
+        rows = data.mixture.rows(epoch) if data.mixture else None
         if not share(epoch) or not runtime.group.is_main:
-            return data.corpus, 0
+            return data.corpus if rows is None else data.corpus.select(rows), 0
         seed = [config.seed, epoch, 1]
         smiles, tokenizer = data.canonical_smiles, data.tokenizer
+        smiles = smiles if rows is None else [smiles[i] for i in rows]
         return randomized_corpus(smiles, share(epoch), tokenizer, runtime.workers, seed, context, stopped.is_set)
 
     def epochs() -> Iterator[tuple[Corpus, int]]:

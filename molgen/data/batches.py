@@ -1,8 +1,8 @@
 """The encoded corpus as one flat array, and its batches of molecules of similar length."""
 
 import mmap
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import repeat
 from typing import NamedTuple
@@ -68,6 +68,13 @@ class Corpus:
         arrays = group.broadcast({"ids": self.ids, "offsets": self.offsets})
         return Corpus(arrays["ids"], arrays["offsets"])
 
+    def select(self, rows: Rows) -> "Corpus":
+        """A copy in memory of some molecules, in this order; the same molecule may be there several times."""
+        lengths = self.offsets[rows + 1] - self.offsets[rows]
+        offsets = np.concatenate(([0], np.cumsum(lengths)))
+        places = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], lengths)
+        return Corpus(self.ids[places], offsets)
+
     def blocks(self, numbers: Rows, size: int) -> "Corpus":
         """A copy in memory of some blocks of `size` molecules; the last block of a corpus may be smaller."""
         ids, lengths = [], []
@@ -101,6 +108,43 @@ class Corpus:
         return Batch(ids[:, :-1], ids[:, 1:])
 
 
+class Mixture(NamedTuple):
+    """The training molecules of each source, and the shares of the sources.
+
+    An epoch has as many molecules as all sources together. So the molecules of a small source with a large share are
+    shown several times, and those of a large source with a small share continue in the next epoch. Each molecule of a
+    source is shown equally often, give or take one.
+    """
+
+    sources: Rows
+    """(N,) The number of each training molecule's source."""
+    shares: tuple[float, ...]
+    """Of an epoch's molecules, one per source; they sum to 1."""
+    seed: int
+
+    def rows(self, epoch: int) -> Rows:
+        """Rows of the training molecules that the epoch shows, counted from 0; in the order of the sources.
+
+        The share of a source without training molecules goes to the others.
+        """
+        members = [np.flatnonzero(self.sources == number) for number in range(len(self.shares))]
+        present = sum(share for share, rows in zip(self.shares, members, strict=True) if len(rows))
+        drawn = []
+        for number, (rows, share) in enumerate(zip(members, self.shares, strict=True)):
+            count = round(share / present * len(self.sources)) if len(rows) else 0
+            drawn.append(self._series(rows, number, epoch * count, count))
+        return np.concatenate(drawn)
+
+    def _series(self, rows: Rows, number: int, start: int, count: int) -> Rows:
+        """`count` rows from place `start` of the endless series of a source's rows, shuffled anew in each pass."""
+        if not count:
+            return rows[:0]
+        first, last = start // len(rows), (start + count - 1) // len(rows)
+        passes = [np.random.default_rng([self.seed, 3, number, i]).permutation(rows) for i in range(first, last + 1)]
+        begin = start - first * len(rows)
+        return np.concatenate(passes)[begin : begin + count]
+
+
 @dataclass(frozen=True)
 class TrainingData:
     """The encoded data of a training; the same in every process and for every kind of source."""
@@ -111,6 +155,10 @@ class TrainingData:
     canonical_smiles: Sequence[str]
     """The training molecules as strings, for randomised SMILES; empty if this process does not need them."""
     tokenizer: SmilesTokenizer
+    mixture: Mixture | None = None
+    """Which molecules an epoch shows; None: each molecule once."""
+    validation_sources: Mapping[str, int] = field(default_factory=dict)
+    """Of a mixture: how many molecules of `validation` each source has; they are in this order."""
 
 
 def random_batches(positions: Rows, batch_size: int, rng: np.random.Generator) -> list[list[Rows]]:

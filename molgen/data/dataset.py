@@ -1,13 +1,11 @@
-"""Datasets: reads a named dataset or a file, cleans the molecules and splits them."""
+"""Datasets: cleans the rows of a source or of a mixture, and splits the molecules."""
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
-from pathlib import Path
 from typing import Annotated, NamedTuple
 
 from pydantic import Field
@@ -15,16 +13,14 @@ from pydantic import Field
 from molgen.chem import clean
 from molgen.chem.pool import Workers
 from molgen.chem.smiles import RDKIT_VERSION
-from molgen.config import NAMED, DataConfig, Section
-from molgen.data.download import data_directory, fetch
-from molgen.data.readers import Row, read_rows
+from molgen.config import DataConfig, Section
+from molgen.data.download import data_directory
+from molgen.data.exclusion import reasons_to_exclude
+from molgen.data.rows import Row
 from molgen.data.splitting import SPLITS, drawn_splits, own_splits
 from molgen.errors import MolgenError
 from molgen.runtime import cache
 from molgen.tokenizer import TokenPattern
-
-LARGE = 50_000
-"""Results for at least this many molecules are cached."""
 
 
 class Molecule(NamedTuple):
@@ -34,6 +30,8 @@ class Molecule(NamedTuple):
     name: str
     row: int
     split: str
+    source: str = ""
+    """In a mixture, the source whose row it is; else empty."""
 
 
 class Dropped(NamedTuple):
@@ -43,6 +41,13 @@ class Dropped(NamedTuple):
     name: str
     smiles: str
     reason: str
+    source: str = ""
+    """In a mixture, the source whose row it is; else empty."""
+
+    @classmethod
+    def of(cls, row: Row, reason: str) -> "Dropped":
+        """A row with its reason."""
+        return cls(row.number, row.name, row.smiles, reason, row.source)
 
 
 _Counts = dict[Annotated[str, Field(pattern="^[ -~]{1,80}$")], Annotated[int, Field(ge=0)]]
@@ -60,6 +65,8 @@ class Summary(Section):
     """Dropped rows by reason."""
     altered: _Counts
     """Changes to rows that were kept, by reason."""
+    sources: dict[Annotated[str, Field(max_length=4096)], _Counts] = Field(default={})
+    """Of a mixture: molecules per split of each source."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,13 @@ class Dataset:
         return {name: counts[name] for name in SPLITS if counts[name]}
 
     @property
+    def sizes_by_source(self) -> dict[str, dict[str, int]]:
+        """Of a mixture: molecules per split of each source; else empty."""
+        counts = Counter((m.source, m.split) for m in self.molecules if m.source)
+        sources = dict.fromkeys(source for source, _ in counts)
+        return {s: {split: counts[s, split] for split in SPLITS if counts[s, split]} for s in sources}
+
+    @property
     def dropped_by_reason(self) -> dict[str, int]:
         """Number of dropped rows by reason, the most frequent first."""
         return _by_reason(d for d in self.dropped if d.reason not in clean.ALTERED)
@@ -109,25 +123,8 @@ class Dataset:
             sizes=self.sizes,
             dropped=self.dropped_by_reason,
             altered=self.altered_by_reason,
+            sources=self.sizes_by_source,
         )
-
-
-def read_source(config: DataConfig, cells: bool = False) -> list[Row]:
-    """The rows of the source of `config`, not cleaned; with `cells` each row has its other columns.
-
-    Raises MolgenError for a source that cannot be read, is empty, or has no row that satisfies `data.where`.
-    """
-    rows = list(_rows(config, cells))
-    if not rows:
-        raise MolgenError(
-            f"{config.source}: no molecules in it", "give a file with one molecule per line below its header"
-        )
-    if not any(row.chosen for row in rows):
-        raise MolgenError(
-            f"{config.source}: the condition {config.where} chose none of {len(rows)} rows",
-            "a comparison with a missing value, or of text with a number, is never true; see --where",
-        )
-    return rows
 
 
 def build_dataset(
@@ -140,12 +137,14 @@ def build_dataset(
 ) -> Dataset:
     """Cleans and splits rows; `longest` is the context in tokens; tokens of `pretrained_tokens` are never too rare.
 
+    Each source of a mixture is split by itself, then training molecules are dropped whose group is held out elsewhere.
+
     Raises MolgenError as `clean_rows`, and for rows that cannot be split.
     """
     kept, dropped = clean_rows(rows, config, longest, pattern, workers, pretrained_tokens)
     molecules, beyond_size = _split(kept, config)
-    dropped_rows = {row.row for row in beyond_size}
-    listed = (row for row in dropped if row.reason not in clean.ALTERED or row.row not in dropped_rows)
+    dropped_rows = {(row.source, row.row) for row in beyond_size}
+    listed = (row for row in dropped if row.reason not in clean.ALTERED or (row.source, row.row) not in dropped_rows)
     return Dataset(config.source, tuple(molecules), (*listed, *beyond_size))
 
 
@@ -162,9 +161,15 @@ def clean_rows(
     Raises MolgenError if no row is kept, or if more than half are dropped; rows that data.where did not choose do not
     count.
     """
-    others = [Dropped(row.number, row.name, row.smiles, clean.NOT_CHOSEN) for row in rows if not row.chosen]
+    others = [Dropped.of(row, clean.NOT_CHOSEN) for row in rows if not row.chosen]
     rows = [row for row in rows if row.chosen] if others else rows
     kept, dropped = _clean(rows, config, longest, pattern, workers, pretrained_tokens)
+    if config.exclude:
+        excluded = reasons_to_exclude(kept, config, pattern, workers)
+        gone = {(kept[i][0].source, kept[i][0].number) for i in excluded}
+        dropped = [d for d in dropped if d.reason not in clean.ALTERED or (d.source, d.row) not in gone]
+        dropped += [Dropped.of(kept[i][0], reason) for i, reason in excluded.items()]
+        kept = [pair for i, pair in enumerate(kept) if i not in excluded]
     lost = Counter(d.reason for d in dropped if d.reason not in (*clean.ALTERED, clean.DUPLICATE))
     reasons = ", ".join(f"{count} {reason}" for reason, count in lost.most_common())
     mostly_rare_tokens = lost[clean.RARE_TOKEN] > lost.total() / 2
@@ -175,16 +180,14 @@ def clean_rows(
     )
     if not kept:
         raise MolgenError(f"{config.source}: no molecule of {len(rows)} is left: {reasons}", hint)
-    if 2 * lost.total() > len(rows) and config.source not in NAMED:
+    if 2 * lost.total() > len(rows) and not config.named:
         raise MolgenError(f"{config.source}: more than half of {len(rows)} rows would be dropped: {reasons}", hint)
     return kept, [*dropped, *others]
 
 
-def reference_smiles(source: str, split: str) -> list[str]:
-    """The SMILES to compare with, not cleaned: one split of MOSES or moses-mini, or a whole file."""
-    if source in ("moses", "moses-mini"):
-        return [row.smiles for row in _rows(DataConfig(source=source)) if row.split == split]
-    return [clean.undefined(row.smiles)[0] for row in read_rows(source)]
+def columns_of(kind: type[Molecule] | type[Dropped], config: DataConfig) -> tuple[str, ...]:
+    """The columns of a table of molecules or of dropped rows; only that of a mixture has the last one, `source`."""
+    return kind._fields if config.sources is not None else kind._fields[:-1]
 
 
 def account(dropped: Sequence[Dropped]) -> list[str]:
@@ -199,22 +202,6 @@ def account(dropped: Sequence[Dropped]) -> list[str]:
 
 def _by_reason(dropped: Iterable[Dropped]) -> dict[str, int]:
     return dict(Counter(d.reason for d in dropped).most_common())
-
-
-def _rows(config: DataConfig, cells: bool = False) -> Iterator[Row]:
-    source = config.source
-    if source not in NAMED and "." not in source and source != "-" and not Path(source).exists():
-        raise MolgenError(
-            f"no dataset or file called {source!r}", f"named datasets: {', '.join(NAMED)}; or give a file"
-        )
-    if source not in NAMED:
-        yield from read_rows(source, config.smiles_column, config.where, cells)
-    elif source == "moses":
-        for path in fetch(source):
-            split = path.name.removesuffix(".csv.gz")
-            yield from (row._replace(split=split) for row in read_rows(str(path), where=config.where, cells=cells))
-    else:
-        yield from chain.from_iterable(read_rows(str(path), where=config.where, cells=cells) for path in fetch(source))
 
 
 def _clean(
@@ -235,7 +222,7 @@ def _clean(
             raise ValueError("of other rows")
         return found
 
-    if len(rows) < LARGE:
+    if len(rows) < cache.LARGE:
         found = read(columns())
     else:  # minutes for MOSES
         key = [str(clean.VERSION), RDKIT_VERSION, json.dumps(settings), *texts]
@@ -245,10 +232,13 @@ def _clean(
     smiles, groups, reasons, changes = found
     if config.duplicates == "drop":
         seen: set[str] = set()
-        for i, molecule in enumerate(smiles):
+        order: Iterable[int] = range(len(rows))
+        if config.sources is not None:  # a molecule that one source holds out is no training molecule of another
+            order = sorted(order, key=lambda i: rows[i].split in ("", "train"))
+        for i in order:
             if not reasons[i]:  # a string may be in two splits of a file; it stays in the first
-                reasons[i] = clean.DUPLICATE if molecule in seen else ""
-                seen.add(molecule)
+                reasons[i] = clean.DUPLICATE if smiles[i] in seen else ""
+                seen.add(smiles[i])
     for i, row in enumerate(rows):
         if row.problem and reasons[i] == clean.EMPTY:
             reasons[i] = row.problem
@@ -258,7 +248,7 @@ def _clean(
     dropped: list[Dropped] = []
     for i, row in enumerate(rows):
         causes = [reasons[i]] if reasons[i] else changes[i].split(";")
-        dropped += [Dropped(row.number, row.name, row.smiles, cause) for cause in causes if cause]
+        dropped += [Dropped.of(row, cause) for cause in causes if cause]
         if not reasons[i]:
             kept.append((row._replace(smiles=smiles[i]), groups[i]))
     return kept, dropped
@@ -286,8 +276,21 @@ def _with_rare_tokens(
 
 
 def _split(kept: Sequence[tuple[Row, str]], config: DataConfig) -> tuple[list[Molecule], list[Dropped]]:
-    """(molecules with their splits, from the file if it has splits; molecules beyond the configured sizes)."""
-    splits = own_splits(kept, config) if any(row.split for row, _ in kept) else drawn_splits(kept, config)
+    """(molecules with their splits, from the source if it has splits; molecules without one)."""
+    splits = [""] * len(kept)
+    for source in config.sources or [""]:
+        part = [i for i, (row, _) in enumerate(kept) if row.source == source]
+        own = [kept[i] for i in part]
+        settings = config.of_source(source) if source else config
+        drawn = own_splits(own, settings) if any(row.split for row, _ in own) else drawn_splits(own, settings)
+        for i, split in zip(part, drawn, strict=True):
+            splits[i] = split
     rows = [(row, split) for (row, _), split in zip(kept, splits, strict=True)]
-    beyond_size = [Dropped(row.number, row.name, row.smiles, clean.BEYOND_SIZE) for row, split in rows if not split]
-    return [Molecule(row.smiles, row.name, row.number, split) for row, split in rows if split], beyond_size
+    lost = [Dropped.of(row, clean.BEYOND_SIZE) for row, split in rows if not split]
+    if config.sources is not None:
+        held_out = {group for (_, group), split in zip(kept, splits, strict=True) if split not in ("", "train")}
+        for i, (row, group) in enumerate(kept):
+            if splits[i] == "train" and group in held_out:
+                rows[i] = (row, "")
+                lost.append(Dropped.of(row, clean.HELD_OUT))
+    return [Molecule(row.smiles, row.name, row.number, split, row.source) for row, split in rows if split], lost

@@ -1,5 +1,6 @@
 """Named datasets: location, download and verification of their files."""
 
+import csv
 import gzip
 import hashlib
 import io
@@ -11,6 +12,8 @@ import tempfile
 import urllib.request
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from http.client import HTTPException
 from pathlib import Path
@@ -43,8 +46,15 @@ _MOSES_MEMBERS = {
 }
 MOSES_FILES = {Path(member).name: sha256 for member, sha256 in _MOSES_MEMBERS.items()}
 """File name → SHA-256, of the files that are extracted from the package."""
+# So do MoleculeACE's: 30 tables of ChEMBL ligands (van Tilborg et al. 2022, J. Chem. Inf. Model. 62:5938).
+MOLECULEACE_PACKAGE = "moleculeace==3.0.0"
+MOLECULEACE_SHA256 = "c2028c9a75281eab53d3b3e7dc11cbc8ac970d008bac4a0d3927f11ac2024bdc"
+_MOLECULEACE_FOLDER = "MoleculeACE/Data/benchmark_data/"
+_MOLECULEACE_COLUMNS = ("smiles", "exp_mean [nM]", "y", "cliff_mol", "split")
+_MOLECULEACE_TABLE_SHA256 = "b722fd66f0b52bff8db302b3f25d6bf2153d286d6c44ba948d04a2ea1f269010"
 _LARGEST = 2**30  # bytes of an uncompressed table
 _BUNDLED = Path(__file__).parents[1] / "assets" / "data"
+_BUNDLED_FILES = {"moses-mini": "moses-mini.csv.gz", "benchmark-targets": "benchmark-targets.csv"}
 
 
 def data_directory() -> Path:
@@ -60,6 +70,15 @@ def data_directory() -> Path:
 def has_moses() -> bool:
     """Whether MOSES has been downloaded."""
     return all(_moses_path(name).exists() for name in MOSES_FILES)
+
+
+def is_here(name: str) -> bool:
+    """Whether a named dataset needs no download."""
+    if name == "moses":
+        return has_moses()
+    if name == "moleculeace":
+        return _moleculeace_path().exists()
+    return name != "tox21" or any((data_directory() / f"tox21.csv{suffix}").exists() for suffix in ("", ".gz"))
 
 
 def moses_file(name: str) -> Path:
@@ -83,8 +102,8 @@ def fetch(name: str) -> list[Path]:
 
     Raises MolgenError if the download fails, for incomplete files, and for MOSES files that differ from the published.
     """
-    if name == "moses-mini":
-        return [_BUNDLED / "moses-mini.csv.gz"]
+    if name in _BUNDLED_FILES:
+        return [_BUNDLED / _BUNDLED_FILES[name]]
     folder = data_directory()
     if name == "tox21":
         path = folder / "tox21.csv.gz"
@@ -100,7 +119,18 @@ def fetch(name: str) -> list[Path]:
         if not has_moses():
             _download_moses(folder / "moses")
         return [moses_file(target) for target in MOSES_FILES][:3]
+    if name == "moleculeace":
+        path = _moleculeace_path()
+        if not path.exists():
+            _download_moleculeace(path)
+        found = path.stat()
+        _check_moleculeace(path, found.st_size, found.st_mtime_ns)
+        return [path]
     raise MolgenError(f"no dataset called {name!r}", f"named datasets: {', '.join(NAMED)}; or give a file")
+
+
+def _moleculeace_path() -> Path:
+    return data_directory() / "moleculeace.csv.gz"
 
 
 def _moses_path(name: str) -> Path:
@@ -169,31 +199,70 @@ def _downloaded(url: str) -> bytes:
 
 
 def _download_moses(folder: Path) -> None:
+    by_hand = (
+        f"run `pip download --no-deps {MOSES_PACKAGE}` where there is a network and unzip its "
+        f"moses/dataset/data and moses/metrics/*.csv files into {folder}; `molgen train moses-mini` needs none"
+    )
+    with _wheel("moses", MOSES_PACKAGE, MOSES_SHA256, "50 MB", by_hand) as archive:
+        folder.mkdir(parents=True, exist_ok=True)
+        for member in _MOSES_MEMBERS:
+            with archive.open(member) as source, replacing(folder / Path(member).name) as target:
+                shutil.copyfileobj(source, target)
+
+
+def _download_moleculeace(path: Path) -> None:
+    """Writes the package's tables, one per target, as one table with a column for the target."""
+    by_hand = (
+        f"copy {path.name} from a data directory that has it to {path}; `molgen train moses-mini` needs no network"
+    )
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["smiles", "target", "exp_mean_nM", "y", "cliff_mol", "split"])
+    with _wheel("moleculeace", MOLECULEACE_PACKAGE, MOLECULEACE_SHA256, "1 MB", by_hand) as archive:
+        for member in sorted(archive.namelist()):
+            if member.startswith(_MOLECULEACE_FOLDER) and member.endswith(".csv"):
+                target = Path(member).stem
+                for row in csv.DictReader(io.StringIO(archive.read(member).decode())):
+                    smiles, *values = (row[column] for column in _MOLECULEACE_COLUMNS)
+                    table.writerow([smiles, target, *values])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, gzip.compress(text.getvalue().encode(), mtime=0))
+
+
+@lru_cache
+def _check_moleculeace(path: Path, *_: int) -> None:
+    """Raises MolgenError unless the file is the table that `_download_moleculeace` writes."""
+    hint = "delete it, and `molgen data get moleculeace` fetches it again"
+    try:
+        with opened(path, follow=True) as file:
+            digest = hashlib.sha256(_unpacked(file.read(_LARGEST))).hexdigest()
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise MolgenError(f"{path}: damaged or cut short: {error}", hint) from None
+    if digest != _MOLECULEACE_TABLE_SHA256:
+        raise MolgenError(f"{path}: not the tables that MoleculeACE publishes (sha256 {digest})", hint)
+
+
+@contextmanager
+def _wheel(name: str, package: str, sha256: str, size: str, by_hand: str) -> Iterator[zipfile.ZipFile]:
+    """The wheel of a package, fetched by pip and checked, never installed or imported. Raises MolgenError."""
     with tempfile.TemporaryDirectory() as temporary:
         python, environment = isolated_python()
         # a wheel only: for a source package, pip would run its build code
         options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--dest", temporary]
-        logger.info(f"moses: fetching {MOSES_PACKAGE} (50 MB)")
+        logger.info(f"{name}: fetching {package} ({size})")
         done = subprocess.run(
-            [*python, "-m", "pip", "download", *options, MOSES_PACKAGE],
+            [*python, "-m", "pip", "download", *options, package],
             capture_output=True,
             text=True,
             check=False,
             env=environment,
         )
-        wheels = list(Path(temporary).glob("molsets-*.whl"))
+        wheels = list(Path(temporary).glob("*.whl"))
         if done.returncode or not wheels:
             last = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
-            raise MolgenError(
-                f"moses cannot be fetched: {last}",
-                f"run `pip download --no-deps {MOSES_PACKAGE}` where there is a network and unzip its "
-                f"moses/dataset/data and moses/metrics/*.csv files into {folder}; `molgen train moses-mini` needs none",
-            )
+            raise MolgenError(f"{name} cannot be fetched: {last}", by_hand)
         digest = hashlib.sha256(wheels[0].read_bytes()).hexdigest()
-        if digest != MOSES_SHA256:
-            raise MolgenError(f"moses: {wheels[0].name} has sha256 {digest}", f"expected {MOSES_SHA256}; do not use it")
-        folder.mkdir(parents=True, exist_ok=True)
+        if digest != sha256:
+            raise MolgenError(f"{name}: {wheels[0].name} has sha256 {digest}", f"expected {sha256}; do not use it")
         with zipfile.ZipFile(wheels[0]) as archive:  # checks the checksum of each member
-            for member in _MOSES_MEMBERS:
-                with archive.open(member) as source, replacing(folder / Path(member).name) as target:
-                    shutil.copyfileobj(source, target)
+            yield archive

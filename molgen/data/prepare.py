@@ -15,9 +15,10 @@ from molgen.chem.pool import Workers
 from molgen.chem.smiles import RDKIT_VERSION
 from molgen.config import Config
 from molgen.data.columns import unique
-from molgen.data.dataset import Dataset, Dropped, account, build_dataset, clean_rows, read_source
+from molgen.data.dataset import Dataset, Dropped, account, build_dataset, clean_rows, columns_of
 from molgen.data.encoded_file import SUFFIX, corpus_writer
 from molgen.data.rows import Row
+from molgen.data.sources import read_source
 from molgen.data.splitting import SPLITS
 from molgen.errors import MolgenError
 from molgen.runtime.files import write_atomically, write_table
@@ -67,7 +68,8 @@ def write_clean(config: Config, output: Path, workers: Workers) -> list[str]:
         text.writelines(f"{row.smiles} {' '.join(row.name.split())}".rstrip() + "\n" for row, _ in kept)
     content = text.getvalue().encode()
     write_atomically(output, gzip.compress(content, mtime=0) if output.suffix == ".gz" else content)
-    write_table(listing, Dropped._fields, dropped)
+    columns = columns_of(Dropped, config.data)
+    write_table(listing, columns, (row[: len(columns)] for row in dropped))
     return [f"{len(rows):,} rows, {len(kept):,} molecules into {output}", *account(dropped), f"listed in {listing}"]
 
 
@@ -103,6 +105,11 @@ def write_encoded(config: Config, output: Path, workers: Workers) -> list[str]:
     The vocabulary is that of a training: with `<random>` and ring labels if the training would use random SMILES.
     """
     check_encoded_name(output)
+    if config.data.sources is not None:
+        raise MolgenError(
+            "data.sources: an encoded file holds each molecule once, so it cannot hold a mixture in shares",
+            "train on the mixture itself, or encode one source",
+        )
     pattern = deepchem_pattern()
     dataset = build_dataset(read_source(config.data), config.data, config.model.context, pattern, workers)
     summary, tokenizer = dataset.summary, build_tokenizer(config, dataset, pattern)
@@ -145,6 +152,7 @@ def describe_data(config: Config, workers: Workers) -> list[str]:
     known = [parts for parts in descriptions if parts is not None and "failure" not in parts]
     lines = [
         f"{dataset.name}: {dataset.rows:,} rows, {len(smiles):,} molecules: {sizes}",
+        *(f"of {source}: {_listed(sizes)}" for source, sizes in dataset.sizes_by_source.items()),
         *account(dataset.dropped),
         *_lengths(_token_counts(dataset, config, pattern, workers), config),
         *_vocabulary(dataset, config, pattern),
@@ -219,8 +227,9 @@ def _vocabulary(dataset: Dataset, config: Config, pattern: str) -> Iterator[str]
         yield f"{unseen:,} held-out molecules have a token that training lacks"
 
 
-def _listed(items: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in items.items())
+def _listed(items: Mapping[str, object]) -> str:
+    values = (f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in items.items())
+    return ", ".join(values)
 
 
 def _percent(count: int, whole: Sequence[object]) -> str:

@@ -19,6 +19,8 @@ class Row(NamedTuple):
     """The row's other columns, by name; None unless requested."""
     problem: str = ""
     """Why a record has no SMILES, with the reasons of `molgen.chem.clean`; else empty."""
+    source: str = ""
+    """In a mixture, the source that the row comes from; else empty."""
 
 
 class Notes:

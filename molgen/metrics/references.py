@@ -13,8 +13,9 @@ from molgen.chem.pool import Workers
 from molgen.chem.smiles import RDKIT_VERSION
 from molgen.chem.smiles import VERSION as MOLECULES_VERSION
 from molgen.config import NAMED, load_config, recipes
-from molgen.data.dataset import build_dataset, read_source, reference_smiles
+from molgen.data.dataset import build_dataset
 from molgen.data.download import MOSES_FILES, data_directory, fetch
+from molgen.data.sources import read_source, reference_smiles
 from molgen.errors import MolgenError
 from molgen.machine import Runtime
 from molgen.metrics import chemnet

@@ -29,6 +29,8 @@ Result = TypeVar("Result")
 
 _FORMAT = "molgen cache 2"
 _BEGINNING = b'{"__metadata__": {"format": "molgen cache '
+LARGE = 50_000
+"""Results for at least this many molecules are cached."""
 MOST_BYTES = 4 * 2**30
 """Size limit of all entries together. Above it, the least recently used entries are deleted."""
 _SUFFIX = ".safetensors"

@@ -14,13 +14,13 @@ from molgen.chem.pool import Workers
 from molgen.chem.smiles import RDKIT_VERSION
 from molgen.chem.smiles import VERSION as MOLECULES_VERSION
 from molgen.config import Config, recipes, validate
-from molgen.data.dataset import LARGE, Dataset, Dropped
+from molgen.data.dataset import Dataset, Dropped
 from molgen.data.download import data_directory
 from molgen.errors import MolgenError
 from molgen.model.build import build_model
 from molgen.model.decoder import Decoder
 from molgen.runs import Run, find_run, run_directory
-from molgen.runtime.cache import Arrays, cached, from_strings, to_strings
+from molgen.runtime.cache import LARGE, Arrays, cached, from_strings, to_strings
 from molgen.tokenizer import SmilesTokenizer
 
 logger = logging.getLogger(__name__)

@@ -5,22 +5,25 @@ The molecules come from a dataset or from an encoded file; only this module dist
 
 import copy
 import logging
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from molgen.checkpoint import save_state
 from molgen.config import Config, validate
-from molgen.data.batches import Corpus, TrainingData
-from molgen.data.dataset import LARGE, Dataset, Summary, account, build_dataset, read_source
+from molgen.data.batches import Corpus, Mixture, TrainingData
+from molgen.data.dataset import Dataset, Summary, account, build_dataset
 from molgen.data.download import data_directory
 from molgen.data.encoded_file import MOST_AS_STRINGS, CorpusFile, is_encoded
 from molgen.data.prepare import build_tokenizer
+from molgen.data.sources import read_source
 from molgen.errors import MolgenError
 from molgen.machine import Runtime
 from molgen.runs import MOLECULES, MOST_COPIED, REPORT, STATE, Run, create_run
-from molgen.runtime.cache import Arrays, cached, expect
+from molgen.runtime.cache import LARGE, Arrays, cached, expect
 from molgen.runtime.distributed import ProcessGroup
 from molgen.tokenizer import RANDOM, SmilesTokenizer, deepchem_pattern
 from molgen.training.finetune import describe, inherit_model_config, initial_model, without_known
@@ -76,10 +79,22 @@ class DatasetSource:
 
     def training_data(self, run: Run, group: ProcessGroup) -> TrainingData:
         """The data that the main process has read, in every process."""
-        canonical_smiles, tokenizer = self._dataset.split("train"), run.tokenizer
+        dataset, tokenizer = self._dataset, run.tokenizer
+        canonical_smiles = dataset.split("train")
         corpus = _encoded(canonical_smiles, tokenizer).shared(group)
-        validation = _with_known_tokens(self._dataset.split("validation"), tokenizer, group)
-        return TrainingData(corpus, validation, canonical_smiles, tokenizer)
+        validation = _with_known_tokens(dataset.split("validation"), tokenizer, group)
+        data = TrainingData(corpus, validation, canonical_smiles, tokenizer)
+        if (shares := run.config.data.sources) is None:
+            return data
+        numbers = {source: number for number, source in enumerate(shares)}
+        sources = [numbers[m.source] for m in dataset.molecules if m.split == "train"]
+        shared = group.broadcast({"sources": np.array(sources, dtype=np.int64)})["sources"]
+        held_out = (m for m in dataset.molecules if m.split == "validation" and tokenizer.encode(m.smiles))
+        return replace(
+            data,
+            mixture=Mixture(shared, tuple(shares.values()), run.config.training.seed),
+            validation_sources=Counter(m.source for m in held_out),
+        )
 
 
 class EncodedSource:

@@ -1,6 +1,7 @@
 """The work of `molgen train`: set-up, training, report and model card."""
 
 import logging
+import math
 import os
 from contextlib import nullcontext
 from importlib.metadata import version
@@ -12,7 +13,7 @@ from molgen.data.batches import TrainingData
 from molgen.data.dataset import Summary
 from molgen.errors import MolgenError
 from molgen.machine import Runtime, open_runtime
-from molgen.model.likelihood import likelihood
+from molgen.model.likelihood import Likelihood, likelihood
 from molgen.runs import Run, at_work
 from molgen.runtime.device import hardware
 from molgen.training.callbacks import standard_callbacks
@@ -49,6 +50,16 @@ def train(config: Config, out: str | os.PathLike[str], resume: bool = False, for
     return run
 
 
+def _by_source(held_out: Likelihood, data: TrainingData) -> dict[str, dict[str, float | None]]:
+    """Of a mixture: the NLL of each source's validation molecules."""
+    found, start = {}, 0
+    for source, n in data.validation_sources.items():
+        nll, start = held_out.nll[start : start + n], start + n
+        stderr = float(nll.std(ddof=1) / math.sqrt(n)) if n > 1 else None
+        found[source] = {"n": n, "nll": float(nll.mean()), "nll_stderr": stderr}
+    return found
+
+
 def _write_report(
     run: Run, data: TrainingData, state: TrainerState, summary: Summary, encoded_from: str | None, runtime: Runtime
 ) -> None:
@@ -73,6 +84,7 @@ def _write_report(
             "unknown_tokens": summary.sizes["validation"] - len(held_out.nll),
             **held_out.figures(),
         },
+        **({"validation_by_source": _by_source(held_out, data)} if data.validation_sources else {}),
         "hardware": {**hardware(runtime.device), "processes": runtime.group.size},
         "versions": {name: version(name) for name in ("torch", "rdkit", "numpy", "deepchem")},
     }

@@ -161,7 +161,7 @@ def soak_kills(cycles: int, epochs: int, seed: int) -> dict[str, Any]:
 
 
 def _molecules(n: int) -> list[str]:
-    from molgen.data.dataset import reference_smiles
+    from molgen.data.sources import reference_smiles
 
     return reference_smiles("moses-mini", "train")[:n]
 

@@ -18,8 +18,9 @@ from tqdm import tqdm
 from molgen.chem.pool import workers
 from molgen.chem.smiles import RDKIT_VERSION
 from molgen.config import load_config
-from molgen.data.dataset import build_dataset, read_source
+from molgen.data.dataset import build_dataset
 from molgen.data.encoded_file import corpus_writer
+from molgen.data.sources import read_source
 from molgen.data.splitting import SPLITS
 from molgen.tokenizer import SmilesTokenizer, deepchem_pattern
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from molgen.data.dataset import reference_smiles
+from molgen.data.sources import reference_smiles
 from molgen.runtime.files import write_atomically
 
 SIZES = {"train": 20_000, "test": 1_000, "test_scaffolds": 1_000}

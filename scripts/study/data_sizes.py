@@ -23,7 +23,8 @@ from figures import panels
 from measuring import molgen, settings
 from molgen.chem.pool import workers
 from molgen.config import DataConfig
-from molgen.data.dataset import build_dataset, read_source
+from molgen.data.dataset import build_dataset
+from molgen.data.sources import read_source
 from molgen.runs import REPORT, find_run
 from molgen.tokenizer import TokenPattern, deepchem_pattern
 from molgen.training.finetune import without_known

@@ -28,8 +28,9 @@ from molgen import MoleculeGenerator
 from molgen.chem.pool import workers
 from molgen.chem.smiles import RDKIT_VERSION
 from molgen.config import load_config
-from molgen.data.dataset import build_dataset, read_source
+from molgen.data.dataset import build_dataset
 from molgen.data.encoded_file import CorpusFile, corpus_writer
+from molgen.data.sources import read_source
 from molgen.runs import REPORT, Run
 from molgen.tokenizer import SmilesTokenizer, deepchem_pattern
 

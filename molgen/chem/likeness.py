@@ -1,0 +1,44 @@
+"""Whether a molecule resembles one of a few given molecules, by ECFP4."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from rdkit.Chem import rdFingerprintGenerator
+from rdkit.DataStructs import TanimotoSimilarity
+
+from molgen.chem.smiles import parse, quiet
+
+
+def resembles(smiles: str, *, targets: list[list[Any]]) -> bool:
+    """Whether the ECFP4 Tanimoto similarity to one of the `targets`, (SMILES, threshold), is at least its threshold.
+
+    The similarity is the larger of that of unfolded counts and that of 2,048 bits, because both are in use. A string
+    that RDKit does not parse resembles nothing.
+    """
+    own = _fingerprints(smiles)
+    return own is not None and any(
+        TanimotoSimilarity(ours, theirs) >= threshold
+        for others, threshold in _prepared(tuple(map(tuple, targets)))
+        for ours, theirs in zip(own, others, strict=True)
+    )
+
+
+@lru_cache(maxsize=4)
+def _prepared(targets: tuple[tuple[Any, ...], ...]) -> Sequence[tuple[Any, float]]:
+    found = ((_fingerprints(smiles), float(threshold)) for smiles, threshold in targets)
+    return [(prints, threshold) for prints, threshold in found if prints is not None]
+
+
+def _fingerprints(smiles: str) -> tuple[Any, Any] | None:
+    molecule = parse(smiles)
+    if molecule is None:
+        return None
+    with quiet():
+        generator = _ecfp4()
+        return generator.GetSparseCountFingerprint(molecule), generator.GetFingerprint(molecule)
+
+
+@lru_cache(maxsize=1)
+def _ecfp4() -> Any:
+    return rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)

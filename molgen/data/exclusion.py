@@ -1,0 +1,91 @@
+"""`data.exclude`: which molecules must not be learnt, because they are answers that the model is tested on."""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from molgen.chem import clean
+from molgen.chem.pool import Workers
+from molgen.chem.smiles import RDKIT_VERSION
+from molgen.config import NAMED, DataConfig
+from molgen.data.download import data_directory
+from molgen.data.rows import Row
+from molgen.data.sources import rows_of
+from molgen.errors import MolgenError
+from molgen.runtime import cache
+
+logger = logging.getLogger(__name__)
+
+_ANY_LENGTH = 65_536
+# To exclude a molecule it only has to be read, as it is.
+_KEEP_ALL: dict[str, Any] = {
+    **dict.fromkeys(("fragments", "charges", "stereo", "isotopes", "radicals", "atom_maps"), "keep"),
+    "elements": None,
+    "require_carbon": False,
+}
+
+
+def reasons_to_exclude(
+    kept: Sequence[tuple[Row, str]], config: DataConfig, pattern: str, workers: Workers
+) -> dict[int, str]:
+    """Index → reason, of each row, (row, its group), that `data.exclude` does not allow.
+
+    Raises MolgenError for a source of `data.exclude` that cannot be read, and for a threshold that is no number.
+    """
+    reasons = dict[int, str]()
+    targets: list[list[Any]] = []
+    for source in config.exclude:
+        groups, similar = _excluded_by(source, config, pattern, workers)
+        targets += similar
+        for i, (_, group) in enumerate(kept):
+            if group in groups:
+                reasons.setdefault(i, f"{clean.EXCLUDED}: {Path(source).name}")
+    if targets:
+        for i, flag in enumerate(_resembling([row.smiles for row, _ in kept], targets, workers)):
+            if flag:
+                reasons.setdefault(i, clean.RESEMBLES_EXCLUDED)
+    return dict(sorted(reasons.items()))
+
+
+def _excluded_by(source: str, config: DataConfig, pattern: str, workers: Workers) -> tuple[set[str], list[list[Any]]]:
+    """(groups of the molecules of a source of `data.exclude`, [SMILES, ECFP4 threshold] of its rows that have one)."""
+    data = DataConfig(source=source) if source in NAMED else DataConfig(source=source, **_KEEP_ALL)
+    rows = list(rows_of(data, cells=True))
+    targets: list[list[Any]] = []
+    for row in rows:
+        if threshold := (row.cells or {}).get("ecfp4", ""):
+            try:
+                targets.append([row.smiles, float(threshold)])
+            except ValueError:
+                raise MolgenError(
+                    f"{source}, line {row.number}: ecfp4 {threshold!r} is no number", "a similarity from 0 to 1"
+                ) from None
+    settings = clean.settings(data.model_copy(update={"rules": config.rules}), _ANY_LENGTH, pattern)
+    results = workers.map("clean", [row.smiles for row in rows], f"reading {source}", **settings)
+    groups = {result[1] for result in results if result and not result[2]}
+    if unread := sum(not result or bool(result[2]) for result in results):
+        logger.info(f"data.exclude: {unread:,} of {len(rows):,} rows of {source} cannot be read: they exclude nothing")
+    return groups, targets
+
+
+def _resembling(smiles: Sequence[str], targets: list[list[Any]], workers: Workers) -> list[bool]:
+    """Whether each molecule resembles a target; cached if there are many molecules, because it takes minutes."""
+
+    def column() -> cache.Arrays:
+        flags = workers.map("resembles", smiles, "comparing with data.exclude", targets=targets)
+        # a molecule without an answer may be similar
+        return {"resembles": np.array([flag is None or flag for flag in flags], dtype=np.uint8)}
+
+    def read(arrays: cache.Arrays) -> list[bool]:
+        cache.expect(arrays["resembles"], np.uint8, (len(smiles),))
+        return [bool(flag) for flag in arrays["resembles"].tolist()]
+
+    if len(smiles) < cache.LARGE:
+        return read(column())
+    before = len(workers.lost)
+    key = [RDKIT_VERSION, json.dumps(targets), *smiles]
+    return cache.cached(data_directory() / "cache", "resembles", key, column, read, lambda: len(workers.lost) == before)
