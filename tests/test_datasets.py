@@ -8,7 +8,6 @@ from molgen.chem.pool import Workers, workers
 from molgen.chem.smiles import canonical
 from molgen.chem.standardize import group_of
 from molgen.config import DataConfig, load_config
-from molgen.data import dataset as datasets
 from molgen.data.dataset import Dataset, build_dataset
 from molgen.data.download import fetch
 from molgen.data.sources import read_source, reference_smiles
@@ -314,7 +313,7 @@ def test_a_moses_wheel_with_another_hash_is_not_unpacked(tmp_path: Path, monkeyp
 def test_many_molecules_are_cleaned_once_until_a_setting_changes(
     pattern: str, pool: Workers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(datasets, "LARGE", 10)
+    monkeypatch.setattr("molgen.runtime.cache.LARGE", 10)
     monkeypatch.setenv("MOLGEN_DATA", str(tmp_path))
     lines = [*GOOD, "C(", "OCC", "CC(O)N |o1:1| x"]
     first = load(pattern, pool, tmp_path / "a.smi", lines)

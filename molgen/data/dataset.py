@@ -3,10 +3,11 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, NamedTuple
+from itertools import groupby
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
@@ -207,29 +208,13 @@ def _by_reason(dropped: Iterable[Dropped]) -> dict[str, int]:
 def _clean(
     rows: Sequence[Row], config: DataConfig, longest: int, pattern: str, workers: Workers, pretrained_tokens: Set[str]
 ) -> tuple[list[tuple[Row, str]], list[Dropped]]:
-    texts = [row.smiles for row in rows]
     settings = clean.settings(config, longest, pattern)
-
-    def columns() -> cache.Arrays:
-        lost = ("", "", clean.LOST, ())
-        results = [result or lost for result in workers.map("clean", texts, "cleaning", **settings)]
-        rows = ((smiles, group, reason, ";".join(changes)) for smiles, group, reason, changes in results)
-        return {str(i): cache.from_strings(column) for i, column in enumerate(zip(*rows, strict=True))}
-
-    def read(arrays: cache.Arrays) -> list[list[str]]:
-        found = [cache.to_strings(arrays[str(i)]) for i in range(4)]
-        if any(len(column) != len(texts) for column in found):
-            raise ValueError("of other rows")
-        return found
-
-    if len(rows) < cache.LARGE:
-        found = read(columns())
-    else:  # minutes for MOSES
-        key = [str(clean.VERSION), RDKIT_VERSION, json.dumps(settings), *texts]
-        before = len(workers.lost)
-        folder = data_directory() / "cache"
-        found = cache.cached(folder, "clean", key, columns, read, lambda: len(workers.lost) == before)
-    smiles, groups, reasons, changes = found
+    columns: list[list[str]] = [[], [], [], []]
+    # source by source, so that each is cached for other mixtures too
+    for _, part in groupby(rows, key=lambda row: row.source):
+        for column, more in zip(columns, _cleaned([row.smiles for row in part], settings, workers), strict=True):
+            column += more
+    smiles, groups, reasons, changes = columns
     if config.duplicates == "drop":
         seen: set[str] = set()
         order: Iterable[int] = range(len(rows))
@@ -252,6 +237,29 @@ def _clean(
         if not reasons[i]:
             kept.append((row._replace(smiles=smiles[i]), groups[i]))
     return kept, dropped
+
+
+def _cleaned(texts: Sequence[str], settings: Mapping[str, Any], workers: Workers) -> list[list[str]]:
+    """The fields of `Clean` of each text, as four lists; the changes are joined by semicolons."""
+
+    def columns() -> cache.Arrays:
+        lost = ("", "", clean.LOST, ())
+        results = [result or lost for result in workers.map("clean", texts, "cleaning", **settings)]
+        rows = ((smiles, group, reason, ";".join(changes)) for smiles, group, reason, changes in results)
+        return {str(i): cache.from_strings(column) for i, column in enumerate(zip(*rows, strict=True))}
+
+    def read(arrays: cache.Arrays) -> list[list[str]]:
+        found = [cache.to_strings(arrays[str(i)]) for i in range(4)]
+        if any(len(column) != len(texts) for column in found):
+            raise ValueError("of other rows")
+        return found
+
+    if len(texts) < cache.LARGE:
+        return read(columns())
+    # minutes for MOSES
+    key = [str(clean.VERSION), RDKIT_VERSION, json.dumps(settings), *texts]
+    before = len(workers.lost)
+    return cache.cached(data_directory() / "cache", "clean", key, columns, read, lambda: len(workers.lost) == before)
 
 
 def _with_rare_tokens(
