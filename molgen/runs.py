@@ -24,6 +24,7 @@ from molgen.config import Config, parse_yaml, saved, to_yaml, validate
 from molgen.data.dataset import Dropped, Molecule, build_dataset, columns_of
 from molgen.data.download import data_directory, is_here
 from molgen.data.encoded_file import CorpusFile, named_corpus
+from molgen.data.parents import Keys, load_parents
 from molgen.data.sources import read_source
 from molgen.data.splitting import SPLITS
 from molgen.errors import MolgenError
@@ -45,8 +46,8 @@ SHIPPED = Path(__file__).parent / "assets" / "shipped"
 """The runs that are part of the package, without their molecules."""
 CONFIG, TOKENIZER, WEIGHTS, STATE = "config.yaml", "tokenizer.json", "model.safetensors", "state.safetensors"
 LOG, CURVES, REPORT, CARD = "log.csv", "curves.png", "report.json", "README.md"
-MOLECULES, DROPPED = "molecules.csv.gz", "dropped.csv.gz"
-FILES = (CONFIG, TOKENIZER, WEIGHTS, STATE, LOG, CURVES, REPORT, CARD, MOLECULES, DROPPED)
+MOLECULES, DROPPED, PARENTS = "molecules.csv.gz", "dropped.csv.gz", "parents.safetensors"
+FILES = (CONFIG, TOKENIZER, WEIGHTS, STATE, LOG, CURVES, REPORT, CARD, MOLECULES, DROPPED, PARENTS)
 LOG_COLUMNS = ("step", "epoch", "train_nll", "val_nll", "val_top1", "lr", "tokens_per_second", "seconds")
 MOST_COPIED = 500_000
 """A named dataset of more molecules is recorded by its name and hash instead of being copied into the run."""
@@ -256,6 +257,15 @@ class Run:
         ]
 
     @cached_property
+    def parents(self) -> Keys | None:
+        """Keys of the training molecules' parents, those of MOSES left out; None if the run has no such file.
+
+        Only a shipped run has one. Raises MolgenError for a damaged file.
+        """
+        path = self.path / PARENTS
+        return load_parents(path, self._follow) if os.path.lexists(path) else None
+
+    @cached_property
     def dropped(self) -> list[Dropped]:
         """Every row that was dropped or changed."""
         return [
@@ -429,7 +439,7 @@ def create_run(
             f"{path}: {free / 2**20:,.0f} MiB are free, the run needs up to {need / 2**20:,.0f}",
             "free some space, or choose another --out",
         )
-    for old in (WEIGHTS, STATE, LOG, CURVES, REPORT, CARD, MOLECULES, DROPPED):
+    for old in (WEIGHTS, STATE, LOG, CURVES, REPORT, CARD, MOLECULES, DROPPED, PARENTS):
         (path / old).unlink(missing_ok=True)
     write_atomically(path / TOKENIZER, tokenizer.to_json().encode())
     if molecules is not None and copied:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,9 @@ from molgen.chem.smiles import RDKIT_VERSION
 from molgen.chem.smiles import VERSION as MOLECULES_VERSION
 from molgen.config import Config, recipes, validate
 from molgen.data.dataset import Dataset, Dropped
-from molgen.data.download import data_directory
+from molgen.data.download import data_directory, is_here
+from molgen.data.parents import Keys, keys_of, parent_smiles
+from molgen.data.sources import reference_smiles
 from molgen.errors import MolgenError
 from molgen.model.build import build_model
 from molgen.model.decoder import Decoder
@@ -71,19 +74,24 @@ def _named_run(path: Path) -> Run:
 def without_known(dataset: Dataset, pretrained: Run, workers: Workers) -> Dataset:
     """Removes held-out molecules that the other run trained on, because they would bias the evaluation; lists them.
 
-    The training set of a run that the other run started from is not checked. If the other run has no molecules, nothing
-    is removed. Raises MolgenError if no validation molecule is left.
+    A shipped run has keys of its molecules' parents: they are compared by parent, and the training molecules that it
+    knows are counted. Others are compared by molecule. The training set of a run that the other run started from is not
+    checked. If the other run has neither molecules nor keys, nothing is removed. Raises MolgenError if no validation
+    molecule is left.
     """
-    if not pretrained.has_molecules:
+    if pretrained.parents is not None:
+        known = _known_by_parent(dataset, pretrained, pretrained.parents, workers)
+    elif pretrained.has_molecules:
+        held_out = [molecule.smiles for molecule in dataset.molecules if molecule.split != "train"]
+        trained_on = set(_canonical(pretrained.split("train"), workers))
+        known = {
+            smiles
+            for smiles, canonical in zip(held_out, _canonical(held_out, workers), strict=True)
+            if canonical and canonical in trained_on
+        }
+    else:
         logger.info(f"{pretrained.path} carries no molecules: held-out molecules that it trained on cannot be removed")
         return dataset
-    held_out = [molecule.smiles for molecule in dataset.molecules if molecule.split != "train"]
-    trained_on = set(_canonical(pretrained.split("train"), workers))
-    known = {
-        smiles
-        for smiles, canonical in zip(held_out, _canonical(held_out, workers), strict=True)
-        if canonical and canonical in trained_on
-    }
     removed = [m for m in dataset.molecules if m.split != "train" and m.smiles in known]
     remaining = [m for m in dataset.molecules if m.split == "train" or m.smiles not in known]
     if not any(m.split == "validation" for m in remaining):
@@ -93,6 +101,28 @@ def without_known(dataset: Dataset, pretrained: Run, workers: Workers) -> Datase
         )
     dropped = [Dropped(m.row, m.name, m.smiles, KNOWN_TO_INIT) for m in removed]
     return replace(dataset, molecules=tuple(remaining), dropped=(*dataset.dropped, *dropped))
+
+
+def _known_by_parent(dataset: Dataset, pretrained: Run, keys: Keys, workers: Workers) -> set[str]:
+    """The SMILES whose parent the other run trained on.
+
+    The keys do not contain MOSES, which is large: where the run was trained on it and it has been fetched, its strings
+    are compared with the parents, for its molecules have no charges and no stereo.
+    """
+    smiles = [molecule.smiles for molecule in dataset.molecules]
+    parents = parent_smiles(smiles, workers)
+    found = np.isin(keys_of(parents), keys)
+    if "moses" in pretrained.config.data.read:
+        if is_here("moses"):
+            moses = set(reference_smiles("moses", "train"))
+            found |= np.array([parent in moses for parent in parents])
+        else:
+            logger.info(f"MOSES is not here, so its molecules, which {pretrained.path} knows too, cannot be removed")
+    training = [is_known and m.split == "train" for is_known, m in zip(found, dataset.molecules, strict=True)]
+    logger.info(
+        f"{pretrained.path} was trained on {sum(training):,} of the {dataset.sizes['train']:,} training molecules"
+    )
+    return {one for one, is_known in zip(smiles, found, strict=True) if is_known}
 
 
 def _canonical(smiles: Sequence[str], workers: Workers) -> list[str]:

@@ -1,5 +1,8 @@
 """A trained run as it comes with the package: weights in bfloat16, no molecules, nothing to resume from.
 
+In place of the molecules there are 64-bit keys of the parents of those that are not of MOSES, so that `--init` can
+leave out and count what the run knows.
+
     python scripts/make/ship.py runs/moses-small shipped/moses-small
     molgen eval shipped/moses-small -n 30000 --metrics moses --train moses --json eval.json
     python scripts/make/ship.py runs/moses-small shipped/moses-small --figures eval.json
@@ -16,8 +19,12 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
+from molgen.chem.pool import shared_workers
+from molgen.data.dataset import Molecule, build_dataset
+from molgen.data.parents import keys_of, parent_smiles, save_parents
+from molgen.data.sources import read_source
 from molgen.evaluation.text_table import SECTIONS
-from molgen.runs import CARD, CONFIG, LOG, TOKENIZER, WEIGHTS, Run
+from molgen.runs import CARD, CONFIG, LOG, PARENTS, TOKENIZER, WEIGHTS, Run
 from molgen.runtime.files import write_atomically
 from molgen.training.model_card import model_card
 
@@ -40,6 +47,8 @@ def main() -> None:
         shutil.copyfile(run.path / name, target / name)
     write_atomically(target / WEIGHTS, save(weights, {"vocabulary": run.tokenizer.fingerprint}))
     Run(target).write_report(run.report, model_card(target.name, run.config, run.report))
+    if known := [m.smiles for m in training_molecules(run) if m.source != "moses"]:
+        save_parents(target / PARENTS, keys_of(parent_smiles(known, shared_workers())))
     if options.figures:
         card = (target / CARD).read_text()
         figures = "\n".join(["## Figures of this file", "", *rows(json.loads(options.figures.read_text()))])
@@ -49,6 +58,18 @@ def main() -> None:
         raise SystemExit(f"{target}: {size:,} bytes, more than {LARGEST:,}")
     Run(target).model(torch.device("cpu"))
     print(f"{target}: {sum(p.numel() for p in weights.values()):,} weights in bfloat16, {size:,} bytes in all")
+
+
+def training_molecules(run: Run) -> list[Molecule]:
+    """The training molecules of a mixture, read, cleaned and split again; none for a run on MOSES alone."""
+    data = run.config.data
+    if data.sources is None:
+        return []
+    pattern = run.tokenizer.splitter.pattern
+    dataset = build_dataset(read_source(data), data, run.config.model.context, pattern, shared_workers())
+    if dataset.sha256 != run.report["sha256"]:
+        raise SystemExit(f"{run.path}: its sources no longer give the molecules that it was trained on")
+    return [molecule for molecule in dataset.molecules if molecule.split == "train"]
 
 
 def rows(evaluation: dict[str, Any]) -> list[str]:

@@ -1,0 +1,52 @@
+"""Which molecules a run knows, as 64-bit keys of their parents: a file small enough to travel with a shipped run.
+
+A parent is the main fragment of a molecule, uncharged, without stereo and isotopes (see molgen.chem.standardize). Its
+key are the first 8 bytes of the SHA-256 of its canonical SMILES. Among 30,000 keys, a molecule that is not there has a
+chance of 2e-15 to match one.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from molgen.chem.pool import Workers
+from molgen.chem.smiles import RDKIT_VERSION
+from molgen.errors import MolgenError
+from molgen.runtime.files import content_of, write_atomically
+
+Keys = npt.NDArray[np.uint64]
+_MOST_BYTES = 2**28
+
+
+def parent_smiles(smiles: Sequence[str], workers: Workers) -> list[str]:
+    """Canonical SMILES of each molecule's parent; empty if RDKit does not parse the molecule."""
+    described = workers.map("describe", smiles, "reading parents", parts=("parent",))
+    return [str(parts.get("parent", "")) if parts else "" for parts in described]
+
+
+def keys_of(parents: Sequence[str]) -> Keys:
+    """(N,) The key of each parent; 0 for an empty string."""
+    digests = (hashlib.sha256(parent.encode()).digest()[:8] if parent else bytes(8) for parent in parents)
+    return np.frombuffer(b"".join(digests), dtype="<u8")
+
+
+def save_parents(path: Path, keys: Keys) -> None:
+    """Writes the distinct keys in order."""
+    distinct = np.unique(keys[keys != 0])
+    write_atomically(path, save({"keys": distinct}, {"format": "molgen parents 1", "rdkit": RDKIT_VERSION}))
+
+
+def load_parents(path: Path, follow: bool = False) -> Keys:
+    """The keys of a file, in order. Raises MolgenError for a damaged file."""
+    try:
+        keys = load(content_of(path, _MOST_BYTES, follow))["keys"]
+        if keys.dtype != np.uint64 or keys.ndim != 1 or (np.diff(keys.astype(np.float64)) < 0).any():
+            raise ValueError("its keys are not sorted 64-bit numbers")
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise MolgenError(f"{path}: cannot be read: {error}", "restore the file, or delete it") from None
+    return keys
