@@ -44,8 +44,8 @@ def save_parents(path: Path, keys: Keys) -> None:
 def load_parents(path: Path, follow: bool = False) -> Keys:
     """The keys of a file, in order. Raises MolgenError for a damaged file."""
     try:
-        keys = load(content_of(path, _MOST_BYTES, follow))["keys"]
-        if keys.dtype != np.uint64 or keys.ndim != 1 or (np.diff(keys.astype(np.float64)) < 0).any():
+        keys: Keys = load(content_of(path, _MOST_BYTES, follow))["keys"]
+        if keys.dtype != np.uint64 or keys.ndim != 1 or (keys[1:] <= keys[:-1]).any():
             raise ValueError("its keys are not sorted 64-bit numbers")
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise MolgenError(f"{path}: cannot be read: {error}", "restore the file, or delete it") from None

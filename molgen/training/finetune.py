@@ -112,16 +112,14 @@ def _known_by_parent(dataset: Dataset, pretrained: Run, keys: Keys, workers: Wor
     smiles = [molecule.smiles for molecule in dataset.molecules]
     parents = parent_smiles(smiles, workers)
     found = np.isin(keys_of(parents), keys)
-    if "moses" in pretrained.config.data.read:
+    if "moses" in (pretrained.config.data.sources or ()):
         if is_here("moses"):
             moses = set(reference_smiles("moses", "train"))
             found |= np.array([parent in moses for parent in parents])
         else:
             logger.info(f"MOSES is not here, so its molecules, which {pretrained.path} knows too, cannot be removed")
-    training = [is_known and m.split == "train" for is_known, m in zip(found, dataset.molecules, strict=True)]
-    logger.info(
-        f"{pretrained.path} was trained on {sum(training):,} of the {dataset.sizes['train']:,} training molecules"
-    )
+    training = sum(known and m.split == "train" for known, m in zip(found.tolist(), dataset.molecules, strict=True))
+    logger.info(f"{pretrained.path} knows {training:,} of the {dataset.sizes['train']:,} training molecules")
     return {one for one, is_known in zip(smiles, found, strict=True) if is_known}
 
 
