@@ -165,12 +165,6 @@ def clean_rows(
     others = [Dropped.of(row, clean.NOT_CHOSEN) for row in rows if not row.chosen]
     rows = [row for row in rows if row.chosen] if others else rows
     kept, dropped = _clean(rows, config, longest, pattern, workers, pretrained_tokens)
-    if config.exclude:
-        excluded = reasons_to_exclude(kept, config, pattern, workers)
-        gone = {(kept[i][0].source, kept[i][0].number) for i in excluded}
-        dropped = [d for d in dropped if d.reason not in clean.ALTERED or (d.source, d.row) not in gone]
-        dropped += [Dropped.of(kept[i][0], reason) for i, reason in excluded.items()]
-        kept = [pair for i, pair in enumerate(kept) if i not in excluded]
     lost = Counter(d.reason for d in dropped if d.reason not in (*clean.ALTERED, clean.DUPLICATE))
     reasons = ", ".join(f"{count} {reason}" for reason, count in lost.most_common())
     mostly_rare_tokens = lost[clean.RARE_TOKEN] > lost.total() / 2
@@ -183,6 +177,14 @@ def clean_rows(
         raise MolgenError(f"{config.source}: no molecule of {len(rows)} is left: {reasons}", hint)
     if 2 * lost.total() > len(rows) and not config.named:
         raise MolgenError(f"{config.source}: more than half of {len(rows)} rows would be dropped: {reasons}", hint)
+    if config.exclude:
+        excluded = reasons_to_exclude(kept, config, pattern, workers)
+        gone = {(kept[i][0].source, kept[i][0].number) for i in excluded}
+        dropped = [d for d in dropped if d.reason not in clean.ALTERED or (d.source, d.row) not in gone]
+        dropped += [Dropped.of(kept[i][0], reason) for i, reason in excluded.items()]
+        kept = [pair for i, pair in enumerate(kept) if i not in excluded]
+        if not kept:
+            raise MolgenError(f"{config.source}: data.exclude leaves none of its molecules", "exclude fewer")
     return kept, [*dropped, *others]
 
 

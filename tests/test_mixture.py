@@ -1,0 +1,204 @@
+"""Mixtures: several sources in shares, no molecule of one source's test split among another's training molecules."""
+
+import gzip
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import SMALL, Cli
+
+from molgen.chem.pool import Workers
+from molgen.config import load_config
+from molgen.data.batches import Corpus, Mixture
+from molgen.data.dataset import Dataset, build_dataset
+from molgen.data.sources import read_source
+from molgen.errors import MolgenError
+from molgen.runs import Run
+from molgen.runtime.signals import TerminatedError
+from molgen.training.callbacks import Checkpoint
+
+ALCOHOLS = ["C" * n + "O" for n in range(1, 31)]
+
+
+def dataset_of(pool: Workers, pattern: str, shares: dict[str, float], **settings: object) -> Dataset:
+    data = {"data.sources": shares, "data.min_token_count": 1, "data.charges": "keep"}
+    config = load_config(options=data | {f"data.{name}": value for name, value in settings.items()})
+    return build_dataset(read_source(config.data), config.data, 64, pattern, pool)
+
+
+def table(path: Path, rows: list[tuple[str, str]]) -> str:
+    path.write_text("\n".join(["smiles,split", *(f"{smiles},{split}" for smiles, split in rows)]) + "\n")
+    return str(path)
+
+
+def reasons(dataset: Dataset) -> dict[str, str]:
+    return {dropped.smiles: dropped.reason for dropped in dataset.dropped}
+
+
+def test_an_epoch_shows_each_source_in_its_share_and_its_molecules_equally_often() -> None:
+    mixture = Mixture(np.array([0] * 8 + [1] * 2), (0.5, 0.5), seed=0)
+    epochs = [mixture.rows(epoch).tolist() for epoch in range(8)]
+    assert [sum(row < 8 for row in rows) for rows in epochs] == [5] * 8
+    assert [len(rows) for rows in epochs] == [10] * 8
+    seen = Counter(row for rows in epochs for row in rows)
+    assert [seen[row] for row in range(10)] == [5] * 8 + [20, 20]  # 40 draws of 8 molecules, 40 of 2
+    assert len(set(epochs[0][:5])) == 5  # a large source repeats nothing before all of it was shown
+    assert not set(epochs[0][:5]) & set(epochs[1][:3])
+
+
+def test_the_share_of_a_source_without_training_molecules_goes_to_the_others() -> None:
+    rows = Mixture(np.array([1, 1, 2, 2]), (0.5, 0.25, 0.25), seed=0).rows(0)
+    assert sorted(rows.tolist()) == [0, 1, 2, 3]
+
+
+def test_the_same_seed_gives_the_same_epochs_and_another_seed_others() -> None:
+    sources = np.array([0] * 50 + [1] * 50)
+    first, again, other = (Mixture(sources, (0.9, 0.1), seed).rows(3).tolist() for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_selected_molecules_are_those_of_the_rows_repeats_too() -> None:
+    corpus = Corpus.of([[5, 6], [7], [8, 9, 10]], 20)
+    chosen = corpus.select(np.array([2, 0, 2]))
+    assert [chosen.ids[a:b].tolist() for a, b in zip(chosen.offsets, chosen.offsets[1:], strict=False)] == [
+        [corpus.ids[0], 8, 9, 10, corpus.ids[3]],
+        [corpus.ids[0], 5, 6, corpus.ids[3]],
+        [corpus.ids[0], 8, 9, 10, corpus.ids[3]],
+    ]
+
+
+def test_what_one_source_holds_out_is_no_training_molecule_of_another(
+    pool: Workers, pattern: str, tmp_path: Path
+) -> None:
+    filler = [(smiles, "train") for smiles in ALCOHOLS[:20]] + [("CCCCN", "validation")]
+    one = table(tmp_path / "one.csv", [*filler, ("C[C@H](O)c1ccccc1", "train"), ("NCCS", "train")])
+    two = table(
+        tmp_path / "two.csv",
+        [("C[C@@H](O)c1ccccc1", "test"), ("[NH3+]CCS", "test"), ("CCOCC", "train"), ("CCOCCC", "validation")],
+    )
+    dataset = dataset_of(pool, pattern, {one: 0.5, two: 0.5})
+    held_out = "held out elsewhere in the mixture"  # the other enantiomer, and the same amine protonated
+    assert reasons(dataset) == {"C[C@H](O)c1ccccc1": held_out, "NCCS": held_out}
+    assert dataset.sizes_by_source == {
+        one: {"train": 20, "validation": 1},
+        two: {"train": 1, "validation": 1, "test": 2},
+    }
+
+
+def test_a_molecule_in_the_training_split_of_one_source_and_the_test_split_of_another_is_a_test_molecule(
+    pool: Workers, pattern: str, tmp_path: Path
+) -> None:
+    rows = [(smiles, "train") for smiles in ALCOHOLS] + [("CCN", "validation")]
+    one = table(tmp_path / "one.csv", [*rows, ("c1ccncc1", "train")])
+    two = table(tmp_path / "two.csv", [("CCS", "train"), ("CCSC", "validation"), ("n1ccccc1", "test")])
+    dataset = dataset_of(pool, pattern, {one: 0.9, two: 0.1})
+    assert [(m.split, m.source) for m in dataset.molecules if m.smiles == "c1ccncc1"] == [("test", two)]
+    assert [(d.reason, d.source) for d in dataset.dropped] == [("duplicate", one)]
+
+
+def test_molecules_to_exclude_go_with_their_salts_stereoisomers_and_charged_forms(
+    pool: Workers, pattern: str, tmp_path: Path
+) -> None:
+    answers = tmp_path / "answers.smi"
+    answers.write_text("C[C@@H](N)C(=O)O alanine\nnonsense x\n")
+    relatives = ["CC(N)C(=O)O", "C[C@H]([NH3+])C(=O)[O-]", "CC(N)C(=O)O.Cl"]
+    source = tmp_path / "mine.smi"
+    source.write_text("\n".join([*ALCOHOLS, *relatives, "CC(N)C(=O)OC"]) + "\n")
+    kept = load_config(
+        options={"data.source": str(source), "data.exclude": [str(answers)], "data.min_token_count": 1}
+        | {"data.charges": "keep", "data.fragments": "keep"}
+    )
+    dataset = build_dataset(read_source(kept.data), kept.data, 64, pattern, pool)
+    assert reasons(dataset) == dict.fromkeys(relatives, "in data.exclude: answers.smi")
+    assert len(dataset.molecules) == 31
+
+
+def test_a_column_of_similarities_excludes_what_is_as_similar(pool: Workers, pattern: str, tmp_path: Path) -> None:
+    answers, source = tmp_path / "answers.csv", tmp_path / "mine.smi"
+    unlike = ["Brc1ccccc1", "c1ccsc1", "N#CC#N", "FC(F)(F)F", "S=C=S", "Clc1ccncc1"]  # no atom environment in common
+    source.write_text("\n".join([*ALCOHOLS, *unlike, "CCCCCCN"]) + "\n")
+    left = {}
+    for threshold in (0.99, 0.5, 0.01):
+        answers.write_text(f"smiles,ecfp4\nCCCCCCCCO,{threshold}\n")
+        settings = {"data.source": str(source), "data.exclude": [str(answers)], "data.min_token_count": 1}
+        config = load_config(options=settings)
+        dataset = build_dataset(read_source(config.data), config.data, 64, pattern, pool)
+        left[threshold] = {m.smiles for m in dataset.molecules}
+        assert set(reasons(dataset).values()) <= {
+            "in data.exclude: answers.csv",
+            "similar to a molecule in data.exclude",
+        }
+    assert {"CCCCCCCCO"} == set(ALCOHOLS) - left[0.99]
+    assert "CCCCCCCCCO" not in left[0.5] and "CO" in left[0.5]
+    assert "Brc1ccccc1" in left[0.01] and "CCCCCCN" not in left[0.01]
+    answers.write_text("smiles,ecfp4\nCCO,near\n")
+    with pytest.raises(MolgenError, match="line 2: ecfp4 'near' is no number"):
+        build_dataset(read_source(config.data), config.data, 64, pattern, pool)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data.sources": {"tox21": 0.5, "moses-mini": 0.4}}, "the shares sum to 0.9, not to 1"),
+        ({"data.sources": {"tox21": 1.0}, "data.source": "moses"}, "leave one of them out"),
+        ({"data.sources": {"tox21": 1.0}, "data.where": "x > 1"}, "where: not for a mixture"),
+        ({"data.sources": {"tox21": 1.0}, "data.train_size": 5}, "train_size: not for a mixture"),
+        ({"data.sources": {"tox21": 0.0}}, "greater than 0"),
+    ],
+)
+def test_a_mixture_that_makes_no_sense_is_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(MolgenError, match=message):
+        load_config(options=options)
+
+
+def test_a_training_on_a_mixture_says_the_nll_of_each_source_and_goes_on_exactly(
+    cli: Cli, moses_mini: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    charged = [f"{'C' * n}[N+](C)(C)C" for n in range(2, 42)]
+    Path("quats.smi").write_text("\n".join(charged) + "\n")
+    Path("mini.smi").write_text("\n".join(moses_mini[:160]) + "\n")
+    recipe = Path("mix.yaml")
+    recipe.write_text("data:\n  sources: {mini.smi: 0.5, quats.smi: 0.5}\n  charges: keep\n  min_token_count: 1\n")
+    settings = [*SMALL[:-2], "training.randomized=0.5", "training.epochs=2", "training.batch_size=16"]
+    options = ["--config", recipe, *(part for setting in settings for part in ("--set", setting))]
+    assert cli("train", *options, "--out", "whole").code == 0
+    report = json.loads(Path("whole/report.json").read_text())
+    assert report["source"] == "mini.smi+quats.smi"
+    assert report["sources"]["quats.smi"] == {"train": 32, "validation": 4, "test": 4}
+    by_source = report["validation_by_source"]
+    assert {name: figures["n"] for name, figures in by_source.items()} == {"mini.smi": 16, "quats.smi": 4}
+    mean = sum(figures["n"] * figures["nll"] for figures in by_source.values()) / 20
+    assert mean == pytest.approx(report["validation"]["nll"])
+    heading, first, *_ = gzip.decompress(Path("whole/molecules.csv.gz").read_bytes()).decode().splitlines()
+    assert heading == "smiles,name,row,split,source" and first.endswith(",mini.smi")
+    steps = Checkpoint.after_step
+    calls = []
+
+    def stop(self: Checkpoint, *arguments: object) -> None:
+        calls.append(1)
+        if len(calls) == 15:
+            self._save_within_epoch(*arguments)  # type: ignore[arg-type]
+            raise TerminatedError
+        steps(self, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "after_step", stop)
+        assert cli("train", *options, "--out", "parts").code == 143
+    assert cli("train", "--resume", "--out", "parts").code == 0
+    assert Path("parts/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
+    assert Run("parts").molecules == Run("whole").molecules
+    assert "not for a mixture" not in cli("eval", "parts", "-n", 20).err
+    refused = cli("train", "tox21", "--config", recipe)
+    assert refused.code == 2 and "leave one of them out" in refused.err
+    done = cli("data", "describe", "--config", recipe)
+    assert done.code == 0 and "of quats.smi: train 32, validation 4, test 4" in done.out
+
+
+def test_a_mixture_cannot_be_encoded(pool: Workers, tmp_path: Path) -> None:
+    from molgen.data.prepare import write_encoded
+
+    config = load_config(options={"data.sources": {"moses-mini": 1.0}})
+    with pytest.raises(MolgenError, match="cannot hold a mixture"):
+        write_encoded(config, tmp_path / "x.molgen", pool)
