@@ -1,0 +1,113 @@
+"""MoleculeACE: fetched once, checked, as its authors publish it; and what the broad prior may see of it."""
+
+import csv
+import gzip
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from conftest import Cli
+from rdkit import Chem
+from rdkit.Chem.rdFingerprintGenerator import GetMorganGenerator
+from rdkit.DataStructs import BulkTanimotoSimilarity
+
+from molgen.chem.pool import Workers
+from molgen.config import DataConfig, load_config
+from molgen.data.dataset import build_dataset
+from molgen.data.download import fetch, is_here
+from molgen.data.parents import parent_smiles
+from molgen.data.sources import read_source, rows_of
+from molgen.errors import MolgenError
+
+
+@pytest.fixture(scope="session")
+def moleculeace() -> Path:
+    """Its table; the test is skipped where it has not been fetched."""
+    if not is_here("moleculeace"):
+        pytest.skip("needs MoleculeACE: `molgen data get moleculeace`")
+    return fetch("moleculeace")[0]
+
+
+def test_the_table_has_the_molecules_and_targets_that_its_authors_count(moleculeace: Path) -> None:
+    with gzip.open(moleculeace, "rt") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 48_714  # van Tilborg et al. 2022, and 35,632 unique molecules there by their own count
+    assert len({row["target"] for row in rows}) == 30
+    assert len({row["smiles"] for row in rows}) == 35_633
+    assert {row["split"] for row in rows} == {"train", "test"}
+    thrombin = [row for row in rows if row["target"] == "CHEMBL204_Ki"]
+    assert len(thrombin) == 2_754  # their table 1
+    assert Counter(row["cliff_mol"] for row in rows).keys() == {"0", "1"}
+
+
+@pytest.mark.usefixtures("moleculeace")
+def test_a_molecule_in_the_test_split_of_one_target_is_a_test_molecule() -> None:
+    splits: dict[str, set[str]] = {}
+    for row in rows_of(DataConfig(source="moleculeace")):
+        splits.setdefault(row.smiles, set()).add(row.split)
+    assert Counter(map(frozenset, splits.values())) == {frozenset({"test"}): 9_130, frozenset({"train"}): 26_503}
+    one = DataConfig(source="moleculeace", where="target == 'CHEMBL204_Ki'")
+    assert Counter(row.split for row in rows_of(one) if row.chosen) == {"train": 2_201, "test": 553}
+
+
+def test_another_table_under_its_name_is_refused(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOLGEN_DATA", str(tmp_path))
+    path = tmp_path / "moleculeace.csv.gz"
+    path.write_bytes(gzip.compress(b"smiles,split\nCCO,train\n"))
+    done = cli("data", "describe", "moleculeace")
+    assert done.code == 2 and "not the tables that MoleculeACE publishes" in done.err
+    path.write_bytes(b"\x1f\x8b cut")
+    with pytest.raises(MolgenError, match="damaged or cut short"):
+        fetch("moleculeace")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("moleculeace")
+def test_the_broad_prior_learns_no_answer(
+    pool: Workers, pattern: str, tox21: Path, moses_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recipe's list, rebuilt. MOSES is large, so of its rows only those that are an answer, and every 400th."""
+    monkeypatch.setenv("MOLGEN_DATA", str(tmp_path / "data"))
+    (tmp_path / "data").mkdir()
+    for path in (tox21, moses_files.parent / "moleculeace.csv.gz"):
+        (tmp_path / "data" / path.name).symlink_to(path)
+    answers = {name: parents_of(rows, pool) for name, rows in answer_rows().items()}
+    part = tmp_path / "moses.csv"
+    with gzip.open(moses_files / "train.csv.gz", "rt") as file:
+        moses = [line.split(",")[0].strip() for line in file][1:]
+    wanted = set().union(*answers.values())
+    chosen = [smiles for i, smiles in enumerate(moses) if smiles in wanted or i % 400 == 0]
+    assert sum(smiles in wanted for smiles in chosen) > 50  # so there is something to leave out
+    part.write_text("smiles,split\n" + "".join(f"{smiles},train\n" for smiles in chosen))
+    config = load_config("druglike")
+    assert config.data.sources
+    shares = {str(part) if name == "moses" else name: share for name, share in config.data.sources.items()}
+    data = config.data.model_copy(update={"sources": shares, "source": "+".join(shares)})
+    training = build_dataset(read_source(data), data, config.model.context, pattern, pool).split("train")
+    assert len(training) > 20_000
+    known = parents_of(training, pool)
+    assert {name: len(known & parents) for name, parents in answers.items()} == dict.fromkeys(answers, 0)
+    targets = [Chem.MolFromSmiles(row.smiles) for row in rows_of(DataConfig(source="benchmark-targets"))][:6]
+    ecfp4 = GetMorganGenerator(radius=2)
+    prints = [ecfp4.GetSparseCountFingerprint(target) for target in targets]
+    similar = [
+        smiles
+        for smiles in training
+        if max(BulkTanimotoSimilarity(ecfp4.GetSparseCountFingerprint(Chem.MolFromSmiles(smiles)), prints)) >= 0.323
+    ]
+    assert similar == []
+
+
+def answer_rows() -> dict[str, list[str]]:
+    """What the prior must not know, by where it comes from, read without `data.exclude`."""
+    targets = list(rows_of(DataConfig(source="benchmark-targets"), cells=True))
+    return {
+        "tox21": [row.smiles for row in rows_of(DataConfig(source="tox21"))],
+        "moleculeace test": [row.smiles for row in rows_of(DataConfig(source="moleculeace")) if row.split == "test"],
+        "PMO and GuacaMol": [row.smiles for row in targets if "GuacaMol" in (row.cells or {})["of"]],
+        "SAFE": [row.smiles for row in targets if (row.cells or {})["of"] == "SAFE"],
+    }
+
+
+def parents_of(smiles: list[str], pool: Workers) -> set[str]:
+    return set(parent_smiles(smiles, pool)) - {""}
