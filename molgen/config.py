@@ -33,6 +33,7 @@ NAMED = {
     "moses": "1,584,663 + 176,074 + 176,225 drug-like molecules of MOSES, fetched once (50 MB)",
     "moses-mini": "20,000 + 1,000 + 1,000 molecules of MOSES, bundled",
     "moleculeace": "35,633 ChEMBL ligands of 30 targets with their affinities (MoleculeACE), fetched once (1 MB)",
+    "zinc250k": "249,456 drug-like molecules of ZINC, with stereo and charges, fetched once (3 MB)",
     "benchmark-targets": "31 reference molecules of PMO, GuacaMol and SAFE, bundled (for data.exclude)",
 }
 """The named datasets. They stay as their authors made them: nothing of them is standardised unless asked for."""

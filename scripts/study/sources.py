@@ -3,8 +3,8 @@
     python scripts/study/sources.py runs/druglike runs/only-moleculeace --source moleculeace --split test
 
 The molecules are those of one split of a named dataset, cleaned and excluded by the first run's settings. Molecules
-with a token that one of the runs lacks, or too long for one, are left out and counted. Beside each mean are its standard
-error and the paired difference to the first run. Whether a run was trained on some of them is for the caller to know.
+with a token that one of the runs lacks, or too long for one, are left out and counted. Beside each mean is its standard
+error, and the paired difference to the first run. Whether a run was trained on them is for the caller to know.
 """
 
 import argparse
