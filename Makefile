@@ -13,9 +13,11 @@ setup: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
-# The whole job on the bundled data: train, sample, evaluate, draw. No network after the set-up.
+# Molecules of a run that comes along, then the whole job on the bundled data: train, sample, evaluate, draw. No network
+# after the set-up.
 demo: setup
 	@rm -rf runs/demo
+	$(BIN)/molgen sample moses-small -n 10 --valid
 	$(BIN)/molgen train moses-mini --out runs/demo
 	$(BIN)/molgen sample runs/demo -n 2000 -o runs/demo/samples.smi --grid runs/demo/samples.png
 	$(BIN)/molgen eval runs/demo -n 2000 --json runs/demo/eval.json
