@@ -220,6 +220,8 @@ PROPERTIES: dict[str, Property] = {
     "hba": Property(lambda molecule: int(rdMolDescriptors.CalcNumHBA(molecule))),
     "rotatable": Property(lambda molecule: int(rdMolDescriptors.CalcNumRotatableBonds(molecule))),
     "rings": Property(lambda molecule: int(rdMolDescriptors.CalcNumRings(molecule))),
+    "aromatic_rings": Property(lambda molecule: int(rdMolDescriptors.CalcNumAromaticRings(molecule)), cheap=False),
+    "bertz": Property(lambda molecule: float(_descriptors.BertzCT(molecule)), ".1f", cheap=False),
     "qed": Property(qed, ".3f", cheap=False),
     "sa": Property(synthetic_accessibility, ".2f", cheap=False),
     "alerts": Property(lambda molecule: " ".join(alerts(molecule)), cheap=False),

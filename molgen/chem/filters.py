@@ -31,7 +31,7 @@ class MoleculeFilter(NamedTuple):
             Condition(self.where).check(PROPERTIES, "--where")
         for option, patterns in (("--smarts", self.smarts), ("--not-smarts", self.not_smarts)):
             for pattern in patterns:
-                if not _query(pattern):
+                if not query_of(pattern):
                     raise MolgenError(f"{option} {pattern}: not a SMARTS pattern", "try it with RDKit's MolFromSmarts")
         return self
 
@@ -50,9 +50,9 @@ def screen(
         canonical = str(Chem.MolToSmiles(molecule))
         if where and not _condition(where).holds(_LazyProperties(molecule)):
             return canonical, "where"
-        if any(not molecule.HasSubstructMatch(_query(pattern)) for pattern in smarts):
+        if any(not molecule.HasSubstructMatch(query_of(pattern)) for pattern in smarts):
             return canonical, "smarts"
-        if any(molecule.HasSubstructMatch(_query(pattern)) for pattern in not_smarts):
+        if any(molecule.HasSubstructMatch(query_of(pattern)) for pattern in not_smarts):
             return canonical, "not_smarts"
         if no_alerts and alerts(molecule):
             return canonical, "no_alerts"
@@ -81,7 +81,7 @@ def _condition(text: str) -> Condition:
 
 
 @lru_cache(maxsize=256)
-def _query(pattern: str) -> Any | None:
+def query_of(pattern: str) -> Any | None:
     """The compiled pattern; None for an empty, unreadable or non-ASCII one, which RDKit must not see."""
     if not pattern or len(pattern) > MOST_CHARACTERS or not (pattern.isascii() and pattern.isprintable()):
         return None

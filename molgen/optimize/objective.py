@@ -1,0 +1,226 @@
+"""An objective: components of a molecule's score, each with a transform and a weight, and how they are combined.
+
+An objective is a YAML file, checked like a configuration, or a preset such as `pmo/osimertinib_mpo`.
+"""
+
+import builtins
+import math
+import os
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, ValidationError, model_validator
+
+from molgen.chem.descriptors import PROPERTIES
+from molgen.chem.filters import MoleculeFilter, query_of
+from molgen.chem.oracles import FINGERPRINTS, FORMULA
+from molgen.chem.smiles import parse
+from molgen.config import Section, parse_yaml
+from molgen.errors import MolgenError
+from molgen.optimize.transforms import Transform
+from molgen.runtime.files import content_of
+
+_MOST_BYTES = 2**20
+_NUMERICAL = tuple(name for name in PROPERTIES if name not in ("alerts", "inchikey"))
+Fingerprint = Literal["ecfp4", "ecfp6", "fcfp4", "atom_pairs", "pharmacophore"]
+Learned = Literal["drd2", "gsk3b", "jnk3"]
+
+
+class Component(Section):
+    """One part of the score: one kind (from `property` to `likelihood`), its transform, its weight."""
+
+    name: Annotated[str, Field(pattern=r"^[\w .:+-]{1,60}$")] | None = None
+    """The name of its columns; null: made from its kind."""
+    property: str | None = None
+    """A numerical column of sample tables, such as logp or tpsa."""
+    similarity: str | None = None
+    """A SMILES: Tanimoto similarity to it, by `fingerprint`."""
+    fingerprint: Fingerprint = "ecfp4"
+    """Of `similarity`: counts of circular environments, of features (FCFP), atom pairs, Gobbi pharmacophores."""
+    smarts: str | None = None
+    """A pattern: 1 if it matches, else 0."""
+    element: str | None = None
+    """The symbol of an element: how many atoms."""
+    isomer: str | None = None
+    """A molecular formula: how close the molecule's is, from 0 to 1."""
+    learned: Learned | None = None
+    """A classifier of PMO: the probability of activity."""
+    likelihood: str | None = None
+    """A run: ln p of the canonical SMILES under it, in nats."""
+    scorer: bool = False
+    """The value of the scorer that the command line names (`--command`, or a Python callable)."""
+    transform: Transform | None = None
+    """From the raw value to [0, 1]; null: the value is in [0, 1] already."""
+    weight: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    """Of this component in the mean."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "Component":
+        given = [kind for kind in KINDS if getattr(self, kind) not in (None, False)]
+        if len(given) != 1:
+            raise ValueError(f"a component is one of {', '.join(KINDS)}; this one is {', '.join(given) or 'none'}")
+        self._check(given[0])
+        return self
+
+    def _check(self, kind: str) -> None:
+        value = getattr(self, kind)
+        if kind == "property" and value not in _NUMERICAL:
+            raise ValueError(f"property: no numerical column {value!r}, there are {', '.join(_NUMERICAL)}")
+        if kind == "similarity" and parse(value) is None:
+            raise ValueError(f"similarity: RDKit does not parse {value!r}")
+        if kind == "smarts" and query_of(value) is None:
+            raise ValueError(f"smarts: {value!r} is no SMARTS pattern")
+        if kind == "isomer" and (not value or FORMULA.sub("", value)):
+            raise ValueError(f"isomer: {value!r} is no formula such as C9H10N2O2")
+        if kind in UNBOUNDED and self.transform is None:
+            raise ValueError(f"{kind}: a raw number needs a transform, such as `transform: {{rising: [low, high]}}`")
+
+    @builtins.property  # a field has the name of the decorator
+    def kind(self) -> str:
+        """The kind that is given."""
+        return next(kind for kind in KINDS if getattr(self, kind) not in (None, False))
+
+    @builtins.property
+    def label(self) -> str:
+        """The name of its columns."""
+        if self.name is not None:
+            return self.name
+        match self.kind:
+            case "property":
+                return str(self.property)
+            case "similarity":
+                return f"similarity_{self.fingerprint}"
+            case kind:
+                return kind
+
+    @builtins.property
+    def measured(self) -> list[Any] | None:
+        """Its (kind, arguments…) for `molgen.chem.oracles.measure`; None if it is computed elsewhere."""
+        match self.kind:
+            case "similarity":
+                return ["similarity", self.similarity, self.fingerprint]
+            case "likelihood" | "scorer" | "learned":
+                return None
+            case kind:
+                return [kind, getattr(self, kind)]
+
+    def score(self, raw: float) -> float:
+        """The transformed value, in [0, 1], or NaN."""
+        return raw if self.transform is None else self.transform(raw)
+
+
+KINDS = ("property", "similarity", "smarts", "element", "isomer", "learned", "likelihood", "scorer")
+UNBOUNDED = ("property", "element", "likelihood", "scorer")
+
+
+class Stage(Section):
+    """Components from a number of calls on."""
+
+    calls: Annotated[int, Field(ge=0)] = 0
+    """The number of calls after which this stage begins."""
+    mean: Literal["geometric", "arithmetic", "product"] = "geometric"
+    """How the components' scores are combined; weights are exponents in a geometric mean and a product."""
+    components: Annotated[list[Component], Field(min_length=1, max_length=100)]
+
+
+class Objective(Section):
+    """What is asked for: stages of components, and filters that a molecule must pass."""
+
+    mean: Literal["geometric", "arithmetic", "product"] = "geometric"
+    """How the components' scores are combined."""
+    components: Annotated[list[Component], Field(min_length=1, max_length=100)] | None = None
+    """The components, if there is one stage."""
+    stages: Annotated[list[Stage], Field(min_length=1, max_length=20)] | None = None
+    """Several stages, in place of `components`; the first begins at 0 calls."""
+    where: str = ""
+    """A condition on properties; a molecule that fails it has score 0 and reaches no dear scorer."""
+    smarts: list[str] = []
+    """Patterns that must match."""
+    not_smarts: list[str] = []
+    """Patterns that must not match."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Objective":
+        if (self.components is None) == (self.stages is None):
+            raise ValueError("give either components or stages")
+        starts = [stage.calls for stage in self.all_stages]
+        if starts[0] != 0 or sorted(set(starts)) != starts:
+            raise ValueError(f"stages: they begin at {starts} calls; the first begins at 0, each later than the last")
+        return self
+
+    @property
+    def all_stages(self) -> list[Stage]:
+        """The stages in their order; without `stages` there is one."""
+        if self.stages is not None:
+            return self.stages
+        return [Stage(mean=self.mean, components=self.components or [])]
+
+    @property
+    def filter(self) -> MoleculeFilter:
+        """The hard filters. Raises MolgenError for a condition or pattern that is not valid."""
+        return MoleculeFilter(self.where, tuple(self.smarts), tuple(self.not_smarts)).checked()
+
+
+def combined(scores: npt.NDArray[np.float64], weights: Sequence[float], mean: str) -> npt.NDArray[np.float64]:
+    """(N,) totals of scores (N, C) in [0, 1] by their weights (C,); NaN where a score is NaN."""
+    shares = np.asarray(weights) / sum(weights)
+    match mean:
+        case "arithmetic":
+            return scores @ shares  # type: ignore[no-any-return]
+        case "geometric" | "product":
+            exponents = shares if mean == "geometric" else np.asarray(weights)
+            with np.errstate(divide="ignore"):
+                return np.exp(np.log(scores) @ exponents)  # type: ignore[no-any-return]
+        case _:
+            raise ValueError(mean)
+
+
+def presets() -> list[str]:
+    """Names of the bundled objectives, such as `pmo/qed`."""
+    folder = resources.files("molgen") / "assets" / "objectives"
+    return sorted(
+        f"{suite.name}/{file.name.removesuffix('.yaml')}"
+        for suite in folder.iterdir()
+        if suite.is_dir() and not suite.name.startswith("_")
+        for file in suite.iterdir()
+        if file.name.endswith(".yaml")
+    )
+
+
+def load_objective(name: str | os.PathLike[str] | Mapping[str, Any]) -> Objective:
+    """A preset, a YAML file, or the values of one → Objective. Raises MolgenError with the first error."""
+    if isinstance(name, Mapping):
+        return _validated(name, "the objective")
+    text_name = os.fspath(name)
+    if text_name in presets():
+        folder = resources.files("molgen") / "assets" / "objectives"
+        return _validated(parse_yaml((folder / f"{text_name}.yaml").read_text("utf-8"), text_name), text_name)
+    try:
+        text = content_of(Path(text_name), _MOST_BYTES, follow=True).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise MolgenError(
+            f"{text_name}: no preset, and cannot be read as a file: {error}", f"presets: {', '.join(presets())}"
+        ) from None
+    return _validated(parse_yaml(text, text_name), text_name)
+
+
+def _validated(values: Any, name: str) -> Objective:
+    try:
+        return Objective.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise MolgenError(f"{name}: {where}: {first['msg']}" if where else f"{name}: {first['msg']}",
+                          "see docs/optimize.md") from None
+
+
+def finite(total: float) -> bool:
+    """Whether a score is a number."""
+    return math.isfinite(total)
+
+
+assert set(Fingerprint.__args__) == set(FINGERPRINTS)  # type: ignore[attr-defined]
