@@ -5,7 +5,6 @@ Li et al. 2018 (J. Cheminform. 10:33) trained the forests of GSK3β and JNK3; Ol
 """
 
 import math
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any

@@ -214,8 +214,9 @@ def _validated(values: Any, name: str) -> Objective:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise MolgenError(f"{name}: {where}: {first['msg']}" if where else f"{name}: {first['msg']}",
-                          "see docs/optimize.md") from None
+        raise MolgenError(
+            f"{name}: {where}: {first['msg']}" if where else f"{name}: {first['msg']}", "see docs/optimize.md"
+        ) from None
 
 
 def finite(total: float) -> bool:

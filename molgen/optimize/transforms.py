@@ -52,7 +52,7 @@ class Transform(Section):
             raise ValueError("sigmoid: low and high are equal")
         return self
 
-    def __call__(self, x: float) -> float:  # noqa: PLR0911 - one line for each kind
+    def __call__(self, x: float) -> float:
         """The score of a raw value; NaN stays NaN."""
         if self.clip is not None:
             return _limited(x / self.clip)
