@@ -67,9 +67,7 @@ def _crossed(parents: Sequence[Any], random: Random) -> Any | None:
 
 def _cut_chain(molecule: Any, random: Random) -> list[Any] | None:
     """Both sides of an acyclic single bond, each with the atom numbers of its open places in the property `open`."""
-    bonds = [
-        bond.GetIdx() for bond in molecule.GetBonds() if not bond.IsInRing() and bond.GetBondType() == _Single
-    ]
+    bonds = [bond.GetIdx() for bond in molecule.GetBonds() if not bond.IsInRing() and bond.GetBondType() == _Single]
     return _fragments(molecule, [random.choice(bonds)]) if bonds else None
 
 
@@ -131,7 +129,7 @@ def _sound(edited: Editable | None) -> Any | None:
     for bond in molecule.GetBonds():
         if bond.GetBondType() in (_Double, _Triple) and bond.IsInRing():
             smallest = info.MinBondRingSize(bond.GetIdx())
-            if smallest < 5 and bond.GetBondType() == _Double or bond.GetBondType() == _Triple:
+            if (smallest < 5 and bond.GetBondType() == _Double) or bond.GetBondType() == _Triple:
                 return None
         if bond.GetBondType() == _Double and _is_allene(bond):
             return None
