@@ -125,3 +125,30 @@ def test_add_carbon_gives_other_valid_molecules_with_a_carbon_more() -> None:
     assert set(found) == {"CCCO", "CCOC"}  # before or after C, before or after O
     assert all(canonical(s) == s for s in found)
     assert add_carbon("CCO", 0) == found
+
+
+@pytest.mark.parametrize(
+    ("smiles", "kinds"),
+    [
+        ("C[N+](C)(C)C", "C N quaternary N"),
+        ("C[n+]1ccccc1", "C N quaternary N"),
+        ("O=[N+]([O-])c1ccccc1", "C N O nitro"),
+        ("[O-][n+]1ccccc1", "C N O N-oxide"),
+        ("[O-][N+](C)(C)C", "C N O N-oxide"),
+        ("C[NH3+]", "C N protonated N"),
+        ("CC(=O)[O-]", "C O carboxylate"),
+        ("[O-]c1ccccc1", "C O other anion"),
+        ("CC[N+](C)(C)CC([O-])=O", "C N O quaternary N carboxylate"),
+        ("CN=[N+]=[N-]", "C N"),  # an azide's charges are a way of drawing it
+        ("C[C@H](O)F", "C F O stereocentres"),
+        ("CC(O)F", "C F O"),
+        ("C/C=C/C", "C stereo double bonds"),
+        ("NCC(=O)NCC(=O)NCC(=O)O", "C N O peptide of three"),
+        ("NCC(=O)NCC(=O)O", "C N O"),
+        ("C1CCCCCCCCCCC1", "C macrocycle"),
+        ("C1CCCCCCCCCC1", "C"),
+        ("C" * 51, "C over 50 heavy atoms"),
+    ],
+)
+def test_a_molecule_is_of_the_kinds_that_a_card_counts(smiles: str, kinds: str) -> None:
+    assert " ".join(describe(smiles, ["kinds"])["kinds"]) == kinds

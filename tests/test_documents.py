@@ -31,8 +31,13 @@ def test_every_shipped_recipe_trains_and_samples(name: str, cli: Cli, moses_mini
         first = [part for setting in [*short, *SMALL] for part in ("--set", setting)]
         assert cli("train", "some.smi", "--out", origin, *first).code == 0
     short += [] if origin else ["model.blocks=2"]
+    data = ["some.smi"]
+    if load_config(name).data.sources:  # a mixture, with sources of its own
+        Path("other.smi").write_text("\n".join(moses_mini[120:200]) + "\n")
+        data, mixture = [], ["data.sources={some.smi: 0.6, other.smi: 0.4}", "data.exclude=[]"]
+        short = [*mixture, *(setting for setting in short if "_size" not in setting)]
     settings = [part for setting in short for part in ("--set", setting)]
-    trained = cli("train", "some.smi", "--config", name, "--out", "run", *settings)
+    trained = cli("train", *data, "--config", name, "--out", "run", *settings)
     assert trained.code == 0, trained.err
     sampled = cli("sample", "run", "-n", "5")
     assert len(sampled.out.splitlines()) == 5

@@ -140,6 +140,33 @@ def charged_atoms(molecule: Any) -> int:
     return sum(atom.GetFormalCharge() != 0 for atom in molecule.GetAtoms())
 
 
+KINDS = {
+    "nitro": "[$([NX3+](=O)[O-]),$([NX3](=O)=O)]",
+    "N-oxide": "[#7+;!$([N+](=O)[O-])]-[O-]",
+    "quaternary N": "[#7+;H0;!$(*~[-])]",
+    "protonated N": "[#7+;!H0]",
+    "carboxylate": "C(=O)[O-]",
+    "other anion": "[-;!$([O-][#7+]);!$([O-]C=O);!$([*-]~[*+])]",
+    "peptide of three": "[NX3,NX4+][CX4][CX3](=O)[NX3][CX4][CX3](=O)[NX3][CX4][CX3]=O",
+}
+"""Kinds of charged and large molecules, by SMARTS. Ylides, azides and diazo groups are in none of them."""
+_MACROCYCLE, _LARGE = 12, 50  # atoms of a ring, heavy atoms
+
+
+def kinds(molecule: Any) -> list[str]:
+    """Its elements, KINDS, and of these: stereocentres, stereo double bonds, macrocycle, over 50 heavy atoms."""
+    found = [name for name, pattern in _kind_patterns() if molecule.HasSubstructMatch(pattern)]
+    if any(atom.GetChiralTag() != Chem.ChiralType.CHI_UNSPECIFIED for atom in molecule.GetAtoms()):
+        found.append("stereocentres")
+    if any(bond.GetStereo() > Chem.BondStereo.STEREOANY for bond in molecule.GetBonds()):
+        found.append("stereo double bonds")
+    if any(len(ring) >= _MACROCYCLE for ring in molecule.GetRingInfo().AtomRings()):
+        found.append("macrocycle")
+    if molecule.GetNumHeavyAtoms() > _LARGE:
+        found.append("over 50 heavy atoms")
+    return [*elements(molecule), *found]
+
+
 def ring_systems(molecule: Any) -> list[str]:
     """Canonical SMILES of the ring systems: rings that share an atom, with the atoms doubly bonded to them."""
     systems: list[set[int]] = []
@@ -180,6 +207,7 @@ PARTS: dict[str, Callable[[Any], Any]] = {
     "radicals_fragments_charge": radicals_fragments_charge,
     "elements": elements,
     "charged_atoms": charged_atoms,
+    "kinds": kinds,
     "alerts": alerts,
     "ring_systems": ring_systems,
     "functional_groups": functional_groups,
@@ -264,6 +292,11 @@ def sa_scorer() -> Any:
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
+
+
+@lru_cache(maxsize=1)
+def _kind_patterns() -> list[tuple[str, Any]]:
+    return [(name, Chem.MolFromSmarts(pattern)) for name, pattern in KINDS.items()]
 
 
 @lru_cache(maxsize=1)

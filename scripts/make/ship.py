@@ -13,12 +13,14 @@ What is published are the figures of the second line, of the very file that is s
 import argparse
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save
 
+from molgen.chem.descriptors import KINDS
 from molgen.chem.pool import shared_workers
 from molgen.data.dataset import Molecule, build_dataset
 from molgen.data.parents import keys_of, parent_smiles, save_parents
@@ -28,7 +30,10 @@ from molgen.runs import CARD, CONFIG, LOG, PARENTS, TOKENIZER, WEIGHTS, Run
 from molgen.runtime.files import write_atomically
 from molgen.training.model_card import model_card
 
-LARGEST = 5 * 2**20
+LARGEST = 6 * 10**6
+CLAIMED = 1_000
+"""Training molecules of a kind below which the card does not claim it."""
+UNSEEN = ("macrocycle", "peptide of three", "over 50 heavy atoms")
 
 
 def main() -> None:
@@ -47,8 +52,12 @@ def main() -> None:
         shutil.copyfile(run.path / name, target / name)
     write_atomically(target / WEIGHTS, save(weights, {"vocabulary": run.tokenizer.fingerprint}))
     Run(target).write_report(run.report, model_card(target.name, run.config, run.report))
-    if known := [m.smiles for m in training_molecules(run) if m.source != "moses"]:
+    molecules = training_molecules(run)
+    if known := [m.smiles for m in molecules if m.source != "moses"]:
         save_parents(target / PARENTS, keys_of(parent_smiles(known, shared_workers())))
+        card = (target / CARD).read_text()
+        section = "\n".join(composition([m.smiles for m in molecules]))
+        (target / CARD).write_text(card.replace("## Training\n", f"{section}\n\n## Training\n"))
     if options.figures:
         card = (target / CARD).read_text()
         figures = "\n".join(["## Figures of this file", "", *rows(json.loads(options.figures.read_text()))])
@@ -70,6 +79,26 @@ def training_molecules(run: Run) -> list[Molecule]:
     if dataset.sha256 != run.report["sha256"]:
         raise SystemExit(f"{run.path}: its sources no longer give the molecules that it was trained on")
     return [molecule for molecule in dataset.molecules if molecule.split == "train"]
+
+
+def composition(smiles: list[str]) -> list[str]:
+    """What the training molecules are made of, as lines of Markdown; what is too rare is not claimed."""
+    described = shared_workers().map("describe", smiles, "counting kinds", parts=("kinds",))
+    counts = Counter(kind for parts in described if parts for kind in parts.get("kinds", ()))
+    chemistry = {kind: n for kind, n in counts.most_common() if kind not in UNSEEN}
+    rare = [kind for kind, n in chemistry.items() if n < CLAIMED] + [kind for kind in KINDS if kind not in counts]
+    rare = [kind for kind in dict.fromkeys(rare) if kind not in UNSEEN]
+    large = ", ".join(f"{counts[kind]:,} {kind}" for kind in UNSEEN)
+    return [
+        f"Of {len(smiles):,} training molecules there are with:",
+        "",
+        "| | molecules |",
+        "|---|---|",
+        *(f"| {kind} | {n:,} |" for kind, n in chemistry.items()),
+        "",
+        f"Not claimed, because fewer than {CLAIMED:,} training molecules have it: {', '.join(rare)}. Macrocycles, "
+        f"peptides and PROTACs count as unseen ({large}).",
+    ]
 
 
 def rows(evaluation: dict[str, Any]) -> list[str]:
