@@ -110,20 +110,55 @@ def decode(
     returns True.
     """
     device = model.embedding.weight.device
+    given = torch.tensor([BOS, *prompt], dtype=torch.long, device=device).expand(rows, -1)
+    return _decoded(model, given, len(prompt) + 1, params, suppressed_ids, generator, precision, stopped)
+
+
+@torch.no_grad()
+def complete(
+    model: Decoder,
+    starts: Tensor,
+    params: SamplingParams,
+    suppressed_ids: list[int],
+    generator: Generator,
+    precision: Precision = "fp32",
+) -> Tensor:
+    """A continuation of each of `starts`, (rows, P) ids: `<bos>` or another start token, some tokens, then `<pad>`s.
+
+    Returns ids (rows, context + 1) as `decode`, the starts' tokens included.
+    """
+    return _decoded(model, starts, 1, params, suppressed_ids, generator, precision, lambda: False)
+
+
+def _decoded(
+    model: Decoder,
+    given: Tensor,
+    prefill: int,
+    params: SamplingParams,
+    suppressed_ids: list[int],
+    generator: Generator,
+    precision: Precision,
+    stopped: Callable[[], bool],
+) -> Tensor:
+    """Continues `given`, (rows, P) ids from the start token on; its first `prefill` columns have no padding."""
+    rows, device = len(given), given.device
     ids = torch.full((rows, model.context + 1), PAD, dtype=torch.long, device=device)
-    ids[:, : len(prompt)] = torch.tensor(prompt, dtype=torch.long, device=device)
+    ids[:, : given.shape[1] - 1] = given[:, 1:]
     row = torch.arange(rows, device=device)  # the row of `ids` that each row of the state writes to
-    new = torch.tensor([BOS, *prompt], dtype=torch.long, device=device).expand(rows, -1)
+    new = given[:, :prefill]
     finished = torch.zeros(rows, dtype=torch.bool, device=device)
-    capacity = -(-(len(prompt) + 1) // _CAPACITY_STEP) * _CAPACITY_STEP
+    capacity = -(-prefill // _CAPACITY_STEP) * _CAPACITY_STEP
     # a CPU multiplies many small matrices faster in float32
     half = device.type != "cpu" and uses_bf16(precision, device)
     state = model.empty_state(rows, capacity, torch.bfloat16 if half else None)
     with autocast(precision, device):
-        for position in range(len(prompt), model.context + 1):
+        for position in range(prefill - 1, model.context + 1):
             logits, state = model.step(new, state)
             logits[:, suppressed_ids] = -math.inf
             drawn = draw(logits, params, generator)
+            if position < given.shape[1] - 1:  # some rows have a token here
+                asked = ids[row, position]
+                drawn = torch.where(asked == PAD, drawn, asked)
             ids[row, position] = drawn
             finished |= drawn == EOS
             if state.length == state.capacity:
