@@ -27,7 +27,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from molgen.chem import clean, descriptors, filters, likeness
+from molgen.chem import clean, descriptors, filters, genetic, likeness, oracles
 from molgen.chem.smiles import add_carbon, canonical, random_form, random_forms
 from molgen.runtime.distributed import local_world_size
 from molgen.runtime.isolation import isolated_python
@@ -45,6 +45,8 @@ TASKS: dict[str, Callable[..., Any]] = {
     "tabulate": descriptors.tabulate,
     "screen": filters.screen,
     "resembles": likeness.resembles,
+    "measure": oracles.measure,
+    "offspring": genetic.offspring,
 }
 _CHUNK = 500
 # Limits of CPU time, not of wall time: on a busy machine a worker may run slowly for no fault of a molecule.
