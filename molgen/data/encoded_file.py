@@ -275,7 +275,7 @@ class CorpusWriter:
             "format": _FORMAT,
             "tokenizer": self.tokenizer.to_json(),
             "data": json.dumps(self._data.model_dump()),  # ASCII, because a path in it may not be valid UTF-8
-            "summary": summary.model_dump_json(),
+            "summary": summary.model_dump_json(exclude_defaults=True),
         }
         middle = count * self._ids.itemsize
         tensors = {

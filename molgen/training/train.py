@@ -70,7 +70,7 @@ def _write_report(
         "molgen": __version__,
         "source": run.config.data.source,
         **({"encoded_from": encoded_from} if encoded_from else {}),
-        **summary.model_dump(),
+        **summary.model_dump(exclude_defaults=True),  # no `sources` unless it is a mixture
         "weights": best.num_parameters,
         "tokens": len(data.tokenizer),
         "init": {"path": init, "sha256": state.init_sha256} if (init := run.config.training.init) else None,
