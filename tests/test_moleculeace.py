@@ -72,7 +72,7 @@ def test_another_table_under_its_name_is_refused(cli: Cli, tmp_path: Path, monke
     path = tmp_path / "moleculeace.csv.gz"
     path.write_bytes(gzip.compress(b"smiles,split\nCCO,train\n"))
     done = cli("data", "describe", "moleculeace")
-    assert done.code == 2 and "not the molecules of moleculeace==3.0.0" in done.err
+    assert done.code == 2 and "not the content of moleculeace==3.0.0" in done.err
     path.write_bytes(b"\x1f\x8b cut")
     with pytest.raises(MolgenError, match="damaged or cut short"):
         fetch("moleculeace")

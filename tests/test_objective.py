@@ -10,6 +10,7 @@ import pytest
 from conftest import SHARED
 
 from molgen.chem.oracles import measure
+from molgen.data.download import data_directory
 from molgen.errors import MolgenError
 from molgen.optimize.objective import combined, load_objective, presets
 from molgen.optimize.transforms import Transform
@@ -45,9 +46,12 @@ def test_all_tasks_of_pmo_and_of_guacamols_suite_are_there() -> None:
     assert len([name for name in names if name.startswith("guacamol/")]) == 20
 
 
-@pytest.mark.parametrize("name", [n for n in presets() if n.partition("/")[2] not in GUACAMOL_ONLY | LEARNED])
+@pytest.mark.parametrize("name", [n for n in presets() if n.partition("/")[2] not in GUACAMOL_ONLY])
 def test_a_task_has_the_values_of_the_fields_own_code(name: str, published: list[dict[str, str]]) -> None:
-    expected = [float(row[name.partition("/")[2]]) for row in published]
+    task = name.partition("/")[2]
+    if task in LEARNED and not (data_directory() / "pmo-models.safetensors.gz").exists():
+        pytest.skip("needs PMO's classifiers, which `molgen optimize` fetches")
+    expected = [float(row[task]) for row in published]
     assert totals(name, [row["smiles"] for row in published]) == pytest.approx(expected, abs=1e-4)
 
 

@@ -58,7 +58,7 @@ def _crossed(parents: Sequence[Any], random: Random) -> Any | None:
         parts = [cut(parent, random) for parent in parents]
         if None in parts:
             continue
-        one, other = (random.choice(fragments) for fragments in parts)
+        one, other = (random.choice(fragments) for fragments in parts if fragments)
         child = _sound(_joined(one, other, random))
         if child is not None:
             return child
@@ -248,6 +248,12 @@ def _open_ring(molecule: Editable, random: Random) -> bool:
 
 
 _EDITS: tuple[Callable[[Editable, Random], bool], ...] = (
-    *(_append, _insert, _delete, _change_atom, _change_bond, _close_ring, _open_ring),
+    _append,
+    _insert,
+    _delete,
+    _change_atom,
+    _change_bond,
+    _close_ring,
+    _open_ring,
 )
 _EDIT_WEIGHTS = (15, 15, 14, 20, 14, 14, 8)

@@ -4,6 +4,7 @@ Li et al. 2018 (J. Cheminform. 10:33) trained the forests of GSK3β and JNK3; Ol
 9:48) the support vector machine of DRD2. The arrays are those of `molgen.data.pmo_models`.
 """
 
+import gzip
 import math
 from functools import lru_cache
 from pathlib import Path
@@ -22,9 +23,9 @@ _CLAMP = 1e-7  # of libsvm's pairwise probabilities
 _LIBSVM_EPS = 0.0025  # 0.005 / number of classes
 
 
-def active_probability(molecule: Any, path: str) -> float:
-    """The probability of activity by the model in a file of arrays."""
-    arrays = _arrays(path)
+def active_probability(molecule: Any, name: str, path: str) -> float:
+    """The probability of activity by the named model in a file of arrays."""
+    arrays = _arrays(name, path)
     if "roots" in arrays:
         return _forest(arrays, _ecfp4().GetFingerprintAsNumPy(molecule))
     return _support_vector_machine(arrays, _folded(_fcfp6().GetSparseCountFingerprint(molecule).GetNonzeroElements()))
@@ -80,8 +81,9 @@ def _folded(counts: dict[int, int]) -> npt.NDArray[np.float64]:
 
 
 @lru_cache(maxsize=4)
-def _arrays(path: str) -> dict[str, npt.NDArray[Any]]:
-    arrays = dict(load(content_of(Path(path), _MOST_BYTES, follow=True)))
+def _arrays(name: str, path: str) -> dict[str, npt.NDArray[Any]]:
+    found = load(gzip.decompress(content_of(Path(path), _MOST_BYTES, follow=True)))
+    arrays = {key.removeprefix(f"{name}."): array for key, array in found.items() if key.startswith(f"{name}.")}
     if "vectors" in arrays:
         arrays["vectors"] = arrays["vectors"].astype(np.float64)
         arrays["squares"] = (arrays["vectors"] ** 2).sum(axis=1)

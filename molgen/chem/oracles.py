@@ -16,6 +16,7 @@ from rdkit.Chem.Pharm2D import Generate, Gobbi_Pharm2D
 
 from molgen.chem.descriptors import PROPERTIES
 from molgen.chem.filters import query_of
+from molgen.chem.learned import active_probability
 from molgen.chem.smiles import parse, quiet
 
 _generate: Any = Generate
@@ -75,6 +76,7 @@ MEASURES: dict[str, Callable[..., float]] = {
     "smarts": smarts,
     "element": element_count,
     "isomer": isomer,
+    "learned": active_probability,
 }
 """Kind of component → its function of a molecule and the component's arguments."""
 

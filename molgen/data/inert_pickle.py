@@ -28,6 +28,7 @@ def read_pickle(content: bytes) -> Any:
     """The plain values of a pickle, with objects as Inert. Raises ValueError for instructions that it does not know."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}
+    argument: Any
     for operation, argument, _ in pickletools.genops(content):
         match operation.name:
             case "PROTO" | "FRAME":
@@ -83,11 +84,18 @@ def _dtype(value: Inert) -> np.dtype[Any]:
     code, state = value.arguments[0], value.state
     if state[3] is not None:  # a record: names, {name: (type, offset)}, size
         names, fields = state[3], state[4]
-        layout = {"names": list(names), "formats": [_dtype(fields[name][0]) for name in names]}
-        return np.dtype(layout | {"offsets": [fields[name][1] for name in names], "itemsize": state[5]})
+        layout: Any = {
+            "names": list(names),
+            "formats": [_dtype(fields[name][0]) for name in names],
+            "offsets": [fields[name][1] for name in names],
+            "itemsize": state[5],
+        }
+        record: np.dtype[Any] = np.dtype(layout)
+        return record
     if not _NUMBER.fullmatch(code):
         raise ValueError(f"an array of {code}")
-    return np.dtype(code).newbyteorder(state[1] if state[1] in "<>" else "=")
+    number: np.dtype[Any] = np.dtype(code).newbyteorder(state[1] if state[1] in "<>" else "=")
+    return number
 
 
 def _since_mark(stack: list[Any]) -> list[Any]:

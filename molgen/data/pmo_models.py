@@ -3,6 +3,7 @@
 The pickles are never loaded: `molgen.data.inert_pickle` reads their data.
 """
 
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,19 +13,29 @@ from safetensors.numpy import save
 
 from molgen.data.inert_pickle import array_of, read_pickle
 
+MODELS = ("drd2", "gsk3b", "jnk3")
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
-def arrays_of(content: bytes) -> bytes:
-    """A pickle of scikit-learn's RandomForestClassifier or SVC, for two classes → a safetensors file of its arrays.
+def models_of(archive: zipfile.ZipFile) -> bytes:
+    """MolScore's wheel → a safetensors file of the arrays of all three, named `drd2.vectors` and so on."""
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for name in MODELS:
+        found = arrays_of(archive.read(f"molscore/data/models/molopt/{name}.pkl"))
+        arrays |= {f"{name}.{key}": np.ascontiguousarray(array) for key, array in found.items()}
+    return bytes(save(arrays))
+
+
+def arrays_of(content: bytes) -> Arrays:
+    """A pickle of scikit-learn's RandomForestClassifier or SVC, for two classes → its arrays by name.
 
     Raises ValueError for anything else.
     """
     model = read_pickle(content)
     if model.name.endswith("RandomForestClassifier"):
-        return bytes(save(dict(_forest(model.state))))
+        return _forest(model.state)
     if model.name.endswith("SVC"):
-        return bytes(save(dict(_support_vectors(model.state))))
+        return _support_vectors(model.state)
     raise ValueError(f"{model.name} is neither a forest nor a support vector machine")
 
 

@@ -12,7 +12,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -148,10 +148,8 @@ class Pool:
             return []
         count = min(self._jobs, len(smiles))
         batches = [smiles[i * len(smiles) // count : (i + 1) * len(smiles) // count] for i in range(count)]
-        if self._executor is None:
-            results = map(self._scorer, batches)
-        else:
-            results = self._executor.map(self._scorer, batches)
+        run = map if self._executor is None else self._executor.map
+        results: Iterable[list[Scored]] = run(self._scorer, batches)
         return [scored for part in results for scored in part]
 
 

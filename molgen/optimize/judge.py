@@ -9,12 +9,14 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from molgen.chem.pool import Workers
 from molgen.errors import MolgenError
 from molgen.optimize.external import Scored
 from molgen.optimize.objective import Component, Objective, Stage, combined
 
+Matrix = npt.NDArray[np.float64]
 Likelihoods = Callable[[Sequence[str]], list[float]]
 """Canonical SMILES → ln p under a run, in nats; NaN for what it cannot read."""
 
@@ -82,7 +84,7 @@ class Judge:
         screened = self._workers.map("screen", smiles, **self._filter._asdict())
         return [f"fails {rejected[1]}" if rejected and rejected[1] else "" for rejected in screened]
 
-    def _measure(self, raw: np.ndarray, rows: Sequence[int], smiles: Sequence[str], stage: Stage) -> None:
+    def _measure(self, raw: Matrix, rows: Sequence[int], smiles: Sequence[str], stage: Stage) -> None:
         places = [i for i, component in enumerate(stage.components) if component.measured is not None]
         if not places or not rows:
             return
@@ -92,13 +94,13 @@ class Judge:
             if found is not None:
                 raw[i, places] = found
 
-    def _transformed(self, raw: np.ndarray, stage: Stage) -> np.ndarray:
+    def _transformed(self, raw: Matrix, stage: Stage) -> Matrix:
         scores = np.full_like(raw, math.nan)
         for place, component in enumerate(stage.components):
             scores[:, place] = [component.score(value) if value == value else math.nan for value in raw[:, place]]
         return scores
 
-    def _open(self, scores: np.ndarray, stage: Stage) -> bool:
+    def _open(self, scores: Matrix, stage: Stage) -> bool:
         """Whether a dear component can still change the total."""
         return stage.mean == "arithmetic" or not (scores == 0).any()
 
@@ -111,7 +113,7 @@ class Judge:
             return self._scorer(smiles)
         raise AssertionError(component.kind)
 
-    def _judged(self, raw: np.ndarray, scores: np.ndarray, problem: str, stage: Stage) -> Judged:
+    def _judged(self, raw: Matrix, scores: Matrix, problem: str, stage: Stage) -> Judged:
         if problem.startswith("fails ") or (stage.mean != "arithmetic" and (scores == 0).any()):
             total = 0.0
         else:

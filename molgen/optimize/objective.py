@@ -4,7 +4,6 @@ An objective is a YAML file, checked like a configuration, or a preset such as `
 """
 
 import builtins
-import math
 import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -17,9 +16,10 @@ from pydantic import Field, ValidationError, model_validator
 
 from molgen.chem.descriptors import PROPERTIES
 from molgen.chem.filters import MoleculeFilter, query_of
-from molgen.chem.oracles import FINGERPRINTS, FORMULA
+from molgen.chem.oracles import FORMULA
 from molgen.chem.smiles import parse
 from molgen.config import Section, parse_yaml
+from molgen.data.download import pmo_models
 from molgen.errors import MolgenError
 from molgen.optimize.transforms import Transform
 from molgen.runtime.files import content_of
@@ -99,11 +99,16 @@ class Component(Section):
 
     @builtins.property
     def measured(self) -> list[Any] | None:
-        """Its (kind, arguments…) for `molgen.chem.oracles.measure`; None if it is computed elsewhere."""
+        """Its (kind, arguments…) for `molgen.chem.oracles.measure`; None if it is computed elsewhere.
+
+        The classifiers of PMO are fetched once. Raises MolgenError if they cannot be.
+        """
         match self.kind:
             case "similarity":
                 return ["similarity", self.similarity, self.fingerprint]
-            case "likelihood" | "scorer" | "learned":
+            case "learned":
+                return ["learned", self.learned, str(pmo_models())]
+            case "likelihood" | "scorer":
                 return None
             case kind:
                 return [kind, getattr(self, kind)]
@@ -138,9 +143,9 @@ class Objective(Section):
     """Several stages, in place of `components`; the first begins at 0 calls."""
     where: str = ""
     """A condition on properties; a molecule that fails it has score 0 and reaches no dear scorer."""
-    smarts: list[str] = []
+    smarts: list[str] = Field(default=[])
     """Patterns that must match."""
-    not_smarts: list[str] = []
+    not_smarts: list[str] = Field(default=[])
     """Patterns that must not match."""
 
     @model_validator(mode="after")
@@ -170,11 +175,11 @@ def combined(scores: npt.NDArray[np.float64], weights: Sequence[float], mean: st
     shares = np.asarray(weights) / sum(weights)
     match mean:
         case "arithmetic":
-            return scores @ shares  # type: ignore[no-any-return]
+            return scores @ shares
         case "geometric" | "product":
             exponents = shares if mean == "geometric" else np.asarray(weights)
             with np.errstate(divide="ignore"):
-                return np.exp(np.log(scores) @ exponents)  # type: ignore[no-any-return]
+                return np.exp(np.log(scores) @ exponents)
         case _:
             raise ValueError(mean)
 
@@ -217,11 +222,3 @@ def _validated(values: Any, name: str) -> Objective:
         raise MolgenError(
             f"{name}: {where}: {first['msg']}" if where else f"{name}: {first['msg']}", "see docs/optimize.md"
         ) from None
-
-
-def finite(total: float) -> bool:
-    """Whether a score is a number."""
-    return math.isfinite(total)
-
-
-assert set(Fingerprint.__args__) == set(FINGERPRINTS)  # type: ignore[attr-defined]
