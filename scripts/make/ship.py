@@ -24,10 +24,10 @@ from safetensors.torch import save
 from molgen.chem.descriptors import KINDS
 from molgen.chem.pool import shared_workers
 from molgen.data.dataset import Molecule, build_dataset
-from molgen.data.parents import keys_of, parent_smiles, save_parents
+from molgen.data.parents import parent_smiles, save_parents
 from molgen.data.sources import read_source
 from molgen.evaluation.text_table import SECTIONS
-from molgen.runs import CARD, CONFIG, LOG, PARENTS, TOKENIZER, WEIGHTS, Run
+from molgen.runs import CARD, CONFIG, LOG, MOLECULES, PARENTS, TOKENIZER, WEIGHTS, Run
 from molgen.runtime.files import write_atomically
 from molgen.training.model_card import model_card
 
@@ -56,10 +56,13 @@ def main() -> None:
     Run(target).write_report(run.report, model_card(target.name, run.config, run.report))
     molecules = training_molecules(run)
     if known := [m.smiles for m in molecules if m.source != "moses"]:
-        save_parents(target / PARENTS, keys_of(parent_smiles(known, shared_workers())))
+        save_parents(target / PARENTS, parent_smiles(known, shared_workers()))
         card = (target / CARD).read_text()
         section = "\n".join(composition([m.smiles for m in molecules], run.config.data.elements or []))
-        (target / CARD).write_text(card.replace("## Training\n", f"{section}\n\n## Training\n"))
+        before, heading, after = card.partition("## Training\n")
+        if not heading:
+            raise SystemExit(f"{target / CARD}: has no section Training")
+        (target / CARD).write_text(f"{before}{section}\n\n{heading}{after}")
     if options.figures:
         card = (target / CARD).read_text()
         figures = "\n".join(["## Figures of this file", "", *rows(json.loads(options.figures.read_text()))])
@@ -72,10 +75,12 @@ def main() -> None:
 
 
 def training_molecules(run: Run) -> list[Molecule]:
-    """The training molecules of a mixture, read, cleaned and split again; none for a run on MOSES alone."""
+    """The training molecules of a mixture, the run's own or read, cleaned and split again; none for a single source."""
     data = run.config.data
     if data.sources is None:
         return []
+    if (run.path / MOLECULES).exists():
+        return [molecule for molecule in run.molecules if molecule.split == "train"]
     pattern = run.tokenizer.splitter.pattern
     dataset = build_dataset(read_source(data), data, run.config.model.context, pattern, shared_workers())
     if dataset.sha256 != run.report["sha256"]:
