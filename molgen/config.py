@@ -127,10 +127,10 @@ class DataConfig(Section):
     @property
     def named(self) -> bool:
         """Whether its molecules come from named datasets only."""
-        return all(source in NAMED for source in self.read)
+        return all(source in NAMED for source in self.inputs)
 
     @property
-    def read(self) -> list[str]:
+    def inputs(self) -> list[str]:
         """The datasets and files that it reads, those of `exclude` too."""
         return [*(self.sources or [self.source]), *self.exclude]
 

@@ -24,7 +24,7 @@ from molgen.config import Config, parse_yaml, saved, to_yaml, validate
 from molgen.data.dataset import Dropped, Molecule, build_dataset, columns_of
 from molgen.data.download import data_directory, is_here
 from molgen.data.encoded_file import CorpusFile, named_corpus
-from molgen.data.parents import Keys, load_parents
+from molgen.data.parents import load_parents
 from molgen.data.sources import read_source
 from molgen.data.splitting import SPLITS
 from molgen.errors import MolgenError
@@ -32,6 +32,7 @@ from molgen.model.build import build_model, count_parameters
 from molgen.model.decoder import Decoder
 from molgen.runtime.cache import Arrays, cached, from_strings, to_strings
 from molgen.runtime.files import content_of, opened, write_atomically, write_table
+from molgen.runtime.hashing import Keys
 from molgen.tokenizer import MOST_BYTES, SmilesTokenizer
 
 try:
@@ -164,7 +165,7 @@ class Run:
     @property
     def _not_here(self) -> list[str]:
         """The named datasets that it was made of and that have not been fetched."""
-        return [name for name in self.config.data.read if not is_here(name)]
+        return [name for name in self.config.data.inputs if not is_here(name)]
 
     @property
     def elsewhere(self) -> str:
@@ -469,7 +470,7 @@ def find_run(name: str | None) -> Run:
     if not found:
         raise MolgenError(
             f"no run yet under {FOLDER}/",
-            "take the one that comes with molgen, `moses-small`, or train: `molgen train moses-mini` (4 minutes)",
+            "take the one that comes with molgen, `moses-small`, or train: `molgen train moses-mini` (2 minutes)",
         )
     return Run(found[-1].parent)
 

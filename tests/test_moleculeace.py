@@ -40,7 +40,7 @@ def zinc250k() -> Path:
 
 def test_zinc_250k_has_the_molecules_that_its_users_count(zinc250k: Path) -> None:
     lines = gzip.decompress(zinc250k.read_bytes()).decode().splitlines()
-    assert len(lines) == len(set(lines)) == 249_456  # Jin et al. 2018: "about 250K"
+    assert len(lines) == len(set(lines)) == 249_456
     assert sum("@" in line for line in lines) > 100_000
     assert sum("+]" in line for line in lines) > 60_000
 
@@ -48,12 +48,12 @@ def test_zinc_250k_has_the_molecules_that_its_users_count(zinc250k: Path) -> Non
 def test_the_table_has_the_molecules_and_targets_that_its_authors_count(moleculeace: Path) -> None:
     with gzip.open(moleculeace, "rt") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 48_714  # van Tilborg et al. 2022, and 35,632 unique molecules there by their own count
+    assert len(rows) == 48_714
     assert len({row["target"] for row in rows}) == 30
     assert len({row["smiles"] for row in rows}) == 35_633
     assert {row["split"] for row in rows} == {"train", "test"}
     thrombin = [row for row in rows if row["target"] == "CHEMBL204_Ki"]
-    assert len(thrombin) == 2_754  # their table 1
+    assert len(thrombin) == 2_754
     assert Counter(row["cliff_mol"] for row in rows).keys() == {"0", "1"}
 
 

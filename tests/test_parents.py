@@ -9,8 +9,9 @@ from conftest import SMALL, Cli
 from safetensors.numpy import save_file
 
 from molgen.chem.pool import Workers
-from molgen.data.parents import keys_of, load_parents, parent_smiles, save_parents
+from molgen.data.parents import load_parents, parent_smiles, save_parents
 from molgen.errors import MolgenError
+from molgen.runtime.hashing import keys_of
 
 AMINES = ["C" * n + "N" for n in range(2, 42)]
 
@@ -18,18 +19,19 @@ AMINES = ["C" * n + "N" for n in range(2, 42)]
 def test_salts_stereoisomers_and_charged_forms_have_the_key_of_their_parent(pool: Workers) -> None:
     forms = ["C[C@H](N)C(=O)O", "C[C@@H]([NH3+])C(=O)[O-]", "CC(N)C(=O)O.Cl", "[2H]C(C)(N)C(=O)O", "CC(N)C(=O)OC", "C("]
     assert parent_smiles(forms, pool) == ["CC(N)C(=O)O"] * 4 + ["COC(=O)C(C)N", ""]
-    keys = keys_of(parent_smiles(forms, pool))
-    first = int.from_bytes(hashlib.sha256(b"CC(N)C(=O)O").digest()[:8], "little")
-    assert keys[:4].tolist() == [first] * 4
-    assert keys[4] not in (first, 0)
-    assert keys[5] == 0
+
+
+def test_a_key_is_the_blake2b_hash_of_the_parents_smiles(tmp_path: Path) -> None:
+    save_parents(tmp_path / "p", ["CC(N)C(=O)O"])
+    expected = int.from_bytes(hashlib.blake2b(b"CC(N)C(=O)O", digest_size=8).digest(), "little")
+    assert load_parents(tmp_path / "p").tolist() == [expected]
 
 
 def test_the_file_holds_each_key_once_in_order_and_eight_bytes_for_each(tmp_path: Path) -> None:
-    save_parents(tmp_path / "p", keys_of(["CC", "CCC", "", "CC"]))
+    save_parents(tmp_path / "p", ["CC", "CCC", "", "CC"])
     keys = load_parents(tmp_path / "p")
     assert keys.tolist() == sorted(set(keys_of(["CC", "CCC"]).tolist()))
-    save_parents(tmp_path / "many", np.arange(1, 10_001, dtype=np.uint64))
+    save_parents(tmp_path / "many", [str(i) for i in range(10_000)])
     assert (tmp_path / "many").stat().st_size < 8 * 10_000 + 500
 
 
@@ -49,7 +51,7 @@ def test_init_leaves_out_held_out_molecules_whose_parent_a_shipped_run_knows(cli
     for name in ("molecules.csv.gz", "dropped.csv.gz", "state.safetensors"):
         Path("base", name).unlink()
     known = ["CCCCO", "CCCCCCO", "CCCCCCCCO"]
-    save_parents(Path("base/parents.safetensors"), keys_of(known))
+    save_parents(Path("base/parents.safetensors"), known)
     rows = [f"{'C' * n}O,train" for n in range(20, 40)] + ["CCCCCCCCO,train", "CCCC[O-],validation"]
     rows += ["CCCCCO,validation", "CCCCCCO.Cl,test", "CCCCCCCO,test"]
     Path("own.csv").write_text("smiles,split\n" + "\n".join(rows) + "\n")

@@ -9,6 +9,9 @@ from rdkit.DataStructs import TanimotoSimilarity
 
 from molgen.chem.smiles import parse, quiet
 
+VERSION = "1"
+"""Increase it when the results of `resembles` change, because they are cached."""
+
 
 def resembles(smiles: str, *, targets: list[list[Any]]) -> bool:
     """Whether the ECFP4 Tanimoto similarity to one of the `targets`, (SMILES, threshold), is at least its threshold.

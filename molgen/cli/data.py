@@ -38,7 +38,7 @@ def data_list() -> None:
 
 
 @data_app.command(name="get")
-def data_get(name: Annotated[str, typer.Argument(help="tox21, moses or moleculeace; others come along.")]) -> None:
+def data_get(name: Annotated[str, typer.Argument(help="A dataset of `molgen data list`.")]) -> None:
     """Fetch a named dataset and print where its files are."""
     from molgen.data.download import fetch
 

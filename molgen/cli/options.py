@@ -13,7 +13,9 @@ from molgen.runtime.device import Device
 if TYPE_CHECKING:
     from molgen.config import Config
 
-DATA_HELP = "tox21, moses, moses-mini, a .csv .tsv .smi .txt .sdf (also .gz .bz2) or .parquet file, or - for stdin."
+DATA_HELP = (
+    "A dataset of `molgen data list`, a .csv .tsv .smi .txt .sdf (also .gz .bz2) or .parquet file, or - for stdin."
+)
 
 
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]

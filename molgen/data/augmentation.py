@@ -39,8 +39,10 @@ def augmented_epochs(
         return config.randomized + (config.randomized_end - config.randomized) * epoch / max(1, config.epochs - 1)
 
     def make(epoch: int) -> tuple[Corpus, int]:
+        if share(epoch) and not runtime.group.is_main:  # the main process sends the corpus
+            return data.corpus, 0
         rows = data.mixture.rows(epoch) if data.mixture else None
-        if not share(epoch) or not runtime.group.is_main:
+        if not share(epoch):
             return data.corpus if rows is None else data.corpus.select(rows), 0
         seed = [config.seed, epoch, 1]
         smiles, tokenizer = data.canonical_smiles, data.tokenizer

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from molgen.chem import clean
+from molgen.chem import clean, likeness
 from molgen.chem.pool import Workers
 from molgen.chem.smiles import RDKIT_VERSION
 from molgen.config import NAMED, DataConfig
@@ -21,9 +21,9 @@ from molgen.runtime import cache
 logger = logging.getLogger(__name__)
 
 _ANY_LENGTH = 65_536
-# To exclude a molecule it only has to be read, as it is.
+# To exclude a molecule it only has to be read, as it is. With atom maps its group would not be that of the molecule.
 _KEEP_ALL: dict[str, Any] = {
-    **dict.fromkeys(("fragments", "charges", "stereo", "isotopes", "radicals", "atom_maps"), "keep"),
+    **dict.fromkeys(("fragments", "charges", "stereo", "isotopes", "radicals"), "keep"),
     "elements": None,
     "require_carbon": False,
 }
@@ -58,18 +58,24 @@ def _excluded_by(source: str, config: DataConfig, pattern: str, workers: Workers
     targets: list[list[Any]] = []
     for row in rows:
         if threshold := (row.cells or {}).get("ecfp4", ""):
-            try:
-                targets.append([row.smiles, float(threshold)])
-            except ValueError:
-                raise MolgenError(
-                    f"{source}, line {row.number}: ecfp4 {threshold!r} is no number", "a similarity from 0 to 1"
-                ) from None
+            targets.append([row.smiles, _similarity(threshold, f"{source}, line {row.number}")])
     settings = clean.settings(data.model_copy(update={"rules": config.rules}), _ANY_LENGTH, pattern)
     results = workers.map("clean", [row.smiles for row in rows], f"reading {source}", **settings)
     groups = {result[1] for result in results if result and not result[2]}
     if unread := sum(not result or bool(result[2]) for result in results):
         logger.info(f"data.exclude: {unread:,} of {len(rows):,} rows of {source} cannot be read: they exclude nothing")
     return groups, targets
+
+
+def _similarity(cell: str, place: str) -> float:
+    """The number in a cell of the column `ecfp4`. Raises MolgenError for one that no similarity can reach."""
+    try:
+        threshold = float(cell)
+    except ValueError:
+        raise MolgenError(f"{place}: ecfp4 {cell!r} is no number", "a similarity from 0 to 1") from None
+    if not 0 <= threshold <= 1:
+        raise MolgenError(f"{place}: ecfp4 {cell} is no similarity", "from 0 to 1")
+    return threshold
 
 
 def _resembling(smiles: Sequence[str], targets: list[list[Any]], workers: Workers) -> list[bool]:
@@ -87,5 +93,5 @@ def _resembling(smiles: Sequence[str], targets: list[list[Any]], workers: Worker
     if len(smiles) < cache.LARGE:
         return read(column())
     before = len(workers.lost)
-    key = [RDKIT_VERSION, json.dumps(targets), *smiles]
+    key = [likeness.VERSION, RDKIT_VERSION, json.dumps(targets), *smiles]
     return cache.cached(data_directory() / "cache", "resembles", key, column, read, lambda: len(workers.lost) == before)

@@ -1,16 +1,13 @@
 """Which molecules a run knows, as 64-bit keys of their parents: a file small enough to travel with a shipped run.
 
 A parent is the main fragment of a molecule, uncharged, without stereo and isotopes (see molgen.chem.standardize). Its
-key are the first 8 bytes of the SHA-256 of its canonical SMILES. Among 30,000 keys, a molecule that is not there has a
-chance of 2e-15 to match one.
+key is the hash of its canonical SMILES (see molgen.runtime.hashing).
 """
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -18,8 +15,8 @@ from molgen.chem.pool import Workers
 from molgen.chem.smiles import RDKIT_VERSION
 from molgen.errors import MolgenError
 from molgen.runtime.files import content_of, write_atomically
+from molgen.runtime.hashing import Keys, keys_of
 
-Keys = npt.NDArray[np.uint64]
 _MOST_BYTES = 2**28
 
 
@@ -29,15 +26,9 @@ def parent_smiles(smiles: Sequence[str], workers: Workers) -> list[str]:
     return [str(parts.get("parent", "")) if parts else "" for parts in described]
 
 
-def keys_of(parents: Sequence[str]) -> Keys:
-    """(N,) The key of each parent; 0 for an empty string."""
-    digests = (hashlib.sha256(parent.encode()).digest()[:8] if parent else bytes(8) for parent in parents)
-    return np.frombuffer(b"".join(digests), dtype="<u8")
-
-
-def save_parents(path: Path, keys: Keys) -> None:
-    """Writes the distinct keys in order."""
-    distinct = np.unique(keys[keys != 0])
+def save_parents(path: Path, parents: Sequence[str]) -> None:
+    """Writes the distinct keys of parents in order; an empty string is no parent."""
+    distinct = np.unique(keys_of(parent for parent in parents if parent))
     write_atomically(path, save({"keys": distinct}, {"format": "molgen parents 1", "rdkit": RDKIT_VERSION}))
 
 

@@ -38,6 +38,7 @@ def reference_smiles(source: str, split: str) -> list[str]:
 
 
 def rows_of(config: DataConfig, cells: bool = False) -> Iterator[Row]:
+    """The rows one by one, as `read_source`, which also refuses a source without any."""
     source = config.source
     if config.sources is not None:
         for part in config.sources:

@@ -17,13 +17,14 @@ from molgen.chem.smiles import VERSION as MOLECULES_VERSION
 from molgen.config import Config, recipes, validate
 from molgen.data.dataset import Dataset, Dropped
 from molgen.data.download import data_directory, is_here
-from molgen.data.parents import Keys, keys_of, parent_smiles
+from molgen.data.parents import parent_smiles
 from molgen.data.sources import reference_smiles
 from molgen.errors import MolgenError
 from molgen.model.build import build_model
 from molgen.model.decoder import Decoder
 from molgen.runs import Run, find_run, run_directory
 from molgen.runtime.cache import LARGE, Arrays, cached, from_strings, to_strings
+from molgen.runtime.hashing import Keys, keys_of
 from molgen.tokenizer import SmilesTokenizer
 
 logger = logging.getLogger(__name__)
@@ -106,12 +107,13 @@ def without_known(dataset: Dataset, pretrained: Run, workers: Workers) -> Datase
 def _known_by_parent(dataset: Dataset, pretrained: Run, keys: Keys, workers: Workers) -> set[str]:
     """The SMILES whose parent the other run trained on.
 
-    The keys do not contain MOSES, which is large: where the run was trained on it and it has been fetched, its strings
-    are compared with the parents, for its molecules have no charges and no stereo.
+    The keys do not contain MOSES, which is large. If the run was trained on it and it has been fetched, the parents are
+    compared with its strings, whose molecules have no charges and no stereo. All training rows of MOSES count as known,
+    also the few that `data.exclude` kept from the run.
     """
     smiles = [molecule.smiles for molecule in dataset.molecules]
     parents = parent_smiles(smiles, workers)
-    found = np.isin(keys_of(parents), keys)
+    found = np.isin(keys_of(parents), keys) & np.array([bool(parent) for parent in parents])
     if "moses" in (pretrained.config.data.sources or ()):
         if is_here("moses"):
             moses = set(reference_smiles("moses", "train"))

@@ -9,6 +9,8 @@ _SOURCES = {
     "tox21": "Tox21 10K, the US Tox21 programme, as DeepChem publishes it",
     "moses": "MOSES (Polykovskiy et al. 2020), from the ZINC Clean Leads collection",
     "moses-mini": "a sample of MOSES (Polykovskiy et al. 2020), from the ZINC Clean Leads collection",
+    "moleculeace": "MoleculeACE (van Tilborg et al. 2022): ligands of 30 targets from ChEMBL (CC BY-SA 3.0)",
+    "zinc250k": "ZINC 250k (Gómez-Bombarelli et al. 2018), from ZINC: free to use, not to redistribute",
 }
 _USE = """\
 Meant for drawing molecules that resemble the training set, as ideas for a chemist to filter and judge, and for research
@@ -34,7 +36,7 @@ def model_card(name: str, config: Config, report: Mapping[str, Any]) -> str:
         _figures(report),
         "## Use and limits",
         _USE,
-        *([_CONFIDENTIAL] if _origin(config, report) not in NAMED else []),
+        *([_CONFIDENTIAL] if _copied(config, report) else []),
         "Versions: " + ", ".join(f"{package} {number}" for package, number in report["versions"].items()) + ".",
     ]
     return "\n\n".join(paragraphs) + "\n"
@@ -45,11 +47,19 @@ def _origin(config: Config, report: Mapping[str, Any]) -> str:
     return str(report.get("encoded_from") or config.data.source)
 
 
+def _copied(config: Config, report: Mapping[str, Any]) -> bool:
+    """Whether the molecules are somebody's own, and so copied into the run."""
+    return not config.data.named if config.data.sources else _origin(config, report) not in NAMED
+
+
 def _data(config: Config, report: Mapping[str, Any]) -> str:
     data, training, origin = config.data, config.training, _origin(config, report)
     encoded = f", encoded in {data.source}" if origin != data.source else ""
     sizes = ", ".join(f"{split} {size:,}" for split, size in report["sizes"].items())
+    mixture = [f"- {share:.0%} of an epoch: {_SOURCES.get(s, s)}" for s, share in (data.sources or {}).items()]
     lines = [
+        *mixture,
+        *([f"- without the molecules of: {', '.join(data.exclude)}"] if data.exclude else []),
         f"- {_SOURCES.get(origin, origin)}{encoded}: {report['rows']:,} rows",
         f"- molecules: {sizes}; {data.split} split, seed {data.split_seed}",
         f"- dropped: {_counts(report['dropped'])}",

@@ -14,6 +14,7 @@ import argparse
 import json
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,18 @@ from safetensors.torch import save
 from molgen.chem.descriptors import KINDS
 from molgen.chem.pool import shared_workers
 from molgen.data.dataset import Molecule, build_dataset
-from molgen.data.parents import keys_of, parent_smiles, save_parents
+from molgen.data.parents import parent_smiles, save_parents
 from molgen.data.sources import read_source
 from molgen.evaluation.text_table import SECTIONS
-from molgen.runs import CARD, CONFIG, LOG, PARENTS, TOKENIZER, WEIGHTS, Run
+from molgen.runs import CARD, CONFIG, LOG, MOLECULES, PARENTS, TOKENIZER, WEIGHTS, Run
 from molgen.runtime.files import write_atomically
 from molgen.training.model_card import model_card
 
 LARGEST = 6 * 10**6
 CLAIMED = 1_000
 """Training molecules of a kind below which the card does not claim it."""
-UNSEEN = ("macrocycle", "peptide of three", "over 50 heavy atoms")
+STEREO = ("stereocentres", "stereo double bonds")
+LARGE = ("macrocycle", "peptide of three", "over 50 heavy atoms")
 
 
 def main() -> None:
@@ -54,10 +56,13 @@ def main() -> None:
     Run(target).write_report(run.report, model_card(target.name, run.config, run.report))
     molecules = training_molecules(run)
     if known := [m.smiles for m in molecules if m.source != "moses"]:
-        save_parents(target / PARENTS, keys_of(parent_smiles(known, shared_workers())))
+        save_parents(target / PARENTS, parent_smiles(known, shared_workers()))
         card = (target / CARD).read_text()
-        section = "\n".join(composition([m.smiles for m in molecules]))
-        (target / CARD).write_text(card.replace("## Training\n", f"{section}\n\n## Training\n"))
+        section = "\n".join(composition([m.smiles for m in molecules], run.config.data.elements or []))
+        before, heading, after = card.partition("## Training\n")
+        if not heading:
+            raise SystemExit(f"{target / CARD}: has no section Training")
+        (target / CARD).write_text(f"{before}{section}\n\n{heading}{after}")
     if options.figures:
         card = (target / CARD).read_text()
         figures = "\n".join(["## Figures of this file", "", *rows(json.loads(options.figures.read_text()))])
@@ -70,10 +75,12 @@ def main() -> None:
 
 
 def training_molecules(run: Run) -> list[Molecule]:
-    """The training molecules of a mixture, read, cleaned and split again; none for a run on MOSES alone."""
+    """The training molecules of a mixture, the run's own or read, cleaned and split again; none for a single source."""
     data = run.config.data
     if data.sources is None:
         return []
+    if (run.path / MOLECULES).exists():
+        return [molecule for molecule in run.molecules if molecule.split == "train"]
     pattern = run.tokenizer.splitter.pattern
     dataset = build_dataset(read_source(data), data, run.config.model.context, pattern, shared_workers())
     if dataset.sha256 != run.report["sha256"]:
@@ -81,23 +88,26 @@ def training_molecules(run: Run) -> list[Molecule]:
     return [molecule for molecule in dataset.molecules if molecule.split == "train"]
 
 
-def composition(smiles: list[str]) -> list[str]:
-    """What the training molecules are made of, as lines of Markdown; what is too rare is not claimed."""
+def composition(smiles: list[str], elements: Sequence[str]) -> list[str]:
+    """What the training molecules are made of, as lines of Markdown; what is too rare is not claimed.
+
+    `elements` are those that the recipe allows.
+    """
     described = shared_workers().map("describe", smiles, "counting kinds", parts=("kinds",))
     counts = Counter(kind for parts in described if parts for kind in parts.get("kinds", ()))
-    chemistry = {kind: n for kind, n in counts.most_common() if kind not in UNSEEN}
-    rare = [kind for kind, n in chemistry.items() if n < CLAIMED] + [kind for kind in KINDS if kind not in counts]
-    rare = [kind for kind in dict.fromkeys(rare) if kind not in UNSEEN]
-    large = ", ".join(f"{counts[kind]:,} {kind}" for kind in UNSEEN)
+    chemistry = [kind for kind in (*elements, *KINDS, *STEREO) if kind not in LARGE and kind != "H"]
+    chemistry.sort(key=lambda kind: -counts[kind])
+    rare = [kind for kind in chemistry if counts[kind] < CLAIMED]
+    unseen = [kind for kind in LARGE if counts[kind] < CLAIMED]
     return [
         f"Of {len(smiles):,} training molecules there are with:",
         "",
         "| | molecules |",
         "|---|---|",
-        *(f"| {kind} | {n:,} |" for kind, n in chemistry.items()),
+        *(f"| {kind} | {counts[kind]:,} |" for kind in (*chemistry, *LARGE)),
         "",
-        f"Not claimed, because fewer than {CLAIMED:,} training molecules have it: {', '.join(rare)}. Macrocycles, "
-        f"peptides and PROTACs count as unseen ({large}).",
+        f"Fewer than {CLAIMED:,} training molecules are not enough to claim anything: {', '.join((*rare, *unseen))}. "
+        "Macrocycles, peptides and PROTACs count as unseen.",
     ]
 
 
