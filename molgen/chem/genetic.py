@@ -15,17 +15,33 @@ from molgen.chem.smiles import parse, quiet
 _chem: Any = Chem
 _TRIES = 10
 _MOST_ATOMS = 60
-_ATOMS = ("C", "N", "O", "F", "S", "Cl", "Br")
-_ATOM_WEIGHTS = (45, 20, 15, 8, 6, 4, 2)
-_VALENCE = {"C": 4, "N": 3, "O": 2, "F": 1, "S": 2, "Cl": 1, "Br": 1}
+_WEIGHTS = {"C": 45, "N": 20, "O": 15, "F": 8, "S": 6, "Cl": 4, "Br": 2}
+_VALENCE = {"C": 4, "N": 3, "O": 2, "F": 1, "S": 2, "Cl": 1, "Br": 1, "I": 1, "P": 5, "B": 3, "Si": 4, "Se": 2}
+_OTHERS = 4  # weight of an element that is asked for
 _LARGEST_RING = 8
 Editable = Any
 _Single, _Double, _Triple = Chem.BondType.SINGLE, Chem.BondType.DOUBLE, Chem.BondType.TRIPLE
 
 
-def offspring(first: str, second: str, seed: int, *, mutation: float) -> str | None:
-    """Canonical SMILES of a child of two parents, mutated with this probability; None if none was found."""
-    random = Random(seed)
+class _Draws(Random):
+    """Random choices, with the elements that an edit may use."""
+
+    def __init__(self, seed: int, elements: Sequence[str]) -> None:
+        super().__init__(seed)
+        self.weights = {symbol: _OTHERS for symbol in elements if symbol in _VALENCE} | _WEIGHTS
+
+    def element(self, least: int, other_than: str = "") -> str | None:
+        """An element of at least this valence; None if there is no other."""
+        found = {s: w for s, w in self.weights.items() if _VALENCE[s] >= least and s != other_than}
+        return self.choices(list(found), list(found.values()))[0] if found else None
+
+
+def offspring(first: str, second: str, seed: int, *, mutation: float, elements: Sequence[str] = ()) -> str | None:
+    """Canonical SMILES of a child of two parents, mutated with this probability; None if none was found.
+
+    Mutation uses C, N, O, F, S, Cl and Br, and `elements`.
+    """
+    random = _Draws(seed, elements)
     with quiet():
         parents = [parse(smiles) for smiles in (first, second)]
         if None in parents:
@@ -39,7 +55,7 @@ def offspring(first: str, second: str, seed: int, *, mutation: float) -> str | N
         return str(Chem.MolToSmiles(child))
 
 
-def _mutated(molecule: Any, random: Random) -> str | None:
+def _mutated(molecule: Any, random: _Draws) -> str | None:
     for _ in range(_TRIES):
         edit = random.choices(_EDITS, _EDIT_WEIGHTS)[0]
         kekulised = Chem.RWMol(molecule)
@@ -52,7 +68,7 @@ def _mutated(molecule: Any, random: Random) -> str | None:
     return None
 
 
-def _crossed(parents: Sequence[Any], random: Random) -> Any | None:
+def _crossed(parents: Sequence[Any], random: _Draws) -> Any | None:
     for _ in range(_TRIES):
         cut = _cut_chain if random.random() < 0.5 else _cut_ring
         parts = [cut(parent, random) for parent in parents]
@@ -65,13 +81,13 @@ def _crossed(parents: Sequence[Any], random: Random) -> Any | None:
     return None
 
 
-def _cut_chain(molecule: Any, random: Random) -> list[Any] | None:
+def _cut_chain(molecule: Any, random: _Draws) -> list[Any] | None:
     """Both sides of an acyclic single bond, each with the atom numbers of its open places in the property `open`."""
     bonds = [bond.GetIdx() for bond in molecule.GetBonds() if not bond.IsInRing() and bond.GetBondType() == _Single]
     return _fragments(molecule, [random.choice(bonds)]) if bonds else None
 
 
-def _cut_ring(molecule: Any, random: Random) -> list[Any] | None:
+def _cut_ring(molecule: Any, random: _Draws) -> list[Any] | None:
     """Both sides of a cut through two single bonds, or fused ones, of one ring."""
     rings = [ring for ring in molecule.GetRingInfo().BondRings() if len(ring) > 4]
     if not rings:
@@ -91,7 +107,7 @@ def _fragments(molecule: Any, bonds: list[int]) -> list[Any] | None:
     return fragments if len(fragments) == 2 else None
 
 
-def _joined(one: Any, other: Any, random: Random) -> Editable:
+def _joined(one: Any, other: Any, random: _Draws) -> Editable:
     """Two fragments with equally many dummy atoms, joined by single bonds in place of them; else not joined at all."""
     whole = Chem.RWMol(Chem.CombineMols(one, other))
     size = one.GetNumAtoms()
@@ -150,13 +166,13 @@ def _open(atom: Any) -> int:
     return int(atom.GetTotalNumHs())
 
 
-def _append(molecule: Editable, random: Random) -> bool:
+def _append(molecule: Editable, random: _Draws) -> bool:
     """A new atom on one that has a hydrogen."""
     places = [atom.GetIdx() for atom in molecule.GetAtoms() if _open(atom)]
     if not places:
         return False
     place = random.choice(places)
-    symbol = random.choices(_ATOMS, _ATOM_WEIGHTS)[0]
+    symbol = random.element(1) or "C"
     order = _Single
     if random.random() < 0.25 and _open(molecule.GetAtomWithIdx(place)) > 1 and _VALENCE[symbol] > 1:
         order = _Double
@@ -164,7 +180,7 @@ def _append(molecule: Editable, random: Random) -> bool:
     return True
 
 
-def _insert(molecule: Editable, random: Random) -> bool:
+def _insert(molecule: Editable, random: _Draws) -> bool:
     """A new atom into a single bond."""
     bonds = [bond for bond in molecule.GetBonds() if bond.GetBondType() == _Single]
     if not bonds:
@@ -178,7 +194,7 @@ def _insert(molecule: Editable, random: Random) -> bool:
     return True
 
 
-def _delete(molecule: Editable, random: Random) -> bool:
+def _delete(molecule: Editable, random: _Draws) -> bool:
     """An atom of one or two neighbours goes; the two are joined."""
     places = [atom.GetIdx() for atom in molecule.GetAtoms() if atom.GetDegree() in (1, 2)]
     if not places:
@@ -193,21 +209,20 @@ def _delete(molecule: Editable, random: Random) -> bool:
     return True
 
 
-def _change_atom(molecule: Editable, random: Random) -> bool:
+def _change_atom(molecule: Editable, random: _Draws) -> bool:
     """Another element in the same place, where its valence allows it."""
     atom = random.choice(list(molecule.GetAtoms()))
     used = sum(int(bond.GetBondTypeAsDouble()) for bond in atom.GetBonds())
-    symbols = [s for s in _ATOMS if s != atom.GetSymbol() and _VALENCE[s] >= used]
-    if not symbols or atom.GetFormalCharge():
+    symbol = random.element(used, atom.GetSymbol())
+    if symbol is None or atom.GetFormalCharge():
         return False
-    weights = [_ATOM_WEIGHTS[_ATOMS.index(s)] for s in symbols]
-    atom.SetAtomicNum(Chem.Atom(random.choices(symbols, weights)[0]).GetAtomicNum())
+    atom.SetAtomicNum(Chem.Atom(symbol).GetAtomicNum())
     atom.SetNoImplicit(False)
     atom.SetNumExplicitHs(0)
     return True
 
 
-def _change_bond(molecule: Editable, random: Random) -> bool:
+def _change_bond(molecule: Editable, random: _Draws) -> bool:
     """Single to double, double to single or triple, triple to double."""
     bond = random.choice(list(molecule.GetBonds())) if molecule.GetNumBonds() else None
     if bond is None:
@@ -225,7 +240,7 @@ def _change_bond(molecule: Editable, random: Random) -> bool:
     return True
 
 
-def _close_ring(molecule: Editable, random: Random) -> bool:
+def _close_ring(molecule: Editable, random: _Draws) -> bool:
     """A bond between two atoms with hydrogens, three to five bonds apart."""
     distances = Chem.GetDistanceMatrix(molecule)
     places = [atom.GetIdx() for atom in molecule.GetAtoms() if _open(atom)]
@@ -237,7 +252,7 @@ def _close_ring(molecule: Editable, random: Random) -> bool:
     return True
 
 
-def _open_ring(molecule: Editable, random: Random) -> bool:
+def _open_ring(molecule: Editable, random: _Draws) -> bool:
     """A single bond of a ring goes."""
     bonds = [bond for bond in molecule.GetBonds() if bond.IsInRing() and bond.GetBondType() == _Single]
     if not bonds:
@@ -247,7 +262,7 @@ def _open_ring(molecule: Editable, random: Random) -> bool:
     return True
 
 
-_EDITS: tuple[Callable[[Editable, Random], bool], ...] = (
+_EDITS: tuple[Callable[[Editable, _Draws], bool], ...] = (
     _append,
     _insert,
     _delete,

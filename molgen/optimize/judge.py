@@ -1,24 +1,27 @@
 """Molecules → their scores by an objective: cheap components first, dear ones only for what is still in question.
 
-What fails a hard filter, or has a cheap component of zero in a geometric mean or a product, has the total 0 and never
-reaches a dear scorer.
+What has a cheap component of zero in a geometric mean or a product has the total 0 and never reaches a dear scorer.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from molgen.chem.filters import MoleculeFilter
 from molgen.chem.pool import Workers
 from molgen.errors import MolgenError
 from molgen.optimize.external import Scored
 from molgen.optimize.objective import Component, Objective, Stage, combined
+from molgen.optimize.proposals import even
 
 Matrix = npt.NDArray[np.float64]
 Likelihoods = Callable[[Sequence[str]], list[float]]
 """Canonical SMILES → ln p under a run, in nats; NaN for what it cannot read."""
+BatchScorer = Callable[[Sequence[str]], Iterable[Scored]]
+"""SMILES → what came of each, in their order."""
 
 
 class Judged(NamedTuple):
@@ -31,7 +34,9 @@ class Judged(NamedTuple):
     scores: tuple[float, ...]
     """The same, transformed."""
     problem: str = ""
-    """Why there is no total, or the filter that the molecule failed; else empty."""
+    """Why there is no total."""
+    scorer_failed: bool = False
+    """Whether it is the user's scorer that gave none."""
 
 
 class Judge:
@@ -41,8 +46,8 @@ class Judge:
         self,
         objective: Objective,
         workers: Workers,
-        scorer: Callable[[Sequence[str]], list[Scored]] | None = None,
-        likelihoods: dict[str, Likelihoods] | None = None,
+        scorer: BatchScorer | None = None,
+        likelihoods: Mapping[str, Likelihoods] | None = None,
     ) -> None:
         """`scorer` is what the command line named, `likelihoods` those of the runs that components name.
 
@@ -51,71 +56,95 @@ class Judge:
         self.objective, self._workers, self._scorer = objective, workers, scorer
         self._likelihoods = likelihoods or {}
         self._filter = objective.filter
-        needs = any(component.scorer for stage in objective.all_stages for component in stage.components)
-        if needs and scorer is None:
+        if objective.needs_scorer and scorer is None:
             raise MolgenError(
                 "the objective has a component `scorer: true`",
                 "name it: --command CMD, or --objective FILE.py:FUNCTION",
             )
 
-    def stage(self, calls: int) -> Stage:
-        """The stage after so many calls."""
-        return [stage for stage in self.objective.all_stages if stage.calls <= calls][-1]
+    def stage(self, calls: int) -> int:
+        """The number of the stage after so many calls."""
+        return max(i for i, stage in enumerate(self.objective.all_stages) if stage.calls <= calls)
 
-    def __call__(self, smiles: Sequence[str], stage: Stage) -> list[Judged]:
-        """The scores of canonical SMILES, in their order."""
-        raw = np.full((len(smiles), len(stage.components)), math.nan)
-        problems = self._filtered(smiles)
-        self._measure(raw, [i for i, problem in enumerate(problems) if not problem], smiles, stage)
-        scores = self._transformed(raw, stage)
-        for place, component in enumerate(stage.components):
-            if component.measured is None:
-                asked = [i for i, problem in enumerate(problems) if not problem and self._open(scores[i], stage)]
-                values = self._dear(component, [smiles[i] for i in asked])
-                for i, scored in zip(asked, values, strict=True):
-                    raw[i, place], scores[i, place] = scored.value, component.score(scored.value)
-                    problems[i] = scored.problem
-        return [self._judged(raw[i], scores[i], problems[i], stage) for i in range(len(smiles))]
-
-    def _filtered(self, smiles: Sequence[str]) -> list[str]:
-        """The filter that rejects each molecule, or ""."""
-        if self._filter == type(self._filter)():
+    def rejected(self, smiles: Sequence[str]) -> list[str]:
+        """The hard filter that rejects each molecule, or ""."""
+        if self._filter == MoleculeFilter():
             return [""] * len(smiles)
-        screened = self._workers.map("screen", smiles, **self._filter._asdict())
-        return [f"fails {rejected[1]}" if rejected and rejected[1] else "" for rejected in screened]
+        at_a_time = even(len(smiles), self._workers)
+        screened = self._workers.map("screen", smiles, at_a_time=at_a_time, **self._filter._asdict())
+        return [found[1] if found else "invalid" for found in screened]
 
-    def _measure(self, raw: Matrix, rows: Sequence[int], smiles: Sequence[str], stage: Stage) -> None:
-        places = [i for i, component in enumerate(stage.components) if component.measured is not None]
-        if not places or not rows:
-            return
-        components = [stage.components[place].measured for place in places]
-        values = self._workers.map("measure", [smiles[i] for i in rows], components=components)
-        for i, found in zip(rows, values, strict=True):
-            if found is not None:
-                raw[i, places] = found
+    def __call__(self, smiles: Sequence[str], stage: Stage) -> Iterator[Judged]:
+        """The scores of canonical SMILES, in their order, each as soon as it is known.
 
-    def _transformed(self, raw: Matrix, stage: Stage) -> Matrix:
+        When this returns, all is computed but what the user's scorer is then at work on.
+        """
+        raw = np.full((len(smiles), len(stage.components)), math.nan)
+        problems = self._measure(raw, smiles, stage)
         scores = np.full_like(raw, math.nan)
         for place, component in enumerate(stage.components):
-            scores[:, place] = [component.score(value) if value == value else math.nan for value in raw[:, place]]
-        return scores
+            scores[:, place] = [component.score(value) for value in raw[:, place]]
+        place = next((i for i, component in enumerate(stage.components) if component.kind == "scorer"), None)
+        if place is None or self._scorer is None:
+            return (_judged(raw[i], scores[i], problems[i], stage) for i in range(len(smiles)))
+        asked = [not problems[i] and _is_open(scores[i], stage) for i in range(len(smiles))]
+        answers = iter(self._scorer([one for one, is_asked in zip(smiles, asked, strict=True) if is_asked]))
 
-    def _open(self, scores: Matrix, stage: Stage) -> bool:
-        """Whether a dear component can still change the total."""
-        return stage.mean == "arithmetic" or not (scores == 0).any()
+        def judged() -> Iterator[Judged]:
+            for i, is_asked in enumerate(asked):
+                if is_asked:
+                    scored = next(answers)
+                    raw[i, place] = scored.value
+                    scores[i, place], problems[i] = _checked(stage.components[place], scored)
+                yield _judged(raw[i], scores[i], problems[i], stage, is_asked and bool(problems[i]))
 
-    def _dear(self, component: Component, smiles: Sequence[str]) -> list[Scored]:
-        if not smiles:
-            return []
-        if component.kind == "likelihood":
-            return [Scored(value) for value in self._likelihoods[component.likelihood or ""](smiles)]
-        if component.kind == "scorer" and self._scorer is not None:
-            return self._scorer(smiles)
-        raise AssertionError(component.kind)
+        return judged()
 
-    def _judged(self, raw: Matrix, scores: Matrix, problem: str, stage: Stage) -> Judged:
-        if problem.startswith("fails ") or (stage.mean != "arithmetic" and (scores == 0).any()):
-            total = 0.0
-        else:
-            total = float(combined(scores[None, :], [c.weight for c in stage.components], stage.mean)[0])
-        return Judged(total, tuple(raw.tolist()), tuple(scores.tolist()), problem)
+    def _measure(self, raw: Matrix, smiles: Sequence[str], stage: Stage) -> list[str]:
+        """Fills in all components but the user's scorer; returns each molecule's problem, or ""."""
+        places = [i for i, component in enumerate(stage.components) if component.measured is not None]
+        if places and smiles:
+            components = [stage.components[place].measured for place in places]
+            at_a_time = even(len(smiles), self._workers)
+            for i, found in enumerate(self._workers.map("measure", smiles, at_a_time=at_a_time, components=components)):
+                if found is not None:
+                    raw[i, places] = found
+        for place, component in enumerate(stage.components):
+            if component.kind == "likelihood":
+                raw[:, place] = self._likelihoods[component.likelihood or ""](smiles)
+                places.append(place)
+        return [_missing(values[places], [stage.components[place].label for place in places]) for values in raw]
+
+
+def _missing(values: npt.NDArray[np.float64], names: Sequence[str]) -> str:
+    lacking = [name for name, value in zip(names, values.tolist(), strict=True) if math.isnan(value)]
+    return f"{', '.join(lacking)} cannot be computed" if lacking else ""
+
+
+def _is_open(scores: npt.NDArray[np.float64], stage: Stage) -> bool:
+    """Whether a dear component can still change the total."""
+    return stage.mean == "arithmetic" or not (scores == 0).any()
+
+
+def _checked(component: Component, scored: Scored) -> tuple[float, str]:
+    """The transformed value and the problem, if any: a scorer without transform must give values in [0, 1]."""
+    score = component.score(scored.value)
+    if not scored.problem and not 0 <= score <= 1:
+        return math.nan, f"gave {scored.value:g}, which is not in [0, 1], and no range is named"
+    return score, scored.problem
+
+
+def _judged(
+    raw: npt.NDArray[np.float64],
+    scores: npt.NDArray[np.float64],
+    problem: str,
+    stage: Stage,
+    scorer_failed: bool = False,
+) -> Judged:
+    if problem:
+        total = math.nan
+    elif not _is_open(scores, stage):
+        total = 0.0
+    else:
+        total = float(combined(scores[None, :], [c.weight for c in stage.components], stage.mean)[0])
+    return Judged(total, tuple(raw.tolist()), tuple(scores.tolist()), problem, scorer_failed)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from molgen.errors import MolgenError
 from molgen.runtime.files import opened
 
-_FIXED = ("call", "smiles", "canonical", "total", "origin", "problem")
+_FIXED = ("call", "stage", "smiles", "canonical", "total", "origin", "problem")
 
 
 class Record(NamedTuple):
@@ -23,14 +23,17 @@ class Record(NamedTuple):
 
     call: int
     """Counted from 1."""
+    stage: int
+    """Counted from 0."""
     smiles: str
     """As it was drawn or made."""
     canonical: str
     total: float
     """NaN if the scorer failed."""
     origin: str
-    """agent, completion or genetic."""
+    """agent, completion, genetic or rescored."""
     problem: str
+    """Why it has no total."""
     raw: tuple[float, ...]
     """One per component."""
     scores: tuple[float, ...]
@@ -50,26 +53,24 @@ class Ledger:
         if os.path.lexists(path):
             self._read()
         else:
-            self._append([",".join(map(_quoted, self.columns)) + "\n"])
+            self._append(self.columns, sync=True)
 
-    def add(self, records: Sequence[Record]) -> None:
-        """Appends records; they are on the disk when this returns."""
-        lines = []
-        for record in records:
-            text = io.StringIO()
-            pairs = [value for pair in zip(record.raw, record.scores, strict=True) for value in pair]
-            cells = [record.call, record.smiles, record.canonical, _cell(record.total), record.origin, record.problem]
-            csv.writer(text, lineterminator="\n").writerow([*cells, *map(_cell, pairs)])
-            lines.append(text.getvalue())
-        self._append(lines)
-        self.records += records
+    def add(self, record: Record, sync: bool) -> None:
+        """Appends a record; with `sync` it is on the disk when this returns, else a loss of power may lose it."""
+        call, stage, smiles, canonical, total, origin, problem, raw, scores = record
+        pairs = [_cell(value) for pair in zip(raw, scores, strict=True) for value in pair]
+        self._append([call, stage, smiles, canonical, _cell(total), origin, problem, *pairs], sync)
+        self.records.append(record)
 
-    def _append(self, lines: Sequence[str]) -> None:
+    def _append(self, cells: Sequence[object], sync: bool) -> None:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow(cells)
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         with os.fdopen(handle, "ab") as file:
-            file.write("".join(lines).encode())
+            file.write(text.getvalue().encode())
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
 
     def _read(self) -> None:
         with opened(self.path) as file:
@@ -89,9 +90,9 @@ class Ledger:
         if len(row) != len(self.columns) or row[0] != str(number):
             raise ValueError(f"line {number + 1} is not call {number}")
         numbers = [_number(cell) for cell in row[len(_FIXED) :]]
-        return Record(
-            number, row[1], row[2], _number(row[3]), row[4], row[5], tuple(numbers[::2]), tuple(numbers[1::2])
-        )
+        stage, smiles, canonical, total, origin, problem = row[1 : len(_FIXED)]
+        raw, scores = tuple(numbers[::2]), tuple(numbers[1::2])
+        return Record(number, int(stage), smiles, canonical, _number(total), origin, problem, raw, scores)
 
 
 def _cell(value: float) -> str:
@@ -101,9 +102,3 @@ def _cell(value: float) -> str:
 
 def _number(cell: str) -> float:
     return float(cell) if cell else math.nan
-
-
-def _quoted(name: str) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow([name])
-    return text.getvalue()

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from molgen.chem.descriptors import PROPERTIES
 from molgen.chem.filters import MoleculeFilter, query_of
-from molgen.chem.oracles import FORMULA
+from molgen.chem.oracles import FORMULA, counts_of
 from molgen.chem.smiles import parse
 from molgen.config import Section, parse_yaml
 from molgen.data.download import pmo_models
@@ -53,6 +53,8 @@ class Component(Section):
     """A run: ln p of the canonical SMILES under it, in nats."""
     scorer: bool = False
     """The value of the scorer that the command line names (`--command`, or a Python callable)."""
+    blind_to_stereo: bool = False
+    """Of `scorer`: whether it gives stereoisomers the same value; then one of them is scored."""
     transform: Transform | None = None
     """From the raw value to [0, 1]; null: the value is in [0, 1] already."""
     weight: Annotated[float, Field(gt=0, le=1e6)] = 1.0
@@ -76,6 +78,8 @@ class Component(Section):
             raise ValueError(f"smarts: {value!r} is no SMARTS pattern")
         if kind == "isomer" and (not value or FORMULA.sub("", value)):
             raise ValueError(f"isomer: {value!r} is no formula such as C9H10N2O2")
+        if self.blind_to_stereo and kind != "scorer":
+            raise ValueError(f"blind_to_stereo: belongs to `scorer`; {kind} is known to be so or not")
         if kind in UNBOUNDED and self.transform is None:
             raise ValueError(f"{kind}: a raw number needs a transform, such as `transform: {{rising: [low, high]}}`")
 
@@ -96,6 +100,11 @@ class Component(Section):
                 return f"similarity_{self.fingerprint}"
             case kind:
                 return kind
+
+    @builtins.property
+    def sees_stereo(self) -> bool:
+        """Whether stereoisomers may have different values."""
+        return self.kind == "likelihood" or (self.kind == "scorer" and not self.blind_to_stereo)
 
     @builtins.property
     def measured(self) -> list[Any] | None:
@@ -119,7 +128,7 @@ class Component(Section):
 
 
 KINDS = ("property", "similarity", "smarts", "element", "isomer", "learned", "likelihood", "scorer")
-UNBOUNDED = ("property", "element", "likelihood", "scorer")
+UNBOUNDED = ("property", "element", "likelihood")
 
 
 class Stage(Section):
@@ -130,6 +139,12 @@ class Stage(Section):
     mean: Literal["geometric", "arithmetic", "product"] = "geometric"
     """How the components' scores are combined; weights are exponents in a geometric mean and a product."""
     components: Annotated[list[Component], Field(min_length=1, max_length=100)]
+
+    @model_validator(mode="after")
+    def _one_scorer(self) -> "Stage":
+        if sum(component.scorer for component in self.components) > 1:
+            raise ValueError("scorer: once in a stage, for the command line names one")
+        return self
 
 
 class Objective(Section):
@@ -163,6 +178,40 @@ class Objective(Section):
         if self.stages is not None:
             return self.stages
         return [Stage(mean=self.mean, components=self.components or [])]
+
+    @property
+    def columns(self) -> dict[str, Component]:
+        """The distinct components of all stages, by a name that is unique."""
+        named: dict[str, Component] = {}
+        for component in (component for stage in self.all_stages for component in stage.components):
+            if component in named.values():
+                continue
+            names = (component.label, *(f"{component.label}_{i}" for i in range(2, 1_000)))
+            named[next(name for name in names if name not in named)] = component
+        return named
+
+    @property
+    def needs_scorer(self) -> bool:
+        """Whether the command line must name a scorer."""
+        return any(component.scorer for component in self.columns.values())
+
+    @property
+    def sees_stereo(self) -> bool:
+        """Whether stereoisomers may have different scores."""
+        return any(component.sees_stereo for component in self.columns.values())
+
+    @property
+    def targets(self) -> list[str]:
+        """SMILES that it names."""
+        return [component.similarity for component in self.columns.values() if component.similarity is not None]
+
+    @property
+    def elements(self) -> list[str]:
+        """Elements that it names, or that a molecule which it names has; without hydrogen."""
+        formulas = [counts_of(component.isomer) for component in self.columns.values() if component.isomer]
+        atoms = [atom.GetSymbol() for smiles in self.targets for atom in parse(smiles).GetAtoms()]  # type: ignore[union-attr]
+        named = [component.element for component in self.columns.values() if component.element]
+        return sorted({*atoms, *named, *(symbol for formula in formulas for symbol in formula)} - {"H"})
 
     @property
     def filter(self) -> MoleculeFilter:

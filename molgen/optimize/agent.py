@@ -1,0 +1,120 @@
+"""The agent: a copy of the prior that learns by policy gradient to draw molecules that score well."""
+
+import copy
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from molgen.config import TrainingConfig
+from molgen.data.batches import Batch, Corpus, Rows
+from molgen.generation.decode import SamplingParams, complete
+from molgen.machine import Runtime
+from molgen.model.decoder import Decoder
+from molgen.model.likelihood import token_nll
+from molgen.optimize.settings import LearnerConfig
+from molgen.runtime.threads import shared_threads, worker_threads
+from molgen.tokenizer import BOS, PAD, RANDOM, SmilesTokenizer
+from molgen.training.optim import build_optimizer
+from molgen.training.resume import TrainerState
+from molgen.training.step import Step
+
+_CLIP_NORM = 1.0
+
+
+class Lesson(NamedTuple):
+    """A molecule with its reward, as one of its SMILES."""
+
+    smiles: str
+    reward: float
+    """In [0, 1]."""
+    random: bool = False
+    """Whether it is a random SMILES, which starts with `<random>`."""
+
+
+class Agent:
+    """Draws molecules and learns from their rewards, beside the prior that it started from."""
+
+    def __init__(self, prior: Decoder, tokenizer: SmilesTokenizer, config: LearnerConfig, runtime: Runtime) -> None:
+        self.prior, self.model = prior.eval().requires_grad_(False), copy.deepcopy(prior).eval().requires_grad_(True)
+        self.tokenizer, self.config, self._runtime = tokenizer, config, runtime
+        self._training = TrainingConfig(
+            optimizer="adamw", learning_rate=config.learning_rate, weight_decay=0.0, clip_norm=_CLIP_NORM
+        )
+        self.optimizer = build_optimizer(self.model, self._training)
+        self._rewards = torch.empty(0)
+        self._step = Step(self.model, self.optimizer, self._loss, self._training, TrainerState(), runtime)
+        self._num_chunks = worker_threads(runtime.device)
+
+    @property
+    def models(self) -> dict[str, nn.Module]:
+        """The models of a saved state."""
+        return {"model": self.model, "prior": self.prior}
+
+    @property
+    def knows_random_forms(self) -> bool:
+        """Whether the prior was trained on random SMILES."""
+        return RANDOM in self.tokenizer.special
+
+    def start(self, random: bool) -> int:
+        """The id that starts a canonical or a random SMILES."""
+        return self.tokenizer.random_start if random else BOS
+
+    def fits(self, smiles: str) -> bool:
+        """Whether the agent can read a string: known tokens, not longer than its context."""
+        ids = self.tokenizer.encode(smiles)
+        return ids is not None and len(ids) <= self.model.context
+
+    def draw(self, starts: Sequence[Sequence[int]], seed: int) -> list[str | None]:
+        """A completed SMILES for each start, which is a start id and perhaps tokens; None for an unfinished one."""
+        if not starts:
+            return []
+        longest = max(map(len, starts))
+        ids = torch.tensor([[*start, *[PAD] * (longest - len(start))] for start in starts])
+        parts = [(ids[i :: self._num_chunks], seed + i) for i in range(min(self._num_chunks, len(ids)))]
+        texts: list[str | None] = [None] * len(starts)
+        with shared_threads(len(parts)) as threads:
+            for i, drawn in enumerate(threads.map(self._drawn, *zip(*parts, strict=True))):
+                texts[i :: self._num_chunks] = drawn
+        return texts
+
+    def _drawn(self, starts: Tensor, seed: int) -> list[str | None]:
+        device = self._runtime.device
+        random = torch.Generator(device).manual_seed(seed % 2**32)
+        suppressed = self.tokenizer.suppressed_ids
+        ids = complete(self.model, starts.to(device), SamplingParams(), suppressed, random, self._training.precision)
+        return self.tokenizer.decode(ids.cpu().numpy())
+
+    def learn(self, lessons: Sequence[Lesson], rng: np.random.Generator) -> None:
+        """One step on these molecules; those that the agent cannot read are left out."""
+        readable = [lesson for lesson in lessons if self.fits(lesson.smiles)]
+        if not readable:
+            return
+        encoded = [self.tokenizer.encode(lesson.smiles) or [] for lesson in readable]
+        starts = [self.start(lesson.random) for lesson in readable]
+        corpus = Corpus.of(encoded, len(self.tokenizer), starts)
+        self._rewards = torch.tensor([lesson.reward for lesson in readable], device=self._runtime.device)
+        rows = np.argsort(corpus.positions, kind="stable")
+        with self._step.threads():
+            self._step(self._step.shards(corpus, [rows], rng), len(readable))
+
+    def _loss(self, model: nn.Module, batch: Batch, rows: Rows) -> Tensor:
+        """(ln p_prior + σ · reward − ln p_agent)², summed over molecules: REINVENT's loss (Olivecrona et al. 2017)."""
+        nll = token_nll(model(batch.inputs), batch.targets).sum(dim=1)
+        with torch.no_grad():
+            prior_nll = token_nll(self.prior(batch.inputs), batch.targets).sum(dim=1)
+        augmented = self.config.sigma * self._rewards[torch.from_numpy(rows)] - prior_nll
+        return (augmented + nll).square().sum()
+
+    @torch.no_grad()
+    def distance(self, smiles: Sequence[str]) -> float:
+        """The mean of ln p_agent − ln p_prior over the agent's own draws, in nats: an estimate of the KL divergence."""
+        encoded = [self.tokenizer.encode(one) or [] for one in smiles if self.fits(one)]
+        if not encoded:
+            return float("nan")
+        corpus = Corpus.of(encoded, len(self.tokenizer))
+        batch = corpus.batch(np.arange(len(corpus)), self._runtime.device)
+        nll = [token_nll(model(batch.inputs), batch.targets).sum(dim=1).mean() for model in (self.prior, self.model)]
+        return float(nll[0] - nll[1])

@@ -1,0 +1,256 @@
+"""The loop of an optimisation: propose, score, remember, learn.
+
+All random numbers depend only on the seed and the round, and results count in the order of the draws. So a search that
+was stopped goes on exactly, and the number of scorers at work changes nothing.
+"""
+
+import math
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from molgen.chem.pool import Workers
+from molgen.optimize.agent import Agent, Lesson
+from molgen.optimize.judge import Judge, Judged
+from molgen.optimize.ledger import Ledger, Record
+from molgen.optimize.memory import Memory, Remembered
+from molgen.optimize.objective import Objective, Stage
+from molgen.optimize.proposals import Candidate, Proposer, Success, even, random_forms
+from molgen.optimize.settings import ORIGINS, OptimizeConfig
+
+_PARTS = ["canonical", "smiles_no_stereo", "scaffold"]
+RESCORED = "rescored"  # the origin of molecules that a new stage scores again
+_IDLE = 50  # rounds in a row without a new molecule, after which a search ends
+
+
+class Molecule(NamedTuple):
+    """A candidate that RDKit can read."""
+
+    smiles: str
+    canonical: str
+    key: str
+    """Equal for molecules that the objective cannot tell apart: canonical SMILES, without stereo if it sees none."""
+    scaffold: str
+    origin: str
+
+
+@dataclass
+class RoundReport:
+    """What came of a round."""
+
+    proposed: Counter[str] = field(default_factory=Counter)
+    """Strings by origin."""
+    valid: Counter[str] = field(default_factory=Counter)
+    """Those that RDKit can read."""
+    repeated: int = 0
+    """Valid ones that were scored before, or twice in the round."""
+    unknown: int = 0
+    """New ones with tokens that the agent does not know, or too long for it."""
+    rejected: Counter[str] = field(default_factory=Counter)
+    """New ones by the hard filter that rejected them."""
+    records: list[Record] = field(default_factory=list)
+    """The scored ones."""
+    drawn: list[str] = field(default_factory=list)
+    """The agent's valid strings."""
+
+
+class ScorerFailedError(Exception):
+    """The user's scorer failed, and the search is to stop then."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        super().__init__(records[0].problem)
+        self.records = list(records)
+
+
+@dataclass
+class SearchState:
+    """The counters of a search between two rounds."""
+
+    round: int = 0
+    calls: int = 0
+    seconds: float = 0.0
+    idle: int = 0
+    """Rounds in a row without a new molecule."""
+    success: dict[str, list[float]] = field(default_factory=lambda: {origin: [0.0, 0.0] for origin in ORIGINS})
+    """Of `Success`."""
+
+    @property
+    def position(self) -> dict[str, object]:
+        """The values for a state's header, valid as JSON."""
+        return asdict(self)
+
+
+class Search:
+    """Rounds of proposals, scores and learning, until the calls are used up."""
+
+    def __init__(
+        self, config: OptimizeConfig, objective: Objective, agent: Agent, judge: Judge, ledger: Ledger, workers: Workers
+    ) -> None:
+        self.config, self.objective, self.agent, self.ledger = config, objective, agent, ledger
+        self._judge, self._workers = judge, workers
+        self._dear = objective.needs_scorer
+        self.state = SearchState()
+        self._columns = list(objective.columns.values())
+        self._ahead: defaultdict[tuple[int, str], deque[Record]] = defaultdict(deque)
+        self._failed: list[Record] = []
+        """Records of this round for which the user's scorer gave no value."""
+        self._begin_stage(0)
+
+    @property
+    def done(self) -> bool:
+        """Whether the calls are used up, or no new molecule comes any more."""
+        return self.state.calls >= self.config.calls or self.state.idle >= _IDLE
+
+    def restore(self, state: SearchState) -> None:
+        """Takes up a saved state. What the ledger has beyond it answers the same molecules, without new calls."""
+        self.state = state
+        self._begin_stage(self._judge.stage(state.calls))
+        before = [r for r in self.ledger.records[: state.calls] if r.stage == self._stage]
+        for record, molecule in self._molecules_of(before):
+            self._remember(record, molecule)
+        for record, molecule in self._molecules_of(self.ledger.records[state.calls :]):
+            if self.config.on_error == "skip" or record.total == record.total:
+                self._ahead[record.stage, molecule.key].append(record)
+
+    def _molecules_of(self, records: Sequence[Record]) -> Iterator[tuple[Record, Molecule]]:
+        molecules = self._parsed([Candidate(record.canonical, record.origin) for record in records])
+        return ((record, found) for record, found in zip(records, molecules, strict=True) if found is not None)
+
+    def round(self) -> RoundReport:
+        """One round. Raises ScorerFailedError if the user's scorer fails and the search is to stop then."""
+        rng, report = np.random.default_rng([self.config.seed, self.state.round]), RoundReport()
+        stage = self._judge.stage(self.state.calls)
+        if stage == self._stage:
+            candidates = self._proposer(self._success.parts(), rng)
+        else:  # what was best by the last stage is scored again by this one
+            candidates = [Candidate(molecule.canonical, RESCORED) for molecule in self.memory.best]
+            self._begin_stage(stage)
+        new = self._new(candidates, report)
+        accepted = self._accepted(new, report)
+        replays = self._replays(rng)
+        records = self._scored(accepted)  # from now on the user's scorer is at work, while the agent learns
+        for lessons in replays:
+            self.agent.learn(lessons, rng)
+        rewards = dict.fromkeys(new, 0.0)
+        self._success.fade(report.proposed)
+        for molecule, record in zip(accepted, records, strict=True):
+            report.records.append(record)
+            self._success.count(record.origin, record.total > self.memory.elite)
+            rewards[molecule] = self._remember(record, molecule)
+        if self._failed and self.config.on_error == "stop":
+            raise ScorerFailedError(self._failed)
+        self.agent.learn([Lesson(m.canonical, x) for m, x in rewards.items() if m.origin == "agent" and x == x], rng)
+        self._finish(report)
+        return report
+
+    def _begin_stage(self, stage: int) -> None:
+        """An empty memory: molecules have other scores in another stage."""
+        learner = self.config.learner
+        self._stage = stage
+        self.memory = Memory(learner.memory, learner.greediness, learner.scaffold_limit, learner.scaffold_score)
+        self._success = Success(learner, self.state.success)
+        self._proposer = Proposer(self.agent, self.memory, self._workers, self.objective.elements)
+        self._seen: set[str] = set()
+
+    def _new(self, candidates: Sequence[Candidate], report: RoundReport) -> list[Molecule]:
+        """The molecules that have no score yet."""
+        new: dict[str, Molecule] = {}
+        for candidate, molecule in zip(candidates, self._parsed(candidates), strict=True):
+            report.proposed[candidate.origin] += 1
+            if molecule is None:
+                continue
+            report.valid[candidate.origin] += 1
+            if candidate.origin == "agent":
+                report.drawn.append(candidate.smiles)
+            if molecule.key in self._seen or molecule.key in new:
+                report.repeated += 1
+            elif not self.agent.fits(molecule.canonical):
+                report.unknown += 1
+            else:
+                new[molecule.key] = molecule
+        return list(new.values())
+
+    def _parsed(self, candidates: Sequence[Candidate]) -> list[Molecule | None]:
+        smiles = [candidate.smiles for candidate in candidates]
+        parts = self._workers.map("describe", smiles, at_a_time=even(len(smiles), self._workers), parts=_PARTS)
+        return [
+            self._molecule(candidate, *(found[name] for name in _PARTS)) if found and "failure" not in found else None
+            for candidate, found in zip(candidates, parts, strict=True)
+        ]
+
+    def _molecule(self, candidate: Candidate, canonical: str, flat: str, scaffold: tuple[str, int]) -> Molecule:
+        key = canonical if self.objective.sees_stereo else flat
+        return Molecule(candidate.smiles, canonical, key, scaffold[0], candidate.origin)
+
+    def _accepted(self, new: Sequence[Molecule], report: RoundReport) -> list[Molecule]:
+        """Those that pass the hard filters; no more than there are calls left."""
+        causes = self._judge.rejected([molecule.canonical for molecule in new])
+        report.rejected.update(cause for cause in causes if cause)
+        accepted = [molecule for molecule, cause in zip(new, causes, strict=True) if not cause]
+        return accepted[: self.config.calls - self.state.calls]
+
+    def _replays(self, rng: np.random.Generator) -> list[list[Lesson]]:
+        """The lessons from the memory, as it is before this round's molecules are scored."""
+        learner = self.config.learner
+        if len(self.memory) < learner.replay_batch:
+            return []
+        return [self._lessons(self.memory.pick(learner.replay_batch, rng), rng) for _ in range(learner.replays)]
+
+    def _lessons(self, molecules: Sequence[Remembered], rng: np.random.Generator) -> list[Lesson]:
+        chosen = rng.random(len(molecules)) < self.config.learner.randomized * self.agent.knows_random_forms
+        forms = iter(random_forms([m.canonical for m, c in zip(molecules, chosen, strict=True) if c], self._workers, rng))
+        lessons = []
+        for molecule, is_chosen in zip(molecules, chosen.tolist(), strict=True):
+            form = next(forms) if is_chosen else ""
+            random = bool(form) and self.agent.fits(form)
+            lessons.append(Lesson(form if random else molecule.canonical, molecule.total, random))
+        return lessons
+
+    def _scored(self, molecules: Sequence[Molecule]) -> Iterator[Record]:
+        """The records of these molecules, each on the disk before it is yielded; scoring starts at once."""
+        known = [self._known(molecule) for molecule in molecules]
+        unknown = [molecule.canonical for molecule, record in zip(molecules, known, strict=True) if record is None]
+        judged = self._judge(unknown, self.objective.all_stages[self._stage])
+        return self._recorded(molecules, known, judged)
+
+    def _known(self, molecule: Molecule) -> Record | None:
+        waiting = self._ahead[self._stage, molecule.key]
+        return waiting.popleft() if waiting else None
+
+    def _recorded(
+        self, molecules: Sequence[Molecule], known: Sequence[Record | None], judged: Iterator[Judged]
+    ) -> Iterator[Record]:
+        self._failed = []
+        for molecule, record in zip(molecules, known, strict=True):
+            if record is None:
+                found = next(judged)
+                record = self._record(molecule, found)
+                self.ledger.add(record, sync=self._dear)
+                if found.scorer_failed:
+                    self._failed.append(record)
+            yield record
+
+    def _record(self, molecule: Molecule, judged: Judged) -> Record:
+        components = self.objective.all_stages[self._stage].components
+        places = [self._columns.index(component) for component in components]
+        raw, scores = ([math.nan] * len(self._columns) for _ in range(2))
+        for place, value, score in zip(places, judged.raw, judged.scores, strict=True):
+            raw[place], scores[place] = value, score
+        call, stage, (smiles, canonical, _, _, origin) = len(self.ledger.records) + 1, self._stage, molecule
+        return Record(call, stage, smiles, canonical, judged.total, origin, judged.problem, tuple(raw), tuple(scores))
+
+    def _remember(self, record: Record, molecule: Molecule) -> float:
+        """Its reward: its score, 0 for an exhausted scaffold, NaN without a score."""
+        if record.total != record.total:  # it may be scored again
+            return record.total
+        self._seen.add(molecule.key)
+        return self.memory.add(molecule.canonical, record.total, molecule.scaffold)
+
+    def _finish(self, report: RoundReport) -> None:
+        state = self.state
+        state.round, state.calls = state.round + 1, state.calls + len(report.records)
+        state.idle = 0 if report.records else state.idle + 1
+        state.success = self._success.counts

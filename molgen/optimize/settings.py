@@ -1,0 +1,87 @@
+"""The settings of an optimisation: what is asked for, and how the agent learns; two presets of the latter."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from molgen.config import Section
+
+Preset = Literal["people", "benchmark"]
+Origin = Literal["agent", "completion", "genetic"]
+ORIGINS: tuple[Origin, ...] = ("agent", "completion", "genetic")
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class LearnerConfig(Section):
+    """How molecules are proposed and how the agent learns from their scores."""
+
+    batch: Annotated[int, Field(ge=2, le=100_000)] = 64
+    """Molecules proposed per round."""
+    agent: Share = 1.0
+    """Share of them drawn from the agent."""
+    completion: Share = 0.0
+    """Share of them made by the agent from the beginning of a good molecule's SMILES."""
+    genetic: Share = 0.0
+    """Share of them made by crossover and mutation of good molecules."""
+    adaptive: bool = False
+    """Whether the shares follow the success of the three."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4
+    """Of AdamW."""
+    sigma: Annotated[float, Field(gt=0, le=1e6)] = 128.0
+    """Nats of likelihood over the prior's that a score of 1 asks for (Olivecrona et al. 2017)."""
+    replays: Annotated[int, Field(ge=0, le=1_000)] = 2
+    """Steps per round on molecules of the memory."""
+    replay_batch: Annotated[int, Field(ge=1, le=100_000)] = 64
+    """Molecules per such step."""
+    memory: Annotated[int, Field(ge=1, le=1_000_000)] = 200
+    """The best molecules, which are replayed and are the parents of new ones."""
+    greediness: Annotated[float, Field(gt=0, le=100)] = 0.05
+    """Small: the best of the memory are chosen most often; large: all equally (weight 1 / (greediness · n + rank))."""
+    randomized: Share = 0.5
+    """Share of replayed molecules as random SMILES, if the prior knows those."""
+    mutation: Share = 0.5
+    """Probability that a child of two parents is also mutated."""
+    scaffold_limit: Annotated[int, Field(ge=1)] | None = None
+    """Molecules of one Bemis–Murcko scaffold, with a score of at least `scaffold_score`, that are rewarded."""
+    scaffold_score: Share = 0.4
+    """See `scaffold_limit`."""
+
+
+PRESETS: dict[Preset, LearnerConfig] = {
+    "people": LearnerConfig(scaffold_limit=25),
+    "benchmark": LearnerConfig(sigma=500, agent=0.4, completion=0.3, genetic=0.3, adaptive=True),
+}
+
+
+class ScorerConfig(Section):
+    """What is known of the scorer that the command line named; it runs only if it is named again."""
+
+    kind: Literal["command", "callable"]
+    text: str
+    """The command, or the callable's name."""
+    sha256: str = ""
+    """Of the file of a FILE.py:FUNCTION."""
+
+
+class OptimizeConfig(Section):
+    """One optimisation."""
+
+    prior: str
+    """The run that the agent starts from."""
+    prior_sha256: str
+    """Of its weights."""
+    name: str
+    """The name of the objective, for people."""
+    objective: dict[str, Any]
+    """Its values, without defaults."""
+    scorer: ScorerConfig | None = None
+    calls: Annotated[int, Field(ge=1, le=10**9)] = 10_000
+    preset: Preset = "people"
+    learner: LearnerConfig
+    alerts: bool = True
+    """Whether a short list of reactive groups is rejected."""
+    allowed_alerts: list[str] = Field(default=[])
+    """Names of that list that are allowed."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """After a scorer's failure: stop, or go on without a score for the molecules concerned."""
+    seed: Annotated[int, Field(ge=0)] = 0
