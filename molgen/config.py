@@ -403,8 +403,8 @@ def value_of(config: Config, key: str) -> Any:
     return getattr(getattr(config, section), field)
 
 
-def to_yaml(config: Config) -> str:
-    """The resolved configuration, every field written out."""
+def to_yaml(config: Section) -> str:
+    """The values of a section or a whole configuration, every field written out."""
     return str(yaml.dump(config.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 

@@ -48,7 +48,13 @@ SHIPPED = Path(__file__).parent / "assets" / "shipped"
 CONFIG, TOKENIZER, WEIGHTS, STATE = "config.yaml", "tokenizer.json", "model.safetensors", "state.safetensors"
 LOG, CURVES, REPORT, CARD = "log.csv", "curves.png", "report.json", "README.md"
 MOLECULES, DROPPED, PARENTS = "molecules.csv.gz", "dropped.csv.gz", "parents.safetensors"
-FILES = (CONFIG, TOKENIZER, WEIGHTS, STATE, LOG, CURVES, REPORT, CARD, MOLECULES, DROPPED, PARENTS)
+OPTIMIZE, SCORED, ROUNDS = "optimize.yaml", "scored.csv", "rounds.csv"
+"""Files of an optimisation: its settings, every scored molecule, the figures of each round."""
+SHORTLIST, SHORTLIST_SDF, SHORTLIST_PAGE = "shortlist.csv", "shortlist.sdf", "shortlist.html"
+FILES = (
+    *(CONFIG, TOKENIZER, WEIGHTS, STATE, LOG, CURVES, REPORT, CARD, MOLECULES, DROPPED, PARENTS),
+    *(OPTIMIZE, SCORED, ROUNDS, SHORTLIST, SHORTLIST_SDF, SHORTLIST_PAGE),
+)
 LOG_COLUMNS = ("step", "epoch", "train_nll", "val_nll", "val_top1", "lr", "tokens_per_second", "seconds")
 MOST_COPIED = 500_000
 """A named dataset of more molecules is recorded by its name and hash instead of being copied into the run."""
@@ -440,7 +446,7 @@ def create_run(
             f"{path}: {free / 2**20:,.0f} MiB are free, the run needs up to {need / 2**20:,.0f}",
             "free some space, or choose another --out",
         )
-    for old in (WEIGHTS, STATE, LOG, CURVES, REPORT, CARD, MOLECULES, DROPPED, PARENTS):
+    for old in set(FILES) - {CONFIG, TOKENIZER}:
         (path / old).unlink(missing_ok=True)
     write_atomically(path / TOKENIZER, tokenizer.to_json().encode())
     if molecules is not None and copied:

@@ -12,7 +12,7 @@ from conftest import SHARED
 from molgen.chem.oracles import measure
 from molgen.data.download import data_directory
 from molgen.errors import MolgenError
-from molgen.optimize.objective import combined, load_objective, presets
+from molgen.optimize.components import combined, load_objective, presets
 from molgen.optimize.transforms import Transform
 
 VALUES = SHARED / "oracle" / "pmo" / "values.csv"

@@ -9,6 +9,7 @@ from rdkit import Chem
 from molgen.chem.alerts import alerts
 from molgen.chem.conditions import Condition
 from molgen.chem.descriptors import PROPERTIES
+from molgen.chem.reactive import reactive_group
 from molgen.chem.smiles import MOST_CHARACTERS, parse, quiet
 from molgen.errors import MolgenError
 
@@ -24,12 +25,17 @@ class MoleculeFilter(NamedTuple):
     """Patterns that must not match."""
     no_alerts: bool = False
     """Whether to reject molecules with a structural alert of RDKit's catalogue."""
+    reactive: tuple[str, ...] = ()
+    """Names of REACTIVE that must not occur."""
+    warheads: tuple[str, ...] = ()
+    """Patterns in whose matches a reactive group may occur."""
 
     def checked(self) -> "MoleculeFilter":
         """Returns self. Raises MolgenError for a condition or pattern that is not valid."""
         if self.where:
             Condition(self.where).check(PROPERTIES, "--where")
-        for option, patterns in (("--smarts", self.smarts), ("--not-smarts", self.not_smarts)):
+        named = (("--smarts", self.smarts), ("--not-smarts", self.not_smarts), ("--warhead", self.warheads))
+        for option, patterns in named:
             for pattern in patterns:
                 if not query_of(pattern):
                     raise MolgenError(f"{option} {pattern}: not a SMARTS pattern", "try it with RDKit's MolFromSmarts")
@@ -37,7 +43,13 @@ class MoleculeFilter(NamedTuple):
 
 
 def screen(
-    smiles: str, where: str, smarts: Sequence[str], not_smarts: Sequence[str], no_alerts: bool
+    smiles: str,
+    where: str,
+    smarts: Sequence[str],
+    not_smarts: Sequence[str],
+    no_alerts: bool,
+    reactive: Sequence[str] = (),
+    warheads: Sequence[str] = (),
 ) -> tuple[str | None, str]:
     """(canonical SMILES, name of the first field of `MoleculeFilter` that rejects the molecule, or "").
 
@@ -56,6 +68,8 @@ def screen(
             return canonical, "not_smarts"
         if no_alerts and alerts(molecule):
             return canonical, "no_alerts"
+        if reactive and reactive_group(molecule, reactive, warheads):
+            return canonical, "reactive"
     return canonical, ""
 
 

@@ -53,6 +53,12 @@ def canonical(smiles: str) -> str | None:
     return None if molecule is None else str(Chem.MolToSmiles(molecule))
 
 
+def flat(smiles: str) -> str | None:
+    """RDKit's canonical SMILES without stereo; None if `parse` returns None."""
+    molecule = parse(smiles)
+    return None if molecule is None else str(Chem.MolToSmiles(molecule, isomericSmiles=False))
+
+
 def query_of(molecule: Any) -> str:
     """`bond` or `atom` if the molecule has a query feature (`~`, aromatic-or-double, a list of elements), else ""."""
     if any(bond.HasQuery() for bond in molecule.GetBonds()):

@@ -20,6 +20,7 @@ import typer
 
 from molgen._version import __version__
 from molgen.cli.data import data_app
+from molgen.cli.optimize import optimize
 from molgen.cli.options import (
     DATA_HELP,
     Column,
@@ -304,6 +305,9 @@ def score(
 
 def _command() -> str:
     return shlex.join(["molgen", *sys.argv[1:]])
+
+
+app.command()(optimize)
 
 
 def main(arguments: Iterable[str] | None = None) -> None:

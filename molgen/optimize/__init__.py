@@ -1,0 +1,25 @@
+"""Molecules that score well by an objective of one's own: `optimize`, and `objective` to score some by hand."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from molgen.optimize.components import Objective as Objective
+    from molgen.optimize.components import load_objective as load_objective
+    from molgen.optimize.optimization import objective as objective
+    from molgen.optimize.optimization import optimize as optimize
+
+_HOMES = {
+    "Objective": "molgen.optimize.components",
+    "load_objective": "molgen.optimize.components",
+    "objective": "molgen.optimize.optimization",
+    "optimize": "molgen.optimize.optimization",
+}
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names load on first touch, as those of molgen."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'molgen.optimize' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

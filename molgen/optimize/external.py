@@ -4,6 +4,7 @@ A scorer runs only because the user named it on this very command line. What goe
 kind, with the molecules concerned; it never becomes a score.
 """
 
+import hashlib
 import importlib
 import importlib.util
 import math
@@ -12,16 +13,19 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple, Protocol
 
 from molgen.errors import MolgenError
 
 _SHOWN = 3  # molecules named in a message
 _LONGEST_SHOWN = 500  # characters of a scorer's messages
+_SECONDS_BETWEEN_LOOKS = 0.1
+_running: set["subprocess.Popen[str]"] = set()
 
 
 class Scored(NamedTuple):
@@ -33,7 +37,10 @@ class Scored(NamedTuple):
 
 
 class Scorer(Protocol):
-    """A batch of SMILES in, what came of each out, in the same order."""
+    """A batch of SMILES in, what came of each out, in the same order. Its `text` tells it from other scorers."""
+
+    @property
+    def text(self) -> str: ...
 
     def __call__(self, smiles: Sequence[str]) -> list[Scored]: ...
 
@@ -45,9 +52,9 @@ class CommandScorer:
     is the cause cannot be known. Its own children end with it.
     """
 
-    def __init__(self, command: str, timeout: float) -> None:
-        """Raises MolgenError if the command is empty or its program does not exist."""
-        self.command, self.timeout = command, timeout
+    def __init__(self, command: str, seconds: float) -> None:
+        """`seconds` per molecule are the time limit. Raises MolgenError for a command that cannot be split."""
+        self.text, self._seconds = command, seconds
         try:
             self._arguments = shlex.split(command)
         except ValueError as error:
@@ -56,6 +63,7 @@ class CommandScorer:
             raise MolgenError("--command: empty", "name a program that reads SMILES and writes numbers")
 
     def __call__(self, smiles: Sequence[str]) -> list[Scored]:
+        """Runs the command once. Raises MolgenError if there is no such program."""
         try:
             process = subprocess.Popen(
                 self._arguments,
@@ -67,17 +75,17 @@ class CommandScorer:
                 start_new_session=True,  # so that its children can be ended with it
             )
         except OSError as error:
-            raise MolgenError(f"--command {self.command}: {error.strerror}", "give a program with its path") from None
+            raise MolgenError(f"--command {self.text}: {error.strerror}", "give a program with its path") from None
+        _running.add(process)
         try:
-            out, err = process.communicate("".join(f"{one}\n" for one in smiles), timeout=self.timeout)
+            limit = self._seconds * len(smiles)
+            out, err = process.communicate("".join(f"{one}\n" for one in smiles), timeout=limit)
         except subprocess.TimeoutExpired:
             _end_session(process)
             _, err = process.communicate()
-            return _failed(smiles, f"took longer than {self.timeout:g} s", err)
-        except BaseException:
-            _end_session(process)
-            process.communicate()
-            raise
+            return _failed(smiles, f"took longer than {limit:g} s", err)
+        finally:
+            _running.discard(process)
         if process.returncode:
             return _failed(smiles, f"ended with exit status {process.returncode}", err)
         lines = out.splitlines()
@@ -89,10 +97,12 @@ class CommandScorer:
 class CallableScorer:
     """A Python callable: a list of SMILES in, a sequence of as many numbers out."""
 
-    def __init__(self, function: Callable[[list[str]], Any], name: str) -> None:
-        self.function, self.name = function, name
+    def __init__(self, function: Callable[[list[str]], Any], text: str, sha256: str = "") -> None:
+        """`sha256` is that of the file that holds it."""
+        self.function, self.text, self.sha256 = function, text, sha256
 
     def __call__(self, smiles: Sequence[str]) -> list[Scored]:
+        """Calls it once."""
         try:
             values = list(self.function(list(smiles)))
         except Exception as error:  # whatever the user's code raises
@@ -102,16 +112,25 @@ class CallableScorer:
         return [_number(value) for value in values]
 
 
+def is_callable_name(name: str) -> bool:
+    """Whether a name has the form FILE.py:FUNCTION or module:function."""
+    source, colon, function = name.rpartition(":")
+    return bool(colon and source) and function.isidentifier()
+
+
 def named_callable(name: str) -> CallableScorer:
     """`FILE.py:FUNCTION`, or `module:function` of an installed module. The current folder is not on the import path.
 
     Raises MolgenError if there is no such file, module or function.
     """
-    source, colon, function = name.rpartition(":")
-    if not colon or not source or not function.isidentifier():
-        raise MolgenError(f"{name}: not FILE.py:FUNCTION", "such as scores.py:affinity")
+    source, _, function = name.rpartition(":")
+    sha256 = ""
     try:
-        module = _loaded(Path(source)) if source.endswith(".py") else importlib.import_module(source)
+        if source.endswith(".py"):
+            sha256 = hashlib.sha256(Path(source).read_bytes()).hexdigest()
+            module = _loaded(Path(source))
+        else:
+            module = importlib.import_module(source)
     except FileNotFoundError:
         raise MolgenError(f"{source}: no such file", "give the path of a Python file") from None
     except Exception as error:  # whatever the user's module raises
@@ -121,13 +140,11 @@ def named_callable(name: str) -> CallableScorer:
     found = getattr(module, function, None)
     if not callable(found):
         raise MolgenError(f"{source}: has no function {function}", "name one that takes a list of SMILES")
-    return CallableScorer(found, name)
+    return CallableScorer(found, name, sha256)
 
 
-def _loaded(path: Path) -> Any:
+def _loaded(path: Path) -> ModuleType:
     """The module of one file; nothing else of its folder becomes importable."""
-    if not path.is_file():
-        raise FileNotFoundError(path)
     specification = importlib.util.spec_from_file_location(f"molgen_scorer_{path.stem}", path)
     assert specification is not None and specification.loader is not None
     module = importlib.util.module_from_spec(specification)
@@ -136,31 +153,60 @@ def _loaded(path: Path) -> Any:
     return module
 
 
-class Pool:
+class ScorerPool:
     """Divides a list of SMILES among several calls of a scorer at once; results come in the order of the list."""
 
-    def __init__(self, scorer: Scorer, executor: ThreadPoolExecutor | None, jobs: int) -> None:
+    def __init__(self, scorer: Scorer, executor: Executor, jobs: int, known: dict[str, float]) -> None:
         self._scorer, self._executor, self._jobs = scorer, executor, jobs
+        self.known = known
+        """Values so far; what is in it is not scored again."""
+        self.waiting: Callable[[], None] = lambda: None
+        """Called again and again while results are awaited; it may raise an exception."""
 
-    def __call__(self, smiles: Sequence[str]) -> list[Scored]:
-        """Each molecule's result; the batches are as equal as possible."""
-        if not smiles:
-            return []
-        count = min(self._jobs, len(smiles))
-        batches = [smiles[i * len(smiles) // count : (i + 1) * len(smiles) // count] for i in range(count)]
-        run = map if self._executor is None else self._executor.map
-        results: Iterable[list[Scored]] = run(self._scorer, batches)
-        return [scored for part in results for scored in part]
+    def __call__(self, smiles: Sequence[str]) -> Iterator[Scored]:
+        """Starts the scorer on these molecules; the iterator waits for the results."""
+        asked = [one for one in dict.fromkeys(smiles) if one not in self.known]
+        count = min(self._jobs, len(asked))
+        batches = [asked[i * len(asked) // count : (i + 1) * len(asked) // count] for i in range(count)]
+        futures = [self._executor.submit(self._scorer, batch) for batch in batches]
+        return self._results(smiles, batches, futures)
+
+    def _results(
+        self, smiles: Sequence[str], batches: Sequence[Sequence[str]], futures: Sequence["Future[list[Scored]]"]
+    ) -> Iterator[Scored]:
+        found: dict[str, Scored] = {}
+        pending = iter(zip(batches, futures, strict=True))
+        for one in smiles:
+            while one not in found and one not in self.known:
+                batch, future = next(pending)
+                while not future.done():
+                    self.waiting()
+                    wait([future], _SECONDS_BETWEEN_LOOKS)
+                found |= dict(zip(batch, future.result(), strict=True))
+            scored = found.get(one) or Scored(self.known[one])
+            if not scored.problem:
+                self.known[one] = scored.value
+            yield scored
 
 
 @contextmanager
-def pool_of(scorer: Scorer, jobs: int) -> Iterator[Pool]:
-    """A Pool of `jobs` calls at once."""
-    if jobs == 1:
-        yield Pool(scorer, None, 1)
+def scorer_pool(
+    scorer: Scorer, jobs: int, known: dict[str, float], scheduler: str | None = None
+) -> Iterator[ScorerPool]:
+    """A pool of `jobs` calls at once, on this machine or by a Dask scheduler; its commands end with the block."""
+    if scheduler is not None:
+        from molgen.optimize.cluster import cluster_executor  # Dask is an extra
+
+        with cluster_executor(scheduler, jobs) as (executor, places):
+            yield ScorerPool(scorer, executor, places, known)
         return
-    with ThreadPoolExecutor(jobs, "scorer") as executor:
-        yield Pool(scorer, executor, jobs)
+    executor = ThreadPoolExecutor(jobs, "scorer")
+    try:
+        yield ScorerPool(scorer, executor, jobs, known)
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for process in tuple(_running):
+            _end_session(process)
 
 
 def _number(value: Any) -> Scored:
@@ -173,7 +219,7 @@ def _number(value: Any) -> Scored:
 
 
 def _failed(smiles: Sequence[str], what: str, messages: str) -> list[Scored]:
-    last = messages.strip()[-_LONGEST_SHOWN:]
+    last = " ".join(messages.split())[-_LONGEST_SHOWN:]
     named = ", ".join(smiles[:_SHOWN]) + (", …" if len(smiles) > _SHOWN else "")
     problem = f"{what} (of {named})" + (f": {last}" if last else "")
     return [Scored(math.nan, problem) for _ in smiles]

@@ -4,6 +4,7 @@ What has a cheap component of zero in a geometric mean or a product has the tota
 """
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,8 +14,8 @@ import numpy.typing as npt
 from molgen.chem.filters import MoleculeFilter
 from molgen.chem.pool import Workers
 from molgen.errors import MolgenError
+from molgen.optimize.components import Component, Objective, Stage, combined
 from molgen.optimize.external import Scored
-from molgen.optimize.objective import Component, Objective, Stage, combined
 from molgen.optimize.proposals import even
 
 Matrix = npt.NDArray[np.float64]
@@ -46,16 +47,17 @@ class Judge:
         self,
         objective: Objective,
         workers: Workers,
+        accepted: MoleculeFilter | None = None,
         scorer: BatchScorer | None = None,
         likelihoods: Mapping[str, Likelihoods] | None = None,
     ) -> None:
-        """`scorer` is what the command line named, `likelihoods` those of the runs that components name.
+        """`accepted` has the hard filters, `scorer` is what the command line named, `likelihoods` those of runs.
 
         Raises MolgenError if a component needs a scorer and there is none.
         """
-        self.objective, self._workers, self._scorer = objective, workers, scorer
+        self.objective, self.workers, self._scorer = objective, workers, scorer
         self._likelihoods = likelihoods or {}
-        self._filter = objective.filter
+        self._filter = accepted or MoleculeFilter()
         if objective.needs_scorer and scorer is None:
             raise MolgenError(
                 "the objective has a component `scorer: true`",
@@ -70,8 +72,8 @@ class Judge:
         """The hard filter that rejects each molecule, or ""."""
         if self._filter == MoleculeFilter():
             return [""] * len(smiles)
-        at_a_time = even(len(smiles), self._workers)
-        screened = self._workers.map("screen", smiles, at_a_time=at_a_time, **self._filter._asdict())
+        at_a_time = even(len(smiles), self.workers)
+        screened = self.workers.map("screen", smiles, at_a_time=at_a_time, **self._filter._asdict())
         return [found[1] if found else "invalid" for found in screened]
 
     def __call__(self, smiles: Sequence[str], stage: Stage) -> Iterator[Judged]:
@@ -84,9 +86,10 @@ class Judge:
         scores = np.full_like(raw, math.nan)
         for place, component in enumerate(stage.components):
             scores[:, place] = [component.score(value) for value in raw[:, place]]
-        place = next((i for i, component in enumerate(stage.components) if component.kind == "scorer"), None)
-        if place is None or self._scorer is None:
+        places = [i for i, component in enumerate(stage.components) if component.kind == "scorer"]
+        if not places or self._scorer is None:
             return (_judged(raw[i], scores[i], problems[i], stage) for i in range(len(smiles)))
+        (place,) = places
         asked = [not problems[i] and _is_open(scores[i], stage) for i in range(len(smiles))]
         answers = iter(self._scorer([one for one, is_asked in zip(smiles, asked, strict=True) if is_asked]))
 
@@ -100,18 +103,30 @@ class Judge:
 
         return judged()
 
+    def costs(self, smiles: Sequence[str]) -> dict[str, float]:
+        """Seconds per molecule and process of each component of the first stage but the user's scorer."""
+        found = {}
+        for name, component in self.objective.columns.items():
+            if component.kind != "scorer":
+                one = Stage(components=[component])
+                self._measure(np.full((len(smiles), 1), math.nan), smiles[:1], one)  # warm
+                began = time.monotonic()
+                self._measure(np.full((len(smiles), 1), math.nan), smiles, one)
+                found[name] = (time.monotonic() - began) / len(smiles) * self.workers.processes
+        return found
+
     def _measure(self, raw: Matrix, smiles: Sequence[str], stage: Stage) -> list[str]:
         """Fills in all components but the user's scorer; returns each molecule's problem, or ""."""
         places = [i for i, component in enumerate(stage.components) if component.measured is not None]
         if places and smiles:
             components = [stage.components[place].measured for place in places]
-            at_a_time = even(len(smiles), self._workers)
-            for i, found in enumerate(self._workers.map("measure", smiles, at_a_time=at_a_time, components=components)):
+            at_a_time = even(len(smiles), self.workers)
+            for i, found in enumerate(self.workers.map("measure", smiles, at_a_time=at_a_time, components=components)):
                 if found is not None:
                     raw[i, places] = found
         for place, component in enumerate(stage.components):
             if component.kind == "likelihood":
-                raw[:, place] = self._likelihoods[component.likelihood or ""](smiles)
+                raw[: len(smiles), place] = self._likelihoods[component.likelihood or ""](smiles)
                 places.append(place)
         return [_missing(values[places], [stage.components[place].label for place in places]) for values in raw]
 

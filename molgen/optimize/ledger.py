@@ -62,6 +62,11 @@ class Ledger:
         self._append([call, stage, smiles, canonical, _cell(total), origin, problem, *pairs], sync)
         self.records.append(record)
 
+    def sync(self) -> None:
+        """Waits until all records are on the disk."""
+        with opened(self.path) as file:
+            os.fsync(file.fileno())
+
     def _append(self, cells: Sequence[object], sync: bool) -> None:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerow(cells)

@@ -57,7 +57,10 @@ class Memory:
         return -self._best[min(len(self._best), 100) - 1][0] if self._best else -math.inf
 
     def pick(self, n: int, rng: np.random.Generator) -> list[Remembered]:
-        """`n` molecules, with repeats, by rank: weight 1 / (greediness · size + rank) (Tripp and Hernández-Lobato 2023)."""
+        """`n` molecules, with repeats, by rank, counted from 0: the weight is 1 / (greediness · size + rank).
+
+        Tripp et al. 2020 (NeurIPS, "Sample-efficient optimization in the latent space").
+        """
         size = len(self._best)
         weights = 1 / (self._greediness * size + np.arange(size))
         chosen = rng.choice(size, n, p=weights / weights.sum())

@@ -34,7 +34,9 @@ class Success:
 
     def fade(self, proposed: Mapping[str, int]) -> None:
         """Makes the earlier rounds count less, and counts the strings of a new one, invalid and repeated ones too."""
-        self.counts = {o: [entered * _FADING, n * _FADING + proposed.get(o, 0)] for o, (entered, n) in self.counts.items()}
+        self.counts = {
+            o: [entered * _FADING, n * _FADING + proposed.get(o, 0)] for o, (entered, n) in self.counts.items()
+        }
 
     def count(self, origin: str, entered: bool) -> None:
         """Counts a scored molecule."""

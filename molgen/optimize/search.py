@@ -14,10 +14,10 @@ import numpy as np
 
 from molgen.chem.pool import Workers
 from molgen.optimize.agent import Agent, Lesson
+from molgen.optimize.components import Objective
 from molgen.optimize.judge import Judge, Judged
 from molgen.optimize.ledger import Ledger, Record
 from molgen.optimize.memory import Memory, Remembered
-from molgen.optimize.objective import Objective, Stage
 from molgen.optimize.proposals import Candidate, Proposer, Success, even, random_forms
 from molgen.optimize.settings import ORIGINS, OptimizeConfig
 
@@ -201,7 +201,9 @@ class Search:
 
     def _lessons(self, molecules: Sequence[Remembered], rng: np.random.Generator) -> list[Lesson]:
         chosen = rng.random(len(molecules)) < self.config.learner.randomized * self.agent.knows_random_forms
-        forms = iter(random_forms([m.canonical for m, c in zip(molecules, chosen, strict=True) if c], self._workers, rng))
+        forms = iter(
+            random_forms([m.canonical for m, c in zip(molecules, chosen, strict=True) if c], self._workers, rng)
+        )
         lessons = []
         for molecule, is_chosen in zip(molecules, chosen.tolist(), strict=True):
             form = next(forms) if is_chosen else ""

@@ -78,10 +78,10 @@ class OptimizeConfig(Section):
     calls: Annotated[int, Field(ge=1, le=10**9)] = 10_000
     preset: Preset = "people"
     learner: LearnerConfig
-    alerts: bool = True
-    """Whether a short list of reactive groups is rejected."""
-    allowed_alerts: list[str] = Field(default=[])
-    """Names of that list that are allowed."""
+    alerts: list[str] = Field(default=[])
+    """Reactive groups, by name, that are rejected."""
+    warheads: list[str] = Field(default=[])
+    """Patterns in which such a group is wanted."""
     on_error: Literal["stop", "skip"] = "stop"
     """After a scorer's failure: stop, or go on without a score for the molecules concerned."""
     seed: Annotated[int, Field(ge=0)] = 0

@@ -1,0 +1,124 @@
+"""`molgen optimize`: options, one library call, messages."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from molgen.cli.options import DeviceOption, Force, RunArgument
+from molgen.errors import MolgenError
+
+logger = logging.getLogger(__name__)
+
+
+def optimize(
+    run: RunArgument = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.yaml|PRESET|FILE.py:FUNCTION", help="What is asked for.", show_default=False),
+    ] = None,
+    command: Annotated[
+        str | None,
+        typer.Option(metavar="CMD", help="A program that scores: SMILES in, one per line; a number out, one per line."),
+    ] = None,
+    minimise: Annotated[
+        str | None, typer.Option(metavar="A..B", help="The range of the scorer's values; low is good.")
+    ] = None,
+    maximise: Annotated[
+        str | None, typer.Option(metavar="A..B", help="The range of the scorer's values; high is good.")
+    ] = None,
+    calls: Annotated[
+        int | None, typer.Option("-n", "--number", metavar="CALLS", help="Molecules to score.", show_default="10000")
+    ] = None,
+    preset: Annotated[
+        Literal["people", "benchmark"],
+        typer.Option(help="people: near the prior, diverse, no reactive groups; benchmark: the highest score."),
+    ] = "people",
+    where: Annotated[
+        str, typer.Option(metavar="CONDITION", help="Only molecules for which it is true, such as 'mw < 500'.")
+    ] = "",
+    smarts: Annotated[list[str] | None, typer.Option(help="A pattern that must match; may be repeated.")] = None,
+    not_smarts: Annotated[
+        list[str] | None, typer.Option(help="A pattern that must not match; may be repeated.")
+    ] = None,
+    alerts: Annotated[
+        bool | None,
+        typer.Option("--alerts/--no-alerts", help="Reject reactive groups.", show_default="with --preset people"),
+    ] = None,
+    allow_alert: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A reactive group that is not rejected; may be repeated.")
+    ] = None,
+    warhead: Annotated[
+        list[str] | None, typer.Option(metavar="SMARTS", help="Where a reactive group is wanted; may be repeated.")
+    ] = None,
+    blind_to_stereo: Annotated[
+        bool, typer.Option("--blind-to-stereo", help="The scorer gives stereoisomers the same value: score one.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(min=1, max=10_000, help="Calls of the scorer at once.")] = 1,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="A Dask scheduler that runs the scorer: tcp://host:8786.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds per molecule that a command may take.")] = 300.0,
+    on_error: Annotated[
+        Literal["stop", "skip"], typer.Option(help="When the scorer fails: stop, or leave those molecules out.")
+    ] = "stop",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Score ten molecules, say what it would cost, stop.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="The run directory.", show_default="runs/<objective>-<time>")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Other seeds find other molecules.")] = 0,
+    device: DeviceOption = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the search in --out.")] = False,
+    force: Force = False,
+) -> None:
+    """Search for molecules that score well by an objective of your own, from a run (default: the newest)."""
+    from molgen.optimize.optimization import dry_run as try_out
+    from molgen.optimize.optimization import optimize as search
+    from molgen.optimize.options import OptimizeOptions
+    from molgen.runs import SCORED, STATE
+    from molgen.runtime.signals import TerminatedError
+
+    if resume and out is None:
+        raise MolgenError("--resume: which search?", "name its directory with --out")
+    options = OptimizeOptions(
+        objective=objective,
+        command=command,
+        minimise=minimise,
+        maximise=maximise,
+        blind_to_stereo=blind_to_stereo,
+        where=where,
+        smarts=tuple(smarts or ()),
+        not_smarts=tuple(not_smarts or ()),
+        calls=calls,
+        preset=preset,
+        alerts=alerts,
+        allow_alerts=tuple(allow_alert or ()),
+        warheads=tuple(warhead or ()),
+        jobs=jobs,
+        scheduler=scheduler,
+        timeout=timeout,
+        on_error=on_error,
+        seed=seed,
+        device=device,
+    )
+    if dry_run:
+        for line in try_out(run, options):
+            print(line)
+        return
+    out = out or Path("runs") / f"{options.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    try:
+        search(run, out=out, resume=resume, force=force, options=options)
+    except (KeyboardInterrupt, TerminatedError):
+        if (out / STATE).exists():
+            again = (
+                f" --command {command!r}"
+                if command
+                else f" --objective {objective}"
+                if ":" in (objective or "")
+                else ""
+            )
+            logger.info(f"stopped; `molgen optimize --resume --out {out}{again}` goes on from there")
+        raise
+    logger.info(f"done: {out}; every scored molecule in {out / SCORED}. Next: molgen sample {out} -n 100")
