@@ -10,6 +10,7 @@ import importlib.util
 import math
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,7 +54,7 @@ class CommandScorer:
     """
 
     def __init__(self, command: str, seconds: float) -> None:
-        """`seconds` per molecule are the time limit. Raises MolgenError for a command that cannot be split."""
+        """`seconds` per molecule are the time limit. Raises MolgenError if there is no such program."""
         self.text, self._seconds = command, seconds
         try:
             self._arguments = shlex.split(command)
@@ -61,9 +62,11 @@ class CommandScorer:
             raise MolgenError(f"--command {command}: {error}", "close the quotes") from None
         if not self._arguments:
             raise MolgenError("--command: empty", "name a program that reads SMILES and writes numbers")
+        if shutil.which(self._arguments[0]) is None:
+            raise MolgenError(f"--command {self._arguments[0]}: no such program", "an executable file, with its path")
 
     def __call__(self, smiles: Sequence[str]) -> list[Scored]:
-        """Runs the command once. Raises MolgenError if there is no such program."""
+        """Runs the command once. Raises MolgenError if it cannot be started."""
         try:
             process = subprocess.Popen(
                 self._arguments,

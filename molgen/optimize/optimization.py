@@ -100,12 +100,13 @@ def optimize(
     path = Path(out) if out is not None else FOLDER / f"{options.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     with at_work(path):
         runtime = Runtime(options.device)
+        known: dict[str, float] = {}
         if resume:
             config = _saved_config(path)
             _check_same(config, options, scorer, path)
         else:
-            config = _create(path, run, options, scorer, runtime, force)
-        _search(Run(path), config, options, scorer, runtime)
+            config = _create(path, run, options, scorer, runtime, force, known)
+        _search(Run(path), config, options, scorer, runtime, known)
     return Run(path)
 
 
@@ -210,8 +211,9 @@ def _create(
     scorer: Scorer | None,
     runtime: Runtime,
     force: bool,
+    known: dict[str, float],
 ) -> OptimizeConfig:
-    """A new run directory with the agent before its first step."""
+    """A new run directory with the agent before its first step; `known` gets the values of a scorer that is tried."""
     if any(path.iterdir()) and not force:
         raise MolgenError(
             f"{path}: exists", "choose another --out, or overwrite it with --force, or go on with --resume"
@@ -224,7 +226,7 @@ def _create(
     _ = _accepted(asked, config)  # raises an error for a filter that is not valid before anything is written
     tokenizer = _vocabulary(prior.tokenizer, asked)
     model = initial_model(prior.config, tokenizer, prior)
-    with _judge(asked, scorer, runtime, options, config, {}) as judge:
+    with _judge(asked, scorer, runtime, options, config, known) as judge:
         _check_range(asked, Agent(model, tokenizer, config.learner, runtime), judge)
     created = create_run(path, prior.config, tokenizer, None, None)
     for name in (MOLECULES, PARENTS):
@@ -394,9 +396,14 @@ def _of_prior(agent: Agent, judge: Judge, n: int) -> list[str]:
 
 
 def _search(
-    run: Run, config: OptimizeConfig, options: OptimizeOptions, scorer: Scorer | None, runtime: Runtime
+    run: Run,
+    config: OptimizeConfig,
+    options: OptimizeOptions,
+    scorer: Scorer | None,
+    runtime: Runtime,
+    known: dict[str, float],
 ) -> None:
-    """The search from its saved state to its end, then the report."""
+    """The search from its saved state to its end, then the report; `known` are values that the scorer has given."""
     asked = load_objective(config.objective)
     agent = _saved_agent(run, config, runtime)
     position = load_state(run.path / STATE, agent.models, agent.optimizer)
@@ -406,7 +413,7 @@ def _search(
         raise MolgenError(f"{run.path / STATE}: {_first(error)}", "the file is damaged; optimise again") from None
     ledger = Ledger(run.path / SCORED, list(asked.columns))
     fingerprint = _fingerprint(run, config)
-    known = _values_of_scorer(ledger, asked)
+    known |= _values_of_scorer(ledger, asked)
     with signals_held() as signals:
 
         def look() -> None:
