@@ -22,6 +22,7 @@ from molgen.optimize.proposals import Candidate, Proposer, Success, even, random
 from molgen.optimize.settings import ORIGINS, OptimizeConfig
 
 _PARTS = ["canonical", "smiles_no_stereo", "scaffold"]
+_FEWEST_FRESH = 0.1  # share of a batch
 RESCORED = "rescored"  # the origin of molecules that a new stage scores again
 _IDLE = 50  # rounds in a row without a new molecule, after which a search ends
 
@@ -142,7 +143,9 @@ class Search:
             rewards[molecule] = self._remember(record, molecule)
         if self._failed and self.config.on_error == "stop":
             raise ScorerFailedError(self._failed)
-        self.agent.learn([Lesson(m.canonical, x) for m, x in rewards.items() if m.origin == "agent" and x == x], rng)
+        fresh = [Lesson(m.canonical, x) for m, x in rewards.items() if m.origin == "agent" and x == x]
+        if len(fresh) >= _FEWEST_FRESH * self.config.learner.batch:  # a step on a few would be as long as on many
+            self.agent.learn(fresh, rng)
         self._finish(report)
         return report
 
