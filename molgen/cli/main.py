@@ -20,7 +20,7 @@ import typer
 
 from molgen._version import __version__
 from molgen.cli.data import data_app
-from molgen.cli.optimize import optimize
+from molgen.cli.optimize import benchmark, optimize
 from molgen.cli.options import (
     DATA_HELP,
     Column,
@@ -308,6 +308,7 @@ def _command() -> str:
 
 
 app.command()(optimize)
+app.command()(benchmark)
 
 
 def main(arguments: Iterable[str] | None = None) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from molgen.cli.options import DeviceOption, Force, RunArgument
+from molgen.cli.options import DeviceOption, Force, RunArgument, check_target
 from molgen.errors import MolgenError
 
 logger = logging.getLogger(__name__)
@@ -122,3 +122,42 @@ def optimize(
             logger.info(f"stopped; `molgen optimize --resume --out {out}{again}` goes on from there")
         raise
     logger.info(f"done: {out}; every scored molecule in {out / SCORED}. Next: molgen sample {out} -n 100")
+
+
+def benchmark(
+    suite: Annotated[Literal["pmo"], typer.Argument(help="pmo: 23 tasks of practical molecular optimisation.")],
+    run: RunArgument = None,
+    task: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A task; may be repeated; default: all.")
+    ] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="May be repeated.", show_default="0")] = None,
+    calls: Annotated[
+        int, typer.Option("-n", "--number", metavar="CALLS", help="Molecules to score per task.")
+    ] = 10_000,
+    preset: Annotated[Literal["people", "benchmark"], typer.Option(help="As in `optimize`.")] = "benchmark",
+    out: Annotated[
+        Path | None, typer.Option(help="The folder of the tasks' runs.", show_default="runs/pmo-<run>")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+    device: DeviceOption = "auto",
+    force: Force = False,
+) -> None:
+    """Run PMO's tasks from a run; a benchmark that was stopped goes on. The table stands beside published rows."""
+    from molgen.optimize.benchmarks import check_tasks, run_suite, table, to_json
+    from molgen.optimize.options import OptimizeOptions
+    from molgen.runs import find_run
+    from molgen.runtime.files import write_atomically
+
+    check_target(json, force)
+    tasks, prior = check_tasks(task or []), find_run(run)
+    folder = out or Path("runs") / f"{suite}-{prior.path.name}"
+    results = []
+    try:
+        options = OptimizeOptions(calls=calls, preset=preset, device=device)
+        for result in run_suite(prior, tasks, seed or [0], folder, options):
+            results.append(result)
+    finally:
+        if results:
+            print(table(results), flush=True)
+    if json is not None:
+        write_atomically(json, to_json(results, {"prior": str(prior.path), "calls": calls, "preset": preset}).encode())

@@ -509,6 +509,7 @@ def _write_report(run: Run, config: OptimizeConfig, search: Search, runtime: Run
             "objective": config.name,
             "prior": config.prior,
             "prior_sha256": config.prior_sha256,
+            "budget": config.calls,
             "calls": len(totals),
             "rounds": search.state.round,
             "seconds": round(search.state.seconds, 1),
