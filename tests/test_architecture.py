@@ -23,6 +23,7 @@ LAYERS = [
     {"runs"},
     {"training", "generation"},
     {"evaluation"},
+    {"optimize"},
     {"cli"},
     {"__init__", "__main__"},
 ]

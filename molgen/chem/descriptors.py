@@ -193,6 +193,13 @@ def functional_groups(molecule: Any) -> list[str]:
     return [name for name, count in _group_counters() if count(molecule)]
 
 
+def undefined_stereo(molecule: Any) -> int:
+    """Number of stereocentres and double bonds whose configuration is not given."""
+    with quiet():
+        found = _chem.FindPotentialStereo(Chem.Mol(molecule))
+    return sum(one.specified == Chem.StereoSpecified.Unspecified for one in found)
+
+
 PARTS: dict[str, Callable[[Any], Any]] = {
     "canonical": lambda molecule: str(Chem.MolToSmiles(molecule)),
     "smiles_no_stereo": smiles_no_stereo,
@@ -211,6 +218,7 @@ PARTS: dict[str, Callable[[Any], Any]] = {
     "alerts": alerts,
     "ring_systems": ring_systems,
     "functional_groups": functional_groups,
+    "undefined_stereo": undefined_stereo,
 }
 """Name of a part → its function. The part `filters` is not here, because it needs MOSES' alert lists."""
 

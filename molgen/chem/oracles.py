@@ -49,7 +49,12 @@ def property_value(molecule: Any, name: str) -> float:
 
 def similarity(molecule: Any, target: str, kind: str) -> float:
     """Tanimoto similarity to the target, by one of FINGERPRINTS."""
-    return float(DataStructs.TanimotoSimilarity(FINGERPRINTS[kind](molecule), _of_target(target, kind)))
+    return tanimoto(FINGERPRINTS[kind](molecule), _of_target(target, kind))
+
+
+def tanimoto(one: Any, other: Any) -> float:
+    """Tanimoto similarity of two fingerprints of one kind, bits or counts."""
+    return float(DataStructs.TanimotoSimilarity(one, other))
 
 
 def smarts(molecule: Any, pattern: str) -> float:

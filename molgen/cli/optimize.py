@@ -64,6 +64,11 @@ def optimize(
     on_error: Annotated[
         Literal["stop", "skip"], typer.Option(help="When the scorer fails: stop, or leave those molecules out.")
     ] = "stop",
+    hit: Annotated[str | None, typer.Option(metavar="SMILES", help="Compare the shortlist with it.")] = None,
+    catalog: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Molecules that can be bought; the shortlist names them.")
+    ] = None,
+    picks: Annotated[int, typer.Option(min=1, max=10_000, help="Molecules of the shortlist.")] = 20,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Score ten molecules, say what it would cost, stop.")
     ] = False,
@@ -100,6 +105,9 @@ def optimize(
         scheduler=scheduler,
         timeout=timeout,
         on_error=on_error,
+        hit=hit,
+        catalog=catalog,
+        picks=picks,
         seed=seed,
         device=device,
     )

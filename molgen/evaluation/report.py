@@ -10,13 +10,11 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from molgen._version import __version__
@@ -24,8 +22,9 @@ from molgen.chem.clean import LOST
 from molgen.chem.descriptors import MOSES_PROPERTIES, properties
 from molgen.chem.draw import Drawing, align, draw, fragment
 from molgen.chem.smiles import RDKIT_VERSION, canonical, parse, quiet
-from molgen.evaluation.charts import Line, Plot, anchor
+from molgen.evaluation.charts import Line, Plot
 from molgen.evaluation.evaluate import Evaluation, histogram
+from molgen.evaluation.templates import asset, environment
 from molgen.evaluation.text_table import ROWS, Column, cell, columns, sections
 from molgen.metrics.chem import SHOWN, largest_differences
 from molgen.metrics.metric import MetricValues, Row
@@ -72,7 +71,6 @@ _CAUSES = {
     LOST: "nothing came back",
 }
 _EXAMPLES, _RINGS, _DIFFERENCES, _MOST_CARDS = 8, 10, 10, 480
-_LONGEST = 400
 
 
 class Subject(NamedTuple):
@@ -123,9 +121,9 @@ def page(evaluations: Sequence[Evaluation]) -> str:
         Part("Alerts and functional groups", "groups", _each(subjects, _groups)),
         Part("Molecules", "molecules", _molecules(subjects)),
     ]
-    script = _asset("report.js")
+    script = asset("report.js")
     return (
-        _environment()
+        environment("molgen.evaluation")
         .get_template("report.html.jinja")
         .render(
             subjects=subjects,
@@ -135,24 +133,11 @@ def page(evaluations: Sequence[Evaluation]) -> str:
             now=datetime.now().astimezone(),
             version=__version__,
             rdkit_version=RDKIT_VERSION,
-            style=Markup(_asset("report.css")),
+            style=Markup(asset("report.css")),
             script=Markup(script),
             digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         )
     )
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("molgen.evaluation", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"text": text, "percent": percent, "anchor": anchor}
-    return environment
 
 
 # ---- head
@@ -597,23 +582,5 @@ def _card(subject: Subject, order: int, position: int, smiles: str, values: dict
     return Card(subject, order, position, smiles, values, pictures[0], neighbour, similarity, True, pictures[1])
 
 
-# ---- strings
-
-
-def text(string: str) -> str:
-    """A string from data, to be escaped: cut when very long, what cannot be seen written out."""
-    cut = string if len(string) <= _LONGEST else f"{string[:_LONGEST]}… ({len(string):,} characters)"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
-
-
-def percent(share: float) -> str:
-    """A share for people."""
-    return f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
-
-
 def _letter(index: int) -> str:
     return chr(ord("A") + index) if index < 26 else str(index + 1)
-
-
-def _asset(name: str) -> str:
-    return resources.files("molgen.evaluation").joinpath(name).read_text(encoding="utf-8")

@@ -42,9 +42,11 @@ from molgen.optimize.judge import Judge
 from molgen.optimize.ledger import Ledger
 from molgen.optimize.memory import top
 from molgen.optimize.options import Named, OptimizeOptions
+from molgen.optimize.page import write_page
 from molgen.optimize.progress import Journal
 from molgen.optimize.search import ScorerFailedError, Search, SearchState
 from molgen.optimize.settings import PRESETS, OptimizeConfig, ScorerConfig
+from molgen.optimize.shortlist import known_molecules, read_catalog, shortlist, write_sdf, write_table
 from molgen.runs import (
     CURVES,
     FOLDER,
@@ -54,6 +56,9 @@ from molgen.runs import (
     REPORT,
     ROUNDS,
     SCORED,
+    SHORTLIST,
+    SHORTLIST_PAGE,
+    SHORTLIST_SDF,
     STATE,
     Run,
     at_work,
@@ -97,6 +102,7 @@ def optimize(
     if objective is not None:
         options = replace(options, objective=objective)
     scorer = _scorer(options)
+    _check_shortlist(options)
     path = Path(out) if out is not None else FOLDER / f"{options.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     with at_work(path):
         runtime = Runtime(options.device)
@@ -175,6 +181,14 @@ def _objective(options: OptimizeOptions, scorer: Scorer | None) -> Objective:
         if patterns:
             values[key] = [*values.get(key, []), *patterns]
     return load_objective(values)
+
+
+def _check_shortlist(options: OptimizeOptions) -> None:
+    """Raises MolgenError for a hit that is none, or a catalogue that is not there: at the end it would be too late."""
+    if options.hit is not None and canonical(options.hit) is None:
+        raise MolgenError(f"--hit {options.hit}: RDKit does not parse it", "a SMILES")
+    if options.catalog is not None and not Path(options.catalog).is_file():
+        raise MolgenError(f"--catalog {options.catalog}: no such file", "a .smi, .csv or .sdf file")
 
 
 def _range(options: OptimizeOptions) -> dict[str, list[float]] | None:
@@ -455,7 +469,7 @@ def _search(
                 journal.close_bar()
             save()
             journal.draw()
-    _write_report(run, config, search, runtime)
+    _write_report(run, config, search, options, runtime)
 
 
 def _scorer_failed(error: ScorerFailedError, run: Run) -> MolgenError:
@@ -496,7 +510,7 @@ def _log_start(search: Search, run: Run, asked: Objective, judge: Judge) -> None
     logger.info("cost per molecule: " + ", ".join(f"{name} {1000 * cost:.1f} ms" for name, cost in costs.items()))
 
 
-def _write_report(run: Run, config: OptimizeConfig, search: Search, runtime: Runtime) -> None:
+def _write_report(run: Run, config: OptimizeConfig, search: Search, options: OptimizeOptions, runtime: Runtime) -> None:
     """Writes shortlist, card and report.json, and says what was found."""
     totals = [record.total for record in search.ledger.records]
     report = {
@@ -522,6 +536,7 @@ def _write_report(run: Run, config: OptimizeConfig, search: Search, runtime: Run
         "hardware": hardware(runtime.device),
         "versions": {name: version(name) for name in ("torch", "rdkit", "numpy", "deepchem")},
     }
+    _write_shortlist(run, search, options, report["optimize"], runtime)
     run.write_report(report, search_card(run.path.name, config, report))
     if search.state.idle:
         logger.warning(f"ended after {len(totals):,} calls: no new molecule in the last {search.state.idle} rounds")
@@ -530,6 +545,26 @@ def _write_report(run: Run, config: OptimizeConfig, search: Search, runtime: Run
         f"best {found['best']:.3f}, mean of the best 10 {found['top10']:.3f}, of the best 100 {found['top100']:.3f} "
         f"({len(totals):,} calls, {found['failed']} without a score, {duration(search.state.seconds)})"
     )
+
+
+def _write_shortlist(
+    run: Run,
+    search: Search,
+    options: OptimizeOptions,
+    figures: dict[str, Any],
+    runtime: Runtime,
+) -> None:
+    """shortlist.csv, shortlist.sdf and the page."""
+    names, offered = read_catalog(options.catalog, runtime.workers) if options.catalog else ({}, [])
+    trained_on = run.split("train") if (run.path / MOLECULES).exists() else []
+    known = known_molecules([*search.objective.targets, *offered, *trained_on], runtime.workers)
+    components = list(search.objective.columns)
+    found = shortlist(search.ledger.records, components, options.picks, runtime.workers, known, options.hit, names)
+    write_table(found, run.path / SHORTLIST)
+    write_sdf(found, run.path / SHORTLIST_SDF)
+    write_page(found, run.path.name, figures, options.hit, run.path / CURVES, run.path / SHORTLIST_PAGE)
+    for note in found.notes:
+        logger.info(note)
 
 
 def _about_the_data(config: OptimizeConfig) -> dict[str, Any]:

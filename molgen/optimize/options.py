@@ -47,6 +47,12 @@ class OptimizeOptions:
     timeout: float = 300.0
     """Seconds per molecule that a command may take."""
     on_error: Literal["stop", "skip"] = "stop"
+    hit: str | None = None
+    """A SMILES with which the shortlist is compared."""
+    catalog: str | None = None
+    """A file of molecules that can be bought, for the shortlist."""
+    picks: int = 20
+    """Molecules of the shortlist."""
     seed: int = 0
     device: Device = "auto"
 
