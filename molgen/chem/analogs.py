@@ -65,5 +65,7 @@ def _r_groups(molecule: Any, hit: Any) -> str:
     found, failed = _groups.RGroupDecompose([scaffold], [molecule], asSmiles=True)
     if failed or not found:
         return ""
-    groups = {name: _ATTACHED.sub("*", text) for name, text in found[0].items() if name != "Core"}
-    return " ".join(f"{name}={text}" for name, text in sorted(groups.items()) if text != "*[H]")
+    groups = {
+        name: str(Chem.CanonSmiles(_ATTACHED.sub("*", text))) for name, text in found[0].items() if name != "Core"
+    }
+    return " ".join(f"{name}={text}" for name, text in sorted(groups.items()) if text not in ("*[H]", "[H]*"))

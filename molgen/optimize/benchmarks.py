@@ -99,6 +99,8 @@ def run_suite(
             if not (out / REPORT).exists():
                 settings = replace(options, objective=f"pmo/{task}", seed=seed)
                 optimize(prior.path, out=out, resume=(out / STATE).exists(), options=settings)
+            if (budget := Run(out).report["optimize"]["budget"]) != options.calls:
+                raise MolgenError(f"{out}: has {budget:,} calls, not {options.calls:,}", "choose another --out")
             yield result_of(Run(out), task, seed, is_known)
 
 

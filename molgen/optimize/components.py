@@ -30,6 +30,15 @@ Fingerprint = Literal["ecfp4", "ecfp6", "fcfp4", "atom_pairs", "pharmacophore"]
 Learned = Literal["drd2", "gsk3b", "jnk3"]
 
 
+class Prepare(Section):
+    """Forms of a molecule that are scored in its place; its value is that of the form with the best score."""
+
+    ph: Annotated[float, Field(ge=0, le=14)] | None = None
+    """Protomers at this pH (dimorphite-dl, the extra `prepare`); null: as it is."""
+    stereoisomers: Annotated[int, Field(ge=1, le=1_024)] = 1
+    """Up to so many isomers, if centres or double bonds are undefined."""
+
+
 class Component(Section):
     """One part of the score: one kind (from `property` to `likelihood`), its transform, its weight."""
 
@@ -55,6 +64,8 @@ class Component(Section):
     """The value of the scorer that the command line names (`--command`, or a Python callable)."""
     blind_to_stereo: bool = False
     """Of `scorer`: whether it gives stereoisomers the same value; then one of them is scored."""
+    prepare: Prepare | None = None
+    """Of `scorer`: protomers and isomers that it gets; null: the molecule alone."""
     transform: Transform | None = None
     """From the raw value to [0, 1]; null: the value is in [0, 1] already."""
     weight: Annotated[float, Field(gt=0, le=1e6)] = 1.0
@@ -78,6 +89,8 @@ class Component(Section):
             raise ValueError(f"smarts: {value!r} is no SMARTS pattern")
         if kind == "isomer" and (not value or FORMULA.sub("", value)):
             raise ValueError(f"isomer: {value!r} is no formula such as C9H10N2O2")
+        if self.prepare is not None and kind != "scorer":
+            raise ValueError("prepare: belongs to `scorer`")
         if self.blind_to_stereo and kind != "scorer":
             raise ValueError(f"blind_to_stereo: belongs to `scorer`; {kind} is known to be so or not")
         if kind in UNBOUNDED and self.transform is None:

@@ -91,17 +91,35 @@ class Judge:
             return (_judged(raw[i], scores[i], problems[i], stage) for i in range(len(smiles)))
         (place,) = places
         asked = [not problems[i] and _is_open(scores[i], stage) for i in range(len(smiles))]
-        answers = iter(self._scorer([one for one, is_asked in zip(smiles, asked, strict=True) if is_asked]))
+        component = stage.components[place]
+        wanted = [one for one, is_asked in zip(smiles, asked, strict=True) if is_asked]
+        answers = iter(self._scorer(wanted)) if component.prepare is None else self._prepared(wanted, component)
 
         def judged() -> Iterator[Judged]:
             for i, is_asked in enumerate(asked):
                 if is_asked:
                     scored = next(answers)
                     raw[i, place] = scored.value
-                    scores[i, place], problems[i] = _checked(stage.components[place], scored)
+                    scores[i, place], problems[i] = _checked(component, scored)
                 yield _judged(raw[i], scores[i], problems[i], stage, is_asked and bool(problems[i]))
 
         return judged()
+
+    def _prepared(self, smiles: Sequence[str], component: Component) -> Iterator[Scored]:
+        """The value of each molecule's best form."""
+        assert self._scorer is not None and component.prepare is not None
+        settings = component.prepare.model_dump()
+        prepared = self.workers.map("forms", smiles, at_a_time=even(len(smiles), self.workers), **settings)
+        forms = [found or [one] for one, found in zip(smiles, prepared, strict=True)]
+        answers = iter(self._scorer([form for own in forms for form in own]))
+
+        def best() -> Iterator[Scored]:
+            for own in forms:
+                found = [next(answers) for _ in own]
+                scored = [one for one in found if not one.problem]
+                yield max(scored, key=lambda one: component.score(one.value)) if scored else found[0]
+
+        return best()
 
     def costs(self, smiles: Sequence[str]) -> dict[str, float]:
         """Seconds per molecule and process of each component of the first stage but the user's scorer."""

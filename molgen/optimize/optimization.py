@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -357,6 +358,8 @@ def _judge(
     waiting: Callable[[], None] = lambda: None,
 ) -> Iterator[Judge]:
     """A judge with the user's scorer, which is at work in the block only."""
+    if any(c.prepare and c.prepare.ph is not None for c in asked.columns.values()) and not find_spec("dimorphite_dl"):
+        raise MolgenError("prepare.ph: dimorphite-dl is not installed", "pip install 'molgen-lm[prepare]'")
     names = {component.likelihood for component in asked.columns.values() if component.likelihood is not None}
     likelihoods = {name: _likelihoods(name, runtime) for name in names}
     accepted = asked.filter if config is None else _accepted(asked, config)
