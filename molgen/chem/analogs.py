@@ -65,7 +65,11 @@ def _r_groups(molecule: Any, hit: Any) -> str:
     found, failed = _groups.RGroupDecompose([scaffold], [molecule], asSmiles=True)
     if failed or not found:
         return ""
-    groups = {
-        name: str(Chem.CanonSmiles(_ATTACHED.sub("*", text))) for name, text in found[0].items() if name != "Core"
-    }
+    groups = {name: _canonical(_ATTACHED.sub("*", text)) for name, text in found[0].items() if name != "Core"}
     return " ".join(f"{name}={text}" for name, text in sorted(groups.items()) if text not in ("*[H]", "[H]*"))
+
+
+def _canonical(group: str) -> str:
+    """The canonical SMILES of an R group, which need not be a molecule: a part of an aromatic ring is none."""
+    molecule = Chem.MolFromSmiles(group, sanitize=False)
+    return group if molecule is None else str(Chem.MolToSmiles(molecule))
