@@ -175,9 +175,7 @@ def test_what_fails_a_filter_or_a_cheap_component_never_reaches_the_dear_scorer(
         "where": "mw < 300",
         "components": [{"scorer": True}, {"element": "N", "transform": {"between": [1, 9]}}],
     }
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(optimization, "_scorer", lambda _: optimization.CallableScorer(dear, "dear"))
-        run = optimize("moses-small", values, out=tmp_path / "r", calls=40, maximise="0..1")
+    run = optimize("moses-small", values, out=tmp_path / "r", calls=40, maximise="0..1", scorer=dear)
     rows = rows_of(run.path)
     without = [row for row in rows if row["element_raw"] == "0.0"]
     assert without

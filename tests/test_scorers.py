@@ -45,14 +45,14 @@ def test_a_scorer_gets_the_prepared_forms_and_the_best_counts() -> None:
 
     from molgen.machine import Runtime
     from molgen.optimize.components import load_objective
-    from molgen.optimize.optimization import _judge
     from molgen.optimize.options import OptimizeOptions
+    from molgen.optimize.setup import judging
 
     asked = load_objective(
         {"components": [{"scorer": True, "prepare": {"ph": 7.4, "stereoisomers": 2}, "transform": {"rising": [0, 4]}}]}
     )
     scorer = CallableScorer(charges, "charges")
-    with _judge(asked, scorer, Runtime("cpu"), OptimizeOptions(), None, {}) as judge:
+    with judging(asked, scorer, Runtime("cpu"), OptimizeOptions(), None, {}) as judge:
         found = list(judge(["CC(O)CN", "CCC"], asked.all_stages[0]))
     assert set(seen) == {"C[C@H](O)C[NH3+]", "C[C@@H](O)C[NH3+]", "CCC"}
     assert [judged.raw for judged in found] == [(2.0,), (0.0,)]
@@ -172,5 +172,5 @@ def test_a_scheduler_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pyte
 
 def test_an_objective_by_hand_takes_a_command(tmp_path: Path) -> None:
     (tmp_path / "s.py").write_text("import sys\nfor x in sys.stdin: print(len(x.strip()))\n")
-    scores = objective(None, command=f"{sys.executable} {tmp_path / 's.py'}", minimise="0..10")  # type: ignore[arg-type]
+    scores = objective(command=f"{sys.executable} {tmp_path / 's.py'}", minimise="0..10")
     assert scores(["CC", "C1CC1", "x"]) == pytest.approx([0.8, 0.5, 0.0])

@@ -1,6 +1,7 @@
 """`molgen optimize`: options, one library call, messages."""
 
 import logging
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,6 +23,10 @@ def optimize(
     command: Annotated[
         str | None,
         typer.Option(metavar="CMD", help="A program that scores: SMILES in, one per line; a number out, one per line."),
+    ] = None,
+    scorer: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.py:FUNCTION", help="The Python function of an objective with `scorer: true`."),
     ] = None,
     minimise: Annotated[
         str | None, typer.Option(metavar="A..B", help="The range of the scorer's values; low is good.")
@@ -90,6 +95,7 @@ def optimize(
     options = OptimizeOptions(
         objective=objective,
         command=command,
+        scorer=scorer,
         minimise=minimise,
         maximise=maximise,
         blind_to_stereo=blind_to_stereo,
@@ -120,13 +126,8 @@ def optimize(
         search(run, out=out, resume=resume, force=force, options=options)
     except (KeyboardInterrupt, TerminatedError):
         if (out / STATE).exists():
-            again = (
-                f" --command {command!r}"
-                if command
-                else f" --objective {objective}"
-                if ":" in (objective or "")
-                else ""
-            )
+            named = (("--command", command), ("--scorer", scorer), ("--objective", objective))
+            again = "".join(f" {option} {shlex.quote(value)}" for option, value in named if value)
             logger.info(f"stopped; `molgen optimize --resume --out {out}{again}` goes on from there")
         raise
     logger.info(f"done: {out}; every scored molecule in {out / SCORED}. Next: molgen sample {out} -n 100")

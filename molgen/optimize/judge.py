@@ -61,7 +61,7 @@ class Judge:
         if objective.needs_scorer and scorer is None:
             raise MolgenError(
                 "the objective has a component `scorer: true`",
-                "name it: --command CMD, or --objective FILE.py:FUNCTION",
+                "name it: --command CMD, or --scorer FILE.py:FUNCTION",
             )
 
     def stage(self, calls: int) -> int:

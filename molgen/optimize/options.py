@@ -19,6 +19,8 @@ class OptimizeOptions:
 
     objective: Named | None = None
     """A preset, a YAML file or its values, FILE.py:FUNCTION, module:function, or a function itself."""
+    scorer: str | Callable[[list[str]], Sequence[float]] | None = None
+    """FILE.py:FUNCTION, module:function, or a function: for an objective with a component `scorer: true`."""
     command: str | None = None
     """A program: SMILES in, one per line; numbers out, one per line."""
     minimise: str | None = None

@@ -1,0 +1,245 @@
+"""The set-up of a search: a new run directory, or the settings of one that is resumed; its judge."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
+from logging import getLogger
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from molgen.checkpoint import save_state, saved_fingerprint
+from molgen.chem.filters import MoleculeFilter
+from molgen.chem.smiles import RDKIT_VERSION, canonical, flat
+from molgen.config import parse_yaml, to_yaml
+from molgen.errors import MolgenError
+from molgen.generation.generator import MoleculeGenerator
+from molgen.machine import Runtime
+from molgen.optimize.agent import Agent
+from molgen.optimize.components import Objective, Stage
+from molgen.optimize.external import (
+    CallableScorer,
+    Scorer,
+    scorer_pool,
+)
+from molgen.optimize.judge import Judge
+from molgen.optimize.options import OptimizeOptions
+from molgen.optimize.request import alerts_of, objective_of
+from molgen.optimize.search import SearchState
+from molgen.optimize.settings import PRESETS, OptimizeConfig, ScorerConfig
+from molgen.runs import (
+    MOLECULES,
+    OPTIMIZE,
+    PARENTS,
+    REPORT,
+    STATE,
+    Run,
+    create_run,
+    find_run,
+)
+from molgen.runtime.files import content_of, write_atomically
+from molgen.tokenizer import SmilesTokenizer
+from molgen.training.finetune import initial_model
+
+logger = getLogger(__name__)
+
+
+_SPREAD = 32  # molecules of the prior that a scorer without a range is tried on
+_MOST_BYTES = 2**20
+ORGANIC = ("B", "C", "N", "O", "P", "S", "F", "Cl", "Br", "I")  # written without brackets
+
+
+def create_search(
+    path: Path,
+    run: str | os.PathLike[str] | None,
+    options: OptimizeOptions,
+    scorer: Scorer | None,
+    runtime: Runtime,
+    force: bool,
+    known: dict[str, float],
+) -> OptimizeConfig:
+    """A new run directory with the agent before its first step; `known` gets the values of a scorer that is tried."""
+    if any(path.iterdir()) and not force:
+        raise MolgenError(
+            f"{path}: exists", "choose another --out, or overwrite it with --force, or go on with --resume"
+        )
+    prior = find_run(None if run is None else os.fspath(run))
+    if prior.path.exists() and prior.path.samefile(path):
+        raise MolgenError(f"{path}: is the run to start from", "choose another --out")
+    asked = objective_of(options, scorer)
+    config = config_of(prior, asked, options, scorer)
+    _ = _accepted(asked, config)  # raises an error for a filter that is not valid before anything is written
+    tokenizer = extended_vocabulary(prior.tokenizer, asked)
+    model = initial_model(prior.config, tokenizer, prior)
+    with judging(asked, scorer, runtime, options, config, known) as judge:
+        _check_range(asked, Agent(model, tokenizer, config.learner, runtime), judge)
+    created = create_run(path, prior.config, tokenizer, None, None)
+    for name in (MOLECULES, PARENTS):
+        if (prior.path / name).exists():
+            shutil.copyfile(prior.path / name, path / name)
+    write_atomically(path / OPTIMIZE, to_yaml(config).encode())
+    created.save_model(model)
+    agent = Agent(model.to(runtime.device), tokenizer, config.learner, runtime)
+    save_state(path / STATE, agent.models, agent.optimizer, SearchState().position, fingerprint_of(created, config))
+    return config
+
+
+def config_of(prior: Run, asked: Objective, options: OptimizeOptions, scorer: Scorer | None) -> OptimizeConfig:
+    return OptimizeConfig(
+        prior=str(prior.path),
+        prior_sha256=prior.weights_sha256,
+        name=options.name,
+        objective=asked.model_dump(exclude_defaults=True),
+        scorer=None if scorer is None else _described(scorer),
+        calls=options.calls or 10_000,
+        preset=options.preset,
+        learner=PRESETS[options.preset],
+        alerts=alerts_of(options),
+        warheads=list(options.warheads),
+        on_error=options.on_error,
+        seed=options.seed,
+    )
+
+
+def extended_vocabulary(known: SmilesTokenizer, asked: Objective) -> SmilesTokenizer:
+    """The prior's vocabulary, with the tokens that the objective's molecules and elements need."""
+    symbols = [symbol for symbol in asked.elements if symbol in ORGANIC]
+    targets = [canonical(smiles) if asked.sees_stereo else flat(smiles) for smiles in asked.targets]
+    needed = SmilesTokenizer.of_corpus([*symbols, *filter(None, targets)], known.splitter.pattern, False, RDKIT_VERSION)
+    extended = known.extended(needed)
+    if new := extended.tokens[len(known.tokens) :]:
+        logger.info(f"{len(new)} tokens that the prior lacks, new in the agent: {' '.join(new)}")
+    return extended
+
+
+def _described(scorer: Scorer) -> ScorerConfig:
+    if isinstance(scorer, CallableScorer):
+        return ScorerConfig(kind="callable", text=scorer.text, sha256=scorer.sha256)
+    return ScorerConfig(kind="command", text=scorer.text)
+
+
+def fingerprint_of(run: Run, config: OptimizeConfig) -> dict[str, str]:
+    """What a saved state belongs to."""
+    return {"optimize": json.dumps(config.model_dump()), "tokenizer": run.tokenizer.fingerprint}
+
+
+def saved_config(path: Path) -> OptimizeConfig:
+    """The settings of a search. Raises MolgenError if there is none, or if it has finished, or if it was edited."""
+    if not os.path.lexists(path / OPTIMIZE):
+        raise MolgenError(f"{path}: no search to go on with (no {OPTIMIZE})", "name its directory with --out")
+    if (path / REPORT).exists():
+        raise MolgenError(f"{path}: has finished", f"molgen optimize {path} starts another search from its agent")
+    try:
+        text = content_of(path / OPTIMIZE, _MOST_BYTES).decode()
+        config = OptimizeConfig.model_validate(parse_yaml(text, str(path / OPTIMIZE)))
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        raise MolgenError(f"{path / OPTIMIZE}: cannot be read: {first_error(error)}", "restore the file") from None
+    if saved_fingerprint(path / STATE) | fingerprint_of(Run(path), config) != saved_fingerprint(path / STATE):
+        raise MolgenError(f"{path / OPTIMIZE}: not the settings that the search began with", "restore the file")
+    return config
+
+
+def first_error(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return f"{'.'.join(map(str, error.errors()[0]['loc']))}: {error.errors()[0]['msg']}"
+    return str(error)
+
+
+def check_same(config: OptimizeConfig, options: OptimizeOptions, scorer: Scorer | None, path: Path) -> None:
+    """Raises MolgenError unless a resumed search is the one that began: its scorer named again, no other settings."""
+    default = OptimizeOptions()
+    for key in ("calls", "preset", "seed", "on_error"):
+        given = getattr(options, key)
+        if given not in (getattr(default, key), getattr(config, key)):
+            raise MolgenError(
+                f"{key} {given} with --resume, but {path} began with {getattr(config, key)}", "leave it out"
+            )
+    changing = ("minimise", "maximise", "where", "smarts", "not_smarts", "blind_to_stereo")
+    asked = options.objective is not None and scorer is None
+    asked |= any(getattr(options, key) != getattr(default, key) for key in changing)
+    if asked and objective_of(options, scorer).model_dump(exclude_defaults=True) != config.objective:
+        raise MolgenError(f"another objective with --resume than {path} began with", "leave it out")
+    if config.scorer is None:
+        if scorer is not None:
+            raise MolgenError(f"{path}: began without a scorer of yours", "leave --command or the callable out")
+        return
+    option = "--command" if config.scorer.kind == "command" else "--scorer"
+    again = f"a run executes nothing by itself; if you trust it, name it again: {option} {config.scorer.text!r}"
+    if scorer is None:
+        raise MolgenError(f"{path}: its scores come from a {config.scorer.kind} of yours", again)
+    if _described(scorer) != config.scorer:
+        changed = "its file has changed" if scorer.text == config.scorer.text else f"now {scorer.text!r}"
+        raise MolgenError(f"{path}: another scorer than the search began with: {changed}", again)
+
+
+def _accepted(asked: Objective, config: OptimizeConfig) -> MoleculeFilter:
+    """The hard filters. Raises MolgenError for one that is not valid."""
+    return asked.filter._replace(reactive=tuple(config.alerts), warheads=tuple(config.warheads)).checked()
+
+
+@contextmanager
+def judging(
+    asked: Objective,
+    scorer: Scorer | None,
+    runtime: Runtime,
+    options: OptimizeOptions,
+    config: OptimizeConfig | None,
+    known: dict[str, float],
+    waiting: Callable[[], None] = lambda: None,
+) -> Iterator[Judge]:
+    """A judge with the user's scorer, which is at work in the block only."""
+    if any(c.prepare and c.prepare.ph is not None for c in asked.columns.values()) and not find_spec("dimorphite_dl"):
+        raise MolgenError("prepare.ph: dimorphite-dl is not installed", "pip install 'molgen-lm[prepare]'")
+    names = {component.likelihood for component in asked.columns.values() if component.likelihood is not None}
+    likelihoods = {name: _likelihoods(name, runtime) for name in names}
+    accepted = asked.filter if config is None else _accepted(asked, config)
+    with ExitStack() as stack:
+        pool = None
+        if scorer is not None and asked.needs_scorer:
+            pool = stack.enter_context(scorer_pool(scorer, options.jobs, known, options.scheduler))
+            pool.waiting = waiting
+        yield Judge(asked, runtime.workers, accepted, pool, likelihoods)
+
+
+def _likelihoods(name: str, runtime: Runtime) -> Callable[[Sequence[str]], list[float]]:
+    generator = MoleculeGenerator.load(name, runtime=runtime)
+    return lambda smiles: generator.log_likelihood(smiles).tolist()
+
+
+def _check_range(asked: Objective, agent: Agent, judge: Judge) -> None:
+    """Tries a scorer without a transform on molecules of the prior. Raises MolgenError unless all are in [0, 1]."""
+    open_ended = [c for c in asked.columns.values() if c.scorer and c.transform is None]
+    if not open_ended:
+        return
+    smiles = molecules_of_prior(agent, judge, _SPREAD)
+    stage = Stage(components=[open_ended[0]])
+    raw = [judged.raw[0] for judged in judge(smiles, stage)]
+    values = sorted(value for value in raw if value == value)
+    if not values:
+        problem = next(judged.problem for judged in judge(smiles[:1], stage))
+        raise MolgenError(f"the scorer gave no number for {len(smiles)} molecules: {problem}", "try it by hand")
+    low, high = values[0], values[-1]
+    if low < 0 or high > 1:
+        line = f"{low:.4g}..{high:.4g}"
+        raise MolgenError(
+            f"the scorer's values are no scores in [0, 1]: {low:.4g} to {high:.4g}, median "
+            f"{values[len(values) // 2]:.4g}, for {len(values)} molecules of the prior",
+            f"name the range that matters: --maximise {line} if high is good, --minimise {line} if low is good",
+        )
+
+
+def molecules_of_prior(agent: Agent, judge: Judge, n: int) -> list[str]:
+    """Distinct molecules that the agent, before its first step, draws and the hard filters accept."""
+    found: dict[str, None] = {}
+    for seed in range(20):
+        drawn = agent.draw([[agent.start(False)]] * (2 * n), seed)
+        smiles = [one for one in judge.workers.map("canonical", [text or "" for text in drawn]) if one]
+        found |= {one: None for one, cause in zip(smiles, judge.rejected(smiles), strict=True) if not cause}
+        if len(found) >= n:
+            break
+    if not found:
+        raise MolgenError("no molecule of the prior passes the hard filters", "loosen --where, --smarts or the alerts")
+    return list(found)[:n]
