@@ -1,6 +1,6 @@
 """The three classifiers of PMO as plain arrays, out of the pickles that the package MolScore contains.
 
-The pickles are never loaded: `molgen.data.inert_pickle` reads their data.
+The pickles are never loaded: `molgen.runtime.inert_pickle` reads their data.
 """
 
 import zipfile
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save
 
-from molgen.data.inert_pickle import array_of, read_pickle
+from molgen.runtime.inert_pickle import array_of, read_pickle
 
 MODELS = ("drd2", "gsk3b", "jnk3")
 Arrays = Mapping[str, npt.NDArray[Any]]
