@@ -150,6 +150,7 @@ KINDS = {
     "peptide of three": "[NX3,NX4+][CX4][CX3](=O)[NX3][CX4][CX3](=O)[NX3][CX4][CX3]=O",
 }
 """Kinds of charged and large molecules, by SMARTS. Ylides, azides and diazo groups are in none of them."""
+_COUNTED = (6, 7, 8, 9, 15, 16, 17, 35)  # elements that `surrogate` counts
 _MACROCYCLE, _LARGE = 12, 50  # atoms of a ring, heavy atoms
 
 
@@ -200,6 +201,17 @@ def undefined_stereo(molecule: Any) -> int:
     return sum(one.specified == Chem.StereoSpecified.Unspecified for one in found)
 
 
+def surrogate(molecule: Any) -> list[Any]:
+    """[ECFP6 of 4,096 bits with counts simulated, a few descriptors]: what a model of a score is fitted to."""
+    bits = _packed(_morgan_counts().GetFingerprint(molecule))
+    counts = [0] * len(_COUNTED)
+    for atom in molecule.GetAtoms():
+        if atom.GetAtomicNum() in _COUNTED:
+            counts[_COUNTED.index(atom.GetAtomicNum())] += 1
+    names = ("mw", "logp", "tpsa", "hbd", "hba", "rotatable", "rings", "aromatic_rings")
+    return [bits, [*counts, *(float(PROPERTIES[name].compute(molecule)) for name in names)]]
+
+
 PARTS: dict[str, Callable[[Any], Any]] = {
     "canonical": lambda molecule: str(Chem.MolToSmiles(molecule)),
     "smiles_no_stereo": smiles_no_stereo,
@@ -219,6 +231,7 @@ PARTS: dict[str, Callable[[Any], Any]] = {
     "ring_systems": ring_systems,
     "functional_groups": functional_groups,
     "undefined_stereo": undefined_stereo,
+    "surrogate": surrogate,
 }
 """Name of a part → its function. The part `filters` is not here, because it needs MOSES' alert lists."""
 
@@ -289,6 +302,11 @@ def _packed(bits: Any) -> str:
 @lru_cache
 def _morgan(bits: int) -> Any:
     return rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=bits)
+
+
+@lru_cache(maxsize=1)
+def _morgan_counts() -> Any:
+    return rdFingerprintGenerator.GetMorganGenerator(radius=3, fpSize=4096, countSimulation=True)
 
 
 @lru_cache(maxsize=1)

@@ -44,15 +44,15 @@ class Success:
             self.counts[origin][0] += entered
 
     def parts(self) -> dict[Origin, int]:
-        """The number of strings of each origin in the next round; their sum is `batch`."""
+        """The number of strings of each origin in the next round; their sum is `proposals`."""
         initial = {origin: float(getattr(self._config, origin)) for origin in ORIGINS}
         shares = {origin: share / sum(initial.values()) for origin, share in initial.items()}
         if self._config.adaptive:
             rates = {o: shares[o] * (1 + self.counts[o][0]) / (16 + self.counts[o][1]) for o in ORIGINS}
             total = sum(rates.values())
             shares = {o: _FLOOR * shares[o] + (1 - _FLOOR) * rates[o] / total for o in ORIGINS}
-        parts = {origin: int(share * self._config.batch) for origin, share in shares.items()}
-        parts["agent"] += self._config.batch - sum(parts.values())
+        parts = {origin: int(share * self._config.proposals) for origin, share in shares.items()}
+        parts["agent"] += self._config.proposals - sum(parts.values())
         return parts
 
 

@@ -8,7 +8,7 @@ import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,8 +20,10 @@ from molgen.optimize.ledger import Ledger, Record
 from molgen.optimize.memory import Memory, Remembered
 from molgen.optimize.proposals import Candidate, Proposer, Success, even, random_forms
 from molgen.optimize.settings import ORIGINS, OptimizeConfig
+from molgen.optimize.surrogate import Features, Surrogate
 
-_PARTS = ["canonical", "smiles_no_stereo", "scaffold"]
+_PARTS = ["canonical", "smiles_no_stereo", "scaffold", "surrogate"]
+_FEWEST_KNOWN = 100  # scored molecules before the surrogate chooses
 _FEWEST_FRESH = 0.1  # share of a batch
 RESCORED = "rescored"  # the origin of molecules that a new stage scores again
 _IDLE = 50  # rounds in a row without a new molecule, after which a search ends
@@ -35,6 +37,8 @@ class Molecule(NamedTuple):
     key: str
     """Equal for molecules that the objective cannot tell apart: canonical SMILES, without stereo if it sees none."""
     scaffold: str
+    features: tuple[str, tuple[float, ...]]
+    """Of the surrogate."""
     origin: str
 
 
@@ -98,6 +102,7 @@ class Search:
         self._ahead: defaultdict[tuple[int, str], deque[Record]] = defaultdict(deque)
         self._failed: list[Record] = []
         """Records of this round for which the user's scorer gave no value."""
+        self._rescoring = False
         self._begin_stage(0)
 
     @property
@@ -124,13 +129,14 @@ class Search:
         """One round. Raises ScorerFailedError if the user's scorer fails and the search is to stop then."""
         rng, report = np.random.default_rng([self.config.seed, self.state.round]), RoundReport()
         stage = self._judge.stage(self.state.calls)
-        if stage == self._stage:
+        self._rescoring = stage != self._stage
+        if not self._rescoring:
             candidates = self._proposer(self._success.parts(), rng)
         else:  # what was best by the last stage is scored again by this one
             candidates = [Candidate(molecule.canonical, RESCORED) for molecule in self.memory.best]
             self._begin_stage(stage)
         new = self._new(candidates, report)
-        accepted = self._accepted(new, report)
+        accepted = self._chosen(self._accepted(new, report), rng)
         replays = self._replays(rng)
         records = self._scored(accepted)  # from now on the user's scorer is at work, while the agent learns
         for lessons in replays:
@@ -157,6 +163,7 @@ class Search:
         self._success = Success(learner, self.state.success)
         self._proposer = Proposer(self.agent, self.memory, self._workers, self.objective.elements)
         self._seen: set[str] = set()
+        self._scores_so_far: list[tuple[Any, float]] = []  # (features, score) in the order of the calls
 
     def _new(self, candidates: Sequence[Candidate], report: RoundReport) -> list[Molecule]:
         """The molecules that have no score yet."""
@@ -184,16 +191,39 @@ class Search:
             for candidate, found in zip(candidates, parts, strict=True)
         ]
 
-    def _molecule(self, candidate: Candidate, canonical: str, flat: str, scaffold: tuple[str, int]) -> Molecule:
+    def _molecule(self, candidate: Candidate, canonical: str, flat: str, scaffold: Any, features: Any) -> Molecule:
         key = canonical if self.objective.sees_stereo else flat
-        return Molecule(candidate.smiles, canonical, key, scaffold[0], candidate.origin)
+        seen = features[0], tuple(features[1])
+        return Molecule(candidate.smiles, canonical, key, scaffold[0], seen, candidate.origin)
 
     def _accepted(self, new: Sequence[Molecule], report: RoundReport) -> list[Molecule]:
         """Those that pass the hard filters; no more than there are calls left."""
         causes = self._judge.rejected([molecule.canonical for molecule in new])
         report.rejected.update(cause for cause in causes if cause)
-        accepted = [molecule for molecule, cause in zip(new, causes, strict=True) if not cause]
-        return accepted[: self.config.calls - self.state.calls]
+        return [molecule for molecule, cause in zip(new, causes, strict=True) if not cause]
+
+    def _chosen(self, molecules: Sequence[Molecule], rng: np.random.Generator) -> list[Molecule]:
+        """Those that are scored: all, or, if they are too many, those that the surrogate expects most of."""
+        learner = self.config.learner
+        n = min(learner.batch, self.config.calls - self.state.calls)
+        if self._rescoring or len(molecules) <= n:
+            return list(molecules[: self.config.calls - self.state.calls])
+        order = rng.permutation(len(molecules))
+        at_random = order[: round(learner.unscreened * n)] if len(self._scores_so_far) >= _FEWEST_KNOWN else order[:n]
+        chosen = set(at_random.tolist())
+        if len(chosen) < n:
+            rest = [i for i in range(len(molecules)) if i not in chosen]
+            mean, deviation = self._surrogate().predict(Features.of([molecules[i].features for i in rest]))
+            promise = mean + learner.curiosity * deviation
+            chosen.update(rest[i] for i in np.argsort(-promise, kind="stable")[: n - len(chosen)].tolist())
+        return [molecule for i, molecule in enumerate(molecules) if i in chosen]
+
+    def _surrogate(self) -> Surrogate:
+        """Fitted to the best and to the latest molecules."""
+        half = self.config.learner.known // 2
+        totals = np.array([total for _, total in self._scores_so_far])
+        rows = np.union1d(np.argsort(-totals, kind="stable")[:half], np.arange(max(0, len(totals) - half), len(totals)))
+        return Surrogate(Features.of([self._scores_so_far[i][0] for i in rows.tolist()]), totals[rows])
 
     def _replays(self, rng: np.random.Generator) -> list[list[Lesson]]:
         """The lessons from the memory, as it is before this round's molecules are scored."""
@@ -244,7 +274,7 @@ class Search:
         raw, scores = ([math.nan] * len(self._columns) for _ in range(2))
         for place, value, score in zip(places, judged.raw, judged.scores, strict=True):
             raw[place], scores[place] = value, score
-        call, stage, (smiles, canonical, _, _, origin) = len(self.ledger.records) + 1, self._stage, molecule
+        call, stage, (smiles, canonical, _, _, _, origin) = len(self.ledger.records) + 1, self._stage, molecule
         return Record(call, stage, smiles, canonical, judged.total, origin, judged.problem, tuple(raw), tuple(scores))
 
     def _remember(self, record: Record, molecule: Molecule) -> float:
@@ -252,6 +282,7 @@ class Search:
         if record.total != record.total:  # it may be scored again
             return record.total
         self._seen.add(molecule.key)
+        self._scores_so_far.append((molecule.features, record.total))
         return self.memory.add(molecule.canonical, record.total, molecule.scaffold)
 
     def _finish(self, report: RoundReport) -> None:

@@ -16,7 +16,15 @@ class LearnerConfig(Section):
     """How molecules are proposed and how the agent learns from their scores."""
 
     batch: Annotated[int, Field(ge=2, le=100_000)] = 64
-    """Molecules proposed per round."""
+    """Molecules scored per round, at most."""
+    proposals: Annotated[int, Field(ge=2, le=1_000_000)] = 64
+    """Strings proposed per round. Of more than are scored, the surrogate chooses."""
+    unscreened: Share = 0.25
+    """Share of the scored ones that are chosen at random."""
+    curiosity: Annotated[float, Field(ge=0, le=100)] = 1.0
+    """Standard deviations that are added to the surrogate's mean (upper confidence bound)."""
+    known: Annotated[int, Field(ge=10, le=5_000)] = 1_000
+    """Molecules that the surrogate is fitted to: half of them the best, half the latest."""
     agent: Share = 1.0
     """Share of them drawn from the agent."""
     completion: Share = 0.0
