@@ -22,6 +22,7 @@ from molgen.training.resume import TrainerState
 from molgen.training.step import Step
 
 _CLIP_NORM = 1.0
+_FOR_DISTANCE = 64  # strings
 
 
 class Lesson(NamedTuple):
@@ -111,7 +112,7 @@ class Agent:
     @torch.no_grad()
     def distance(self, smiles: Sequence[str]) -> float:
         """The mean of ln p_agent − ln p_prior over the agent's own draws, in nats: an estimate of the KL divergence."""
-        encoded = [self.tokenizer.encode(one) or [] for one in smiles if self.fits(one)]
+        encoded = [self.tokenizer.encode(one) or [] for one in smiles[:_FOR_DISTANCE] if self.fits(one)]
         if not encoded:
             return float("nan")
         corpus = Corpus.of(encoded, len(self.tokenizer))

@@ -49,6 +49,7 @@ COLUMNS = (
 (ECFP4) of the best 100. Distance: KL divergence of the agent from the prior, in nats. From agent on: counts."""
 _MOST_BYTES = 2**28
 _SECONDS_BETWEEN_MESSAGES = 60.0
+_FORECAST_AFTER = 2  # rounds; the first is slower than the others
 _COLLAPSED, _WINDOW = 0.1, 20  # share of new molecules among the agent's strings, over so many rounds
 _INK, _MUTED, _BLUE, _GREEN = "#3a3a44", "#9aa5b8", "#2a6fbb", "#3f8f5f"
 
@@ -61,7 +62,7 @@ class Journal:
         self._best: list[tuple[float, int, str]] = []  # (-total, call, canonical SMILES) of the best 100
         self._fingerprints: dict[str, bytes] = {}
         self._recent: deque[tuple[int, int]] = deque(maxlen=_WINDOW)  # (the agent's strings, new ones)
-        self._warned = self._forecast = False
+        self._warned = False
         self.rows: list[dict[str, float]] = []
         self._bar: tqdm[NoReturn] | None = None
 
@@ -118,6 +119,8 @@ class Journal:
                 "failed": sum(record.total != record.total for record in report.records),
             }
         )
+        if len(self.rows) == _FORECAST_AFTER:
+            self._forecast(report)
         self._show(self.rows[-1])
         self._warn_of_collapse(report)
 
@@ -150,6 +153,17 @@ class Journal:
             return math.nan
         packed = np.array([np.frombuffer(bits, np.uint8) for bits in self._fingerprints.values()])
         return float(1 - (within(packed).mean.mean() * n - 1) / (n - 1))
+
+    def _forecast(self, report: RoundReport) -> None:
+        """Says how long the search will take, by its last round."""
+        calls, done, n = self._search.config.calls, self._search.state.calls, len(report.records)
+        if not n or done >= calls:
+            return
+        seconds = self.rows[-1]["seconds"] - self.rows[-2]["seconds"]
+        logger.info(
+            f"about {duration(seconds / n * (calls - done))} for the other {calls - done:,} calls: "
+            f"{report.scoring / n:.3g} s per molecule for scores, {(seconds - report.scoring) / n:.3g} s for the search"
+        )
 
     def _show(self, row: dict[str, float]) -> None:
         if self._bar is None:

@@ -5,6 +5,7 @@ was stopped goes on exactly, and the number of scorers at work changes nothing.
 """
 
 import math
+import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -60,6 +61,8 @@ class RoundReport:
     """The scored ones."""
     drawn: list[str] = field(default_factory=list)
     """The agent's valid strings."""
+    scoring: float = 0.0
+    """Seconds that the search waited for scores."""
 
 
 class ScorerFailedError(Exception):
@@ -141,12 +144,14 @@ class Search:
         records = self._scored(accepted)  # from now on the user's scorer is at work, while the agent learns
         for lessons in replays:
             self.agent.learn(lessons, rng)
+        began = time.monotonic()
         rewards = dict.fromkeys(new, 0.0)
         self._success.fade(report.proposed)
         for molecule, record in zip(accepted, records, strict=True):
             report.records.append(record)
             self._success.count(record.origin, record.total > self.memory.elite)
             rewards[molecule] = self._remember(record, molecule)
+        report.scoring = time.monotonic() - began
         if self._failed and self.config.on_error == "stop":
             raise ScorerFailedError(self._failed)
         fresh = [Lesson(m.canonical, x) for m, x in rewards.items() if m.origin == "agent" and x == x]

@@ -34,7 +34,7 @@ class Features:
     def of(cls, parts: Sequence[tuple[str, tuple[float, ...]]]) -> "Features":
         """From the part `surrogate` of `describe`: packed bits and descriptors."""
         packed = np.array([np.frombuffer(b64decode(bits), np.uint8) for bits, _ in parts])
-        bits = np.unpackbits(packed, axis=1).astype(np.float32)
+        bits = np.unpackbits(packed, axis=1, bitorder="little").astype(np.float32)
         return cls(bits, np.array([descriptors for _, descriptors in parts], np.float64))
 
 
@@ -55,12 +55,13 @@ class Surrogate:
             weights = scipy.linalg.cho_solve((factor, True), y, check_finite=False)
             likelihood = -0.5 * float(y @ weights) - float(np.log(np.diag(factor)).sum())
             if likelihood > best:
-                best, self._share, self._factor, self._weights = likelihood, share, factor, weights
+                best, self.share, self.noise = likelihood, share, noise
+                self._factor, self._weights = factor, weights
 
     def predict(self, features: Features) -> tuple[Matrix, Matrix]:
         """(mean, standard deviation) of each molecule's score, (n,) each."""
         bits, descriptors = self._kernels(features)
-        kernel = self._share * bits + (1 - self._share) * descriptors  # (n, known)
+        kernel = self.share * bits + (1 - self.share) * descriptors  # (n, known)
         mean = kernel @ self._weights
         solved = scipy.linalg.solve_triangular(self._factor, kernel.T, lower=True, check_finite=False)
         variance = np.maximum(1 - (solved**2).sum(0), 0)
