@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from molgen.optimize.components import Objective
-from molgen.optimize.settings import Preset
+from molgen.optimize.settings import LearnerConfig, Preset
 from molgen.runtime.device import Device
 
 Named = str | os.PathLike[str] | Mapping[str, Any] | Objective | Callable[[list[str]], Sequence[float]]
@@ -36,6 +36,8 @@ class OptimizeOptions:
     calls: int | None = None
     """Molecules to score; None: 10,000, or those of the run that is resumed."""
     preset: Preset = "people"
+    learner: LearnerConfig | None = None
+    """Settings of one's own; None: those of the preset."""
     alerts: bool | None = None
     """Whether to reject reactive groups; None: with the preset for people."""
     allow_alerts: tuple[str, ...] = ()

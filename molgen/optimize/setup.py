@@ -96,7 +96,7 @@ def config_of(prior: Run, asked: Objective, options: OptimizeOptions, scorer: Sc
         scorer=None if scorer is None else _described(scorer),
         calls=options.calls or 10_000,
         preset=options.preset,
-        learner=PRESETS[options.preset],
+        learner=options.learner or PRESETS[options.preset],
         alerts=alerts_of(options),
         warheads=list(options.warheads),
         on_error=options.on_error,
