@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 
 from molgen.optimize import optimize
+from molgen.optimize.options import OptimizeOptions
 from molgen.optimize.settings import PRESETS, LearnerConfig
 from molgen.runs import REPORT, STATE, Run
 
@@ -37,17 +38,11 @@ def main() -> None:
     for task in TASKS:
         out = options.out / f"{task}-{name}-{options.n}-{options.seed}"
         if not (out / REPORT).exists():
-            optimize(
-                options.prior,
-                f"pmo/{task}",
-                out=out,
-                calls=options.n,
-                preset=options.preset,
-                learner=learner,
-                alerts=False,
-                seed=options.seed,
-                force=not (out / STATE).exists(),
+            resume = (out / STATE).exists()
+            given = OptimizeOptions(
+                calls=options.n, preset=options.preset, learner=learner, alerts=False, seed=options.seed
             )
+            optimize(options.prior, f"pmo/{task}", out=out, resume=resume, options=None if resume else given)
         found = Run(out).report["optimize"]
         print(
             f"{task} {name}, seed {options.seed}, {options.n:,} calls: AUC {found['auc_top10']:.4f}, best 10 "
