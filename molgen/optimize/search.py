@@ -82,6 +82,8 @@ class SearchState:
     seconds: float = 0.0
     idle: int = 0
     """Rounds in a row without a new molecule."""
+    candidates: list[tuple[str, str]] = field(default_factory=list)
+    """(string, origin) of the next round, if they have been proposed already."""
     success: dict[str, list[float]] = field(default_factory=lambda: {origin: [0.0, 0.0] for origin in ORIGINS})
     """Of `Success`."""
 
@@ -133,32 +135,44 @@ class Search:
         rng, report = np.random.default_rng([self.config.seed, self.state.round]), RoundReport()
         stage = self._judge.stage(self.state.calls)
         self._rescoring = stage != self._stage
-        if not self._rescoring:
-            candidates = self._proposer(self._success.parts(), rng)
-        else:  # what was best by the last stage is scored again by this one
+        if self._rescoring:  # what was best by the last stage is scored again by this one
             candidates = [Candidate(molecule.canonical, RESCORED) for molecule in self.memory.best]
             self._begin_stage(stage)
-        new = self._new(candidates, report)
-        accepted = self._chosen(self._accepted(new, report), rng)
+        else:
+            candidates = [Candidate(*pair) for pair in self.state.candidates] or self._proposed(self.state.round)
+        accepted, rejected = self._accepted(self._new(candidates, report), report)
+        chosen = self._chosen(accepted, rng)
         replays = self._replays(rng)
-        records = self._scored(accepted)  # from now on the user's scorer is at work, while the agent learns
+        records = self._scored(chosen)  # from now on the user's scorer is at work, while the agent learns
         for lessons in replays:
             self.agent.learn(lessons, rng)
+        ahead = self._proposed(self.state.round + 1) if self.config.learner.ahead else []
+        rewards = dict.fromkeys(rejected, 0.0) | self._rewards(chosen, records, report)
+        fresh = [Lesson(m.canonical, x) for m, x in rewards.items() if m.origin == "agent" and x == x]
+        if len(fresh) >= _FEWEST_FRESH * self.config.learner.batch:  # a step on a few would be as long as on many
+            self.agent.learn(fresh, rng)
+        self._finish(report, ahead)
+        return report
+
+    def _rewards(
+        self, chosen: Sequence[Molecule], records: Iterator[Record], report: RoundReport
+    ) -> dict[Molecule, float]:
+        """The rewards of the molecules that are being scored, as their records come. Raises ScorerFailedError."""
         began = time.monotonic()
-        rewards = dict.fromkeys(new, 0.0)
+        rewards = {}
         self._success.fade(report.proposed)
-        for molecule, record in zip(accepted, records, strict=True):
+        for molecule, record in zip(chosen, records, strict=True):
             report.records.append(record)
             self._success.count(record.origin, record.total > self.memory.elite)
             rewards[molecule] = self._remember(record, molecule)
         report.scoring = time.monotonic() - began
         if self._failed and self.config.on_error == "stop":
             raise ScorerFailedError(self._failed)
-        fresh = [Lesson(m.canonical, x) for m, x in rewards.items() if m.origin == "agent" and x == x]
-        if len(fresh) >= _FEWEST_FRESH * self.config.learner.batch:  # a step on a few would be as long as on many
-            self.agent.learn(fresh, rng)
-        self._finish(report)
-        return report
+        return rewards
+
+    def _proposed(self, number: int) -> list[Candidate]:
+        """The candidates of a round."""
+        return self._proposer(self._success.parts(), np.random.default_rng([self.config.seed, number, 1]))
 
     def _begin_stage(self, stage: int) -> None:
         """An empty memory: molecules have other scores in another stage."""
@@ -201,11 +215,14 @@ class Search:
         seen = features[0], tuple(features[1])
         return Molecule(candidate.smiles, canonical, key, scaffold[0], seen, candidate.origin)
 
-    def _accepted(self, new: Sequence[Molecule], report: RoundReport) -> list[Molecule]:
-        """Those that pass the hard filters; no more than there are calls left."""
+    def _accepted(self, new: Sequence[Molecule], report: RoundReport) -> tuple[list[Molecule], list[Molecule]]:
+        """(those that pass the hard filters, the others)."""
         causes = self._judge.rejected([molecule.canonical for molecule in new])
         report.rejected.update(cause for cause in causes if cause)
-        return [molecule for molecule, cause in zip(new, causes, strict=True) if not cause]
+        accepted, rejected = list[Molecule](), list[Molecule]()
+        for molecule, cause in zip(new, causes, strict=True):
+            (rejected if cause else accepted).append(molecule)
+        return accepted, rejected
 
     def _chosen(self, molecules: Sequence[Molecule], rng: np.random.Generator) -> list[Molecule]:
         """Those that are scored: all, or, if they are too many, those that the surrogate expects most of."""
@@ -290,8 +307,9 @@ class Search:
         self._scores_so_far.append((molecule.features, record.total))
         return self.memory.add(molecule.canonical, record.total, molecule.scaffold)
 
-    def _finish(self, report: RoundReport) -> None:
+    def _finish(self, report: RoundReport, ahead: Sequence[Candidate]) -> None:
         state = self.state
+        state.candidates = [(candidate.smiles, candidate.origin) for candidate in ahead]
         state.round, state.calls = state.round + 1, state.calls + len(report.records)
         state.idle = 0 if report.records else state.idle + 1
         state.success = self._success.counts

@@ -31,6 +31,8 @@ class LearnerConfig(Section):
     """Share of them made by the agent from the beginning of a good molecule's SMILES."""
     genetic: Share = 0.0
     """Share of them made by crossover and mutation of good molecules."""
+    ahead: bool = False
+    """Whether the next round is proposed while the user's scorer is at work: faster, but a round behind."""
     adaptive: bool = False
     """Whether the shares follow the success of the three."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4
@@ -56,8 +58,10 @@ class LearnerConfig(Section):
 
 
 PRESETS: dict[Preset, LearnerConfig] = {
-    "people": LearnerConfig(scaffold_limit=25),
-    "benchmark": LearnerConfig(sigma=500, agent=0.4, completion=0.3, genetic=0.3, adaptive=True),
+    "people": LearnerConfig(proposals=256, ahead=True, agent=0.8, completion=0.2, scaffold_limit=25),
+    "benchmark": LearnerConfig(
+        proposals=512, unscreened=0.1, sigma=500, agent=0.4, completion=0.3, genetic=0.3, adaptive=True
+    ),
 }
 
 
