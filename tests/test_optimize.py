@@ -23,6 +23,7 @@ from molgen.errors import MolgenError
 from molgen.optimize import objective, optimization, optimize
 from molgen.optimize.auc import auc_top
 from molgen.optimize.memory import Memory
+from molgen.optimize.settings import LearnerConfig
 from molgen.runs import find_run
 
 NITROGENS = {"components": [{"element": "N", "transform": {"rising": [0, 6]}}]}
@@ -173,7 +174,7 @@ def test_what_fails_a_filter_or_a_cheap_component_never_reaches_the_dear_scorer(
 
     values = {
         "where": "mw < 300",
-        "components": [{"scorer": True}, {"element": "N", "transform": {"between": [1, 9]}}],
+        "components": [{"scorer": True}, {"element": "F", "transform": {"between": [1, 9]}}],
     }
     run = optimize("moses-small", values, out=tmp_path / "r", calls=40, maximise="0..1", scorer=dear)
     rows = rows_of(run.path)
@@ -486,3 +487,20 @@ def test_a_scaffold_that_is_exhausted_is_no_longer_rewarded_and_leaves_the_memor
     assert memory.add("E", 0.95, "ring") == 0.0
     assert [entry.canonical for entry in memory.best] == ["D"]
     assert math.isnan(memory.add("F", math.nan, "other"))
+
+
+# warnings
+
+
+def test_an_agent_that_draws_nothing_new_is_told_of_and_the_search_ends(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from molgen.optimize.agent import Agent
+
+    monkeypatch.setattr(Agent, "draw", lambda _, starts, __: ["CCO", "CCN", "CCC"] * (len(starts) // 3))
+    settings = LearnerConfig(batch=3, proposals=3, replays=0)
+    run = optimize("moses-small", NITROGENS, out=tmp_path / "r", calls=50, learner=settings)
+    err = capfd.readouterr().err
+    assert "the agent has collapsed: 3 of its last 60 strings were new" in err
+    assert "ended after 3 calls: no new molecule in the last 50 rounds" in err
+    assert run.report["optimize"]["calls"] == 3

@@ -180,8 +180,7 @@ class Journal:
 
     def _warn_of_collapse(self, report: RoundReport) -> None:
         """Warns once if the agent draws almost only what was scored before."""
-        new = sum(record.origin == "agent" for record in report.records) + report.rejected.total()
-        self._recent.append((report.proposed["agent"], new))
+        self._recent.append((report.proposed["agent"], report.new["agent"]))
         drawn, fresh = (sum(column) for column in zip(*self._recent, strict=True))
         if not self._warned and len(self._recent) == _WINDOW and fresh < _COLLAPSED * drawn:
             self._warned = True

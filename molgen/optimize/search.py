@@ -53,6 +53,8 @@ class RoundReport:
     """Those that RDKit can read."""
     repeated: int = 0
     """Valid ones that were scored before, or twice in the round."""
+    new: Counter[str] = field(default_factory=Counter)
+    """The others, by origin."""
     unknown: int = 0
     """New ones with tokens that the agent does not know, or too long for it."""
     rejected: Counter[str] = field(default_factory=Counter)
@@ -196,10 +198,12 @@ class Search:
                 report.drawn.append(candidate.smiles)
             if molecule.key in self._seen or molecule.key in new:
                 report.repeated += 1
-            elif not self.agent.fits(molecule.canonical):
-                report.unknown += 1
-            else:
+                continue
+            report.new[candidate.origin] += 1
+            if self.agent.fits(molecule.canonical):
                 new[molecule.key] = molecule
+            else:
+                report.unknown += 1
         return list(new.values())
 
     def _parsed(self, candidates: Sequence[Candidate]) -> list[Molecule | None]:
