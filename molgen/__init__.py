@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from molgen._version import __version__
 
 if TYPE_CHECKING:
+    from molgen import optimize as optimize
     from molgen.config import Config as Config
     from molgen.config import load_config as load_config
     from molgen.errors import MolgenError as MolgenError
@@ -32,11 +33,13 @@ _HOMES = {
     "score": "molgen.generation.score",
     "train": "molgen.training.train",
 }
-__all__ = ["__version__", *_HOMES]
+__all__ = ["__version__", "optimize", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
     """Public names load on first touch, so that importing molgen costs nothing."""
+    if name == "optimize":  # a package, which is a function too
+        return import_module("molgen.optimize")
     if name not in _HOMES:
         raise AttributeError(f"module 'molgen' has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)

@@ -101,6 +101,14 @@ def test_an_objective_scores_by_hand_too() -> None:
     assert letters(["CCO", "OCC", ""]) == pytest.approx([0.3, 0.3, 0])
 
 
+def test_the_package_is_the_function_too(tmp_path: Path) -> None:
+    import molgen
+
+    run = molgen.optimize("moses-small", objective=lambda smiles: [0.5 for _ in smiles], calls=5, out=tmp_path / "r")
+    assert len(rows_of(run.path)) == 5
+    assert molgen.optimize.objective("pmo/qed")(["c1ccccc1"]) == pytest.approx([0.4426], abs=1e-4)
+
+
 def test_the_area_under_the_curve_is_that_of_pmos_code() -> None:
     def by_pmo(totals: Sequence[float], most: int) -> float:  # the formula that PMO's authors give
         total = previous = called = 0.0

@@ -8,7 +8,7 @@ import molgen
 from molgen.runs import Run
 
 NAMES = {"Config", "MoleculeGenerator", "MolgenError", "Run", "SmilesTokenizer", "build_model", "evaluate"}
-NAMES |= {"load_config", "sample", "score", "train"}
+NAMES |= {"load_config", "optimize", "sample", "score", "train"}
 
 
 def test_the_public_names_are_these_and_each_loads() -> None:
