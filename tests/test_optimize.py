@@ -512,3 +512,24 @@ def test_an_agent_that_draws_nothing_new_is_told_of_and_the_search_ends(
     assert "the agent has collapsed: 3 of its last 60 strings were new" in err
     assert "ended after 3 calls: no new molecule in the last 50 rounds" in err
     assert run.report["optimize"]["calls"] == 3
+
+
+def test_options_that_make_no_sense_together_are_refused(cli: Cli, tmp_path: Path) -> None:
+    scorer = command(tmp_path, LETTERS)
+    Path("s.py").write_text("def f(smiles):\n    return [0.5] * len(smiles)\n")
+    Path("n.yaml").write_text("components: [{smarts: N}]\n")
+    for given, message in (
+        (("--objective", "pmo/qed", "--command", scorer), "no component `scorer: true`"),
+        (("--objective", "s.py:f", "--command", scorer), "two scorers"),
+        (("--objective", "n.yaml", "--minimise", "0..1"), "no `scorer: true`"),
+        (("--command", scorer, "--minimise", "0..1", "--maximise", "0..1"), "one of them"),
+        (("--objective", "n.yaml", "--where", "mw < 10"), "no molecule of the prior passes"),
+        (("--objective", "n.yaml", "--where", "mw <"), "not understood"),
+        (("--objective", "n.yaml", "--smarts", "[["), "not a SMARTS"),
+        (("--objective", "n.yaml", "--allow-alert", "anhydrid"), "no such group"),
+        (("--objective", "n.yaml", "--resume"), "which search?"),
+    ):
+        done = cli("optimize", "moses-small", *given, "-n", 5, *(() if "--resume" in given else ("--out", "r")))
+        assert done.code == 2, given
+        assert message in done.err, (given, done.err)
+        assert not Path("r").exists(), given

@@ -67,8 +67,9 @@ def optimize(
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds per molecule that a command may take.")] = 300.0,
     on_error: Annotated[
-        Literal["stop", "skip"], typer.Option(help="When the scorer fails: stop, or leave those molecules out.")
-    ] = "stop",
+        Literal["stop", "skip"] | None,
+        typer.Option(help="When the scorer fails: stop, or leave those molecules out.", show_default="stop"),
+    ] = None,
     hit: Annotated[str | None, typer.Option(metavar="SMILES", help="Compare the shortlist with it.")] = None,
     catalog: Annotated[
         str | None, typer.Option(metavar="FILE", help="Molecules that can be bought; the shortlist names them.")

@@ -185,11 +185,20 @@ class ScorerPool:
                 while not future.done():
                     self.waiting()
                     wait([future], _SECONDS_BETWEEN_LOOKS)
-                found |= dict(zip(batch, future.result(), strict=True))
+                found |= dict(zip(batch, _result(batch, future), strict=True))
             scored = found.get(one) or Scored(self.known[one])
             if not scored.problem:
                 self.known[one] = scored.value
             yield scored
+
+
+def _result(batch: Sequence[str], future: "Future[list[Scored]]") -> list[Scored]:
+    try:
+        return future.result()
+    except MolgenError:
+        raise
+    except Exception as error:  # of a cluster, such as workers that died again and again
+        return _failed(batch, f"could not be run: {type(error).__name__}: {error}", "")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from molgen._version import __version__
-from molgen.checkpoint import load_state, save_state
+from molgen.checkpoint import load_state, save_state, saved_fingerprint
 from molgen.chem.pool import shared_workers
 from molgen.errors import MolgenError
 from molgen.machine import Runtime
@@ -21,9 +21,7 @@ from molgen.optimize.agent import Agent
 from molgen.optimize.auc import auc_top
 from molgen.optimize.card import search_card
 from molgen.optimize.components import Objective, load_objective
-from molgen.optimize.external import (
-    Scorer,
-)
+from molgen.optimize.external import Scorer
 from molgen.optimize.judge import Judge
 from molgen.optimize.ledger import Ledger
 from molgen.optimize.memory import top
@@ -38,7 +36,6 @@ from molgen.optimize.setup import (
     config_of,
     create_search,
     extended_vocabulary,
-    fingerprint_of,
     first_error,
     judging,
     molecules_of_prior,
@@ -85,7 +82,7 @@ def optimize(
 
     `settings` are the fields of OptimizeOptions, such as `calls` or `minimise`. With `resume` it goes on with the
     search in `out`; a command or callable has to be named again. The result is a run: its weights are the agent's.
-    Raises MolgenError for unusable options, and RuntimeError if the user's scorer fails and `on_error` is "stop".
+    Raises MolgenError for unusable options, and if the user's scorer fails and `on_error` is "stop".
     """
     options = replace(options or OptimizeOptions(), **settings)
     if objective is not None:
@@ -99,6 +96,7 @@ def optimize(
         if resume:
             config = saved_config(path)
             check_same(config, options, scorer, path)
+            config = config.model_copy(update={"on_error": options.on_error or config.on_error})
         else:
             config = create_search(path, run, options, scorer, runtime, force, known)
         _search(Run(path), config, options, scorer, runtime, known)
@@ -145,7 +143,8 @@ def _search(
     except ValidationError as error:
         raise MolgenError(f"{run.path / STATE}: {first_error(error)}", "the file is damaged; optimise again") from None
     ledger = Ledger(run.path / SCORED, list(asked.columns))
-    fingerprint = fingerprint_of(run, config)
+    fingerprint = saved_fingerprint(run.path / STATE)
+    fingerprint.pop("position")
     known |= _values_of_scorer(ledger, asked)
     with signals_held() as signals:
 
@@ -306,7 +305,8 @@ def dry_run(run: str | os.PathLike[str] | None, options: OptimizeOptions) -> lis
     prior, runtime = find_run(None if run is None else os.fspath(run)), Runtime(options.device)
     config = config_of(prior, asked, options, scorer)
     tokenizer = extended_vocabulary(prior.tokenizer, asked)
-    agent = Agent(initial_model(prior.config, tokenizer, prior), tokenizer, config.learner, runtime)
+    model = initial_model(prior.config, tokenizer, prior).to(runtime.device)
+    agent = Agent(model, tokenizer, config.learner, runtime)
     stage = asked.all_stages[0]
     with judging(asked, scorer, runtime, options, config, {}) as judge:
         smiles = molecules_of_prior(agent, judge, _DRY)

@@ -50,7 +50,8 @@ class OptimizeOptions:
     """The address of a Dask scheduler, which runs the scorer."""
     timeout: float = 300.0
     """Seconds per molecule that a command may take."""
-    on_error: Literal["stop", "skip"] = "stop"
+    on_error: Literal["stop", "skip"] | None = None
+    """After a scorer's failure: stop (None too), or leave those molecules out; may change when a search goes on."""
     hit: str | None = None
     """A SMILES with which the shortlist is compared."""
     catalog: str | None = None

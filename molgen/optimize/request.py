@@ -55,6 +55,8 @@ def objective_of(options: OptimizeOptions, scorer: Scorer | None) -> Objective:
         values = load_objective(given).model_dump(exclude_defaults=True)  # type: ignore[arg-type]
     stages = values.get("stages") or [values]
     components = [component for stage in stages for component in stage["components"] if component.get("scorer")]
+    if scorer is not None and not components:
+        raise MolgenError("the objective has no component `scorer: true`, but a scorer is named", "leave it out")
     if (transform := _range(options)) is not None:
         if not components:
             raise MolgenError("--minimise, --maximise: the objective has no `scorer: true`", "leave it out")

@@ -20,32 +20,18 @@ from molgen.generation.generator import MoleculeGenerator
 from molgen.machine import Runtime
 from molgen.optimize.agent import Agent
 from molgen.optimize.components import Objective, Stage
-from molgen.optimize.external import (
-    CallableScorer,
-    Scorer,
-    scorer_pool,
-)
+from molgen.optimize.external import CallableScorer, Scorer, scorer_pool
 from molgen.optimize.judge import Judge
 from molgen.optimize.options import OptimizeOptions
 from molgen.optimize.request import alerts_of, objective_of
 from molgen.optimize.search import SearchState
 from molgen.optimize.settings import PRESETS, OptimizeConfig, ScorerConfig
-from molgen.runs import (
-    MOLECULES,
-    OPTIMIZE,
-    PARENTS,
-    REPORT,
-    STATE,
-    Run,
-    create_run,
-    find_run,
-)
+from molgen.runs import MOLECULES, OPTIMIZE, PARENTS, REPORT, STATE, Run, create_run, find_run
 from molgen.runtime.files import content_of, write_atomically
 from molgen.tokenizer import SmilesTokenizer
 from molgen.training.finetune import initial_model
 
 logger = getLogger(__name__)
-
 
 _SPREAD = 32  # molecules of the prior that a scorer without a range is tried on
 _MOST_BYTES = 2**20
@@ -73,21 +59,23 @@ def create_search(
     config = config_of(prior, asked, options, scorer)
     _ = _accepted(asked, config)  # raises an error for a filter that is not valid before anything is written
     tokenizer = extended_vocabulary(prior.tokenizer, asked)
-    model = initial_model(prior.config, tokenizer, prior)
+    model = initial_model(prior.config, tokenizer, prior).to(runtime.device)
+    agent = Agent(model, tokenizer, config.learner, runtime)
     with judging(asked, scorer, runtime, options, config, known) as judge:
-        _check_range(asked, Agent(model, tokenizer, config.learner, runtime), judge)
+        molecules_of_prior(agent, judge, 1)  # raises an error for filters that nothing passes
+        _check_range(asked, agent, judge)
     created = create_run(path, prior.config, tokenizer, None, None)
     for name in (MOLECULES, PARENTS):
         if (prior.path / name).exists():
             shutil.copyfile(prior.path / name, path / name)
     write_atomically(path / OPTIMIZE, to_yaml(config).encode())
     created.save_model(model)
-    agent = Agent(model.to(runtime.device), tokenizer, config.learner, runtime)
     save_state(path / STATE, agent.models, agent.optimizer, SearchState().position, fingerprint_of(created, config))
     return config
 
 
 def config_of(prior: Run, asked: Objective, options: OptimizeOptions, scorer: Scorer | None) -> OptimizeConfig:
+    """The settings of a new search. Raises MolgenError for an alert that there is not."""
     return OptimizeConfig(
         prior=str(prior.path),
         prior_sha256=prior.weights_sha256,
@@ -99,7 +87,7 @@ def config_of(prior: Run, asked: Objective, options: OptimizeOptions, scorer: Sc
         learner=options.learner or PRESETS[options.preset],
         alerts=alerts_of(options),
         warheads=list(options.warheads),
-        on_error=options.on_error,
+        on_error=options.on_error or "stop",
         seed=options.seed,
     )
 
@@ -143,6 +131,7 @@ def saved_config(path: Path) -> OptimizeConfig:
 
 
 def first_error(error: Exception) -> str:
+    """What is wrong, in one line."""
     if isinstance(error, ValidationError):
         return f"{'.'.join(map(str, error.errors()[0]['loc']))}: {error.errors()[0]['msg']}"
     return str(error)
@@ -151,7 +140,7 @@ def first_error(error: Exception) -> str:
 def check_same(config: OptimizeConfig, options: OptimizeOptions, scorer: Scorer | None, path: Path) -> None:
     """Raises MolgenError unless a resumed search is the one that began: its scorer named again, no other settings."""
     default = OptimizeOptions()
-    for key in ("calls", "preset", "seed", "on_error"):
+    for key in ("calls", "preset", "seed"):
         given = getattr(options, key)
         if given not in (getattr(default, key), getattr(config, key)):
             raise MolgenError(
