@@ -70,11 +70,13 @@ class Proposer:
         begun = self._beginnings(parts["completion"], rng)
         starts = [[self._agent.start(False)]] * (parts["agent"] + parts["completion"] - len(begun))
         drawn = self._agent.draw([*starts, *begun], int(rng.integers(2**31)))
-        children = self._children(parts["genetic"], rng)
+        children = []
+        if n := parts["genetic"]:
+            children = self.children([molecule.canonical for molecule in self._memory.pick(2 * n, rng)], n, rng)
         return [
             *(Candidate(smiles or "", "agent") for smiles in drawn[: len(starts)]),
             *(Candidate(smiles or "", "completion") for smiles in drawn[len(starts) :]),
-            *(Candidate(smiles or "", "genetic") for smiles in children),
+            *children,
         ]
 
     def _beginnings(self, n: int, rng: np.random.Generator) -> list[list[int]]:
@@ -94,20 +96,18 @@ class Proposer:
             begun.append([self._agent.start(random), *ids[:kept]])
         return begun
 
-    def _children(self, n: int, rng: np.random.Generator) -> list[str | None]:
-        if not n:
-            return []
-        first, second = ([m.canonical for m in self._memory.pick(n, rng)] for _ in range(2))
+    def children(self, parents: Sequence[str], n: int, rng: np.random.Generator) -> list[Candidate]:
+        """`n` attempts at a child of two of these canonical SMILES, mutated or not; an empty string if it fails."""
+        pairs = rng.integers(len(parents), size=(n, 2)).tolist()
         seeds = rng.integers(2**31, size=n).tolist()
-        parents = [list(three) for three in zip(first, second, seeds, strict=True)]
-        children: list[str | None] = self._workers.map(
+        found = self._workers.map(
             "offspring",
-            parents,
+            [[parents[first], parents[second], seed] for (first, second), seed in zip(pairs, seeds, strict=True)],
             at_a_time=even(n, self._workers),
             mutation=self._agent.config.mutation,
             elements=self._elements,
         )
-        return children
+        return [Candidate(child or "", "genetic") for child in found]
 
 
 def random_forms(smiles: Sequence[str], workers: Workers, rng: np.random.Generator) -> list[str]:

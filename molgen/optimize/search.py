@@ -9,7 +9,7 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,27 +20,13 @@ from molgen.optimize.judge import Judge, Judged
 from molgen.optimize.ledger import Ledger, Record
 from molgen.optimize.memory import Memory, Remembered
 from molgen.optimize.proposals import Candidate, Proposer, Success, even, random_forms
+from molgen.optimize.screen import Molecule, Screen
 from molgen.optimize.settings import ORIGINS, OptimizeConfig
-from molgen.optimize.surrogate import Features, Surrogate
 
 _PARTS = ["canonical", "smiles_no_stereo", "scaffold", "surrogate"]
-_FEWEST_KNOWN = 100  # scored molecules before the surrogate chooses
 _FEWEST_FRESH = 0.1  # share of a batch
 RESCORED = "rescored"  # the origin of molecules that a new stage scores again
 _IDLE = 50  # rounds in a row without a new molecule, after which a search ends
-
-
-class Molecule(NamedTuple):
-    """A candidate that RDKit can read."""
-
-    smiles: str
-    canonical: str
-    key: str
-    """Equal for molecules that the objective cannot tell apart: canonical SMILES, without stereo if it sees none."""
-    scaffold: str
-    features: tuple[str, tuple[float, ...]]
-    """Of the surrogate."""
-    origin: str
 
 
 @dataclass
@@ -109,7 +95,6 @@ class Search:
         self._ahead: defaultdict[tuple[int, str], deque[Record]] = defaultdict(deque)
         self._failed: list[Record] = []
         """Records of this round for which the user's scorer gave no value."""
-        self._rescoring = False
         self._begin_stage(0)
 
     @property
@@ -134,16 +119,21 @@ class Search:
 
     def round(self) -> RoundReport:
         """One round. Raises ScorerFailedError if the user's scorer fails and the search is to stop then."""
-        rng, report = np.random.default_rng([self.config.seed, self.state.round]), RoundReport()
+        rng = np.random.default_rng([self.config.seed, self.state.round])
+        self._report = report = RoundReport()
         stage = self._judge.stage(self.state.calls)
-        self._rescoring = stage != self._stage
-        if self._rescoring:  # what was best by the last stage is scored again by this one
+        rescoring = stage != self._stage
+        if rescoring:  # what was best by the last stage is scored again by this one
             candidates = [Candidate(molecule.canonical, RESCORED) for molecule in self.memory.best]
             self._begin_stage(stage)
         else:
             candidates = [Candidate(*pair) for pair in self.state.candidates] or self._proposed(self.state.round)
         accepted, rejected = self._accepted(self._new(candidates, report), report)
-        chosen = self._chosen(accepted, rng)
+        left = self.config.calls - self.state.calls
+        if rescoring:
+            chosen = accepted[:left]
+        else:
+            chosen = self._screen.choose(accepted, min(left, self.config.learner.batch), rng, self._breed)
         replays = self._replays(rng)
         records = self._scored(chosen)  # from now on the user's scorer is at work, while the agent learns
         for lessons in replays:
@@ -184,7 +174,7 @@ class Search:
         self._success = Success(learner, self.state.success)
         self._proposer = Proposer(self.agent, self.memory, self._workers, self.objective.elements)
         self._seen: set[str] = set()
-        self._scores_so_far: list[tuple[Any, float]] = []  # (features, score) in the order of the calls
+        self._screen = Screen(learner)
 
     def _new(self, candidates: Sequence[Candidate], report: RoundReport) -> list[Molecule]:
         """The molecules that have no score yet."""
@@ -228,28 +218,15 @@ class Search:
             (rejected if cause else accepted).append(molecule)
         return accepted, rejected
 
-    def _chosen(self, molecules: Sequence[Molecule], rng: np.random.Generator) -> list[Molecule]:
-        """Those that are scored: all, or, if they are too many, those that the surrogate expects most of."""
-        learner = self.config.learner
-        n = min(learner.batch, self.config.calls - self.state.calls)
-        if self._rescoring or len(molecules) <= n:
-            return list(molecules[: self.config.calls - self.state.calls])
-        order = rng.permutation(len(molecules))
-        at_random = order[: round(learner.unscreened * n)] if len(self._scores_so_far) >= _FEWEST_KNOWN else order[:n]
-        chosen = set(at_random.tolist())
-        if len(chosen) < n:
-            rest = [i for i in range(len(molecules)) if i not in chosen]
-            mean, deviation = self._surrogate().predict(Features.of([molecules[i].features for i in rest]))
-            promise = mean + learner.curiosity * deviation
-            chosen.update(rest[i] for i in np.argsort(-promise, kind="stable")[: n - len(chosen)].tolist())
-        return [molecule for i, molecule in enumerate(molecules) if i in chosen]
-
-    def _surrogate(self) -> Surrogate:
-        """Fitted to the best and to the latest molecules."""
-        half = self.config.learner.known // 2
-        totals = np.array([total for _, total in self._scores_so_far])
-        rows = np.union1d(np.argsort(-totals, kind="stable")[:half], np.arange(max(0, len(totals) - half), len(totals)))
-        return Surrogate(Features.of([self._scores_so_far[i][0] for i in rows.tolist()]), totals[rows])
+    def _breed(
+        self, parents: Sequence[Molecule], others: Sequence[Molecule], rng: np.random.Generator
+    ) -> list[Molecule]:
+        """New children of promising molecules, by crossover and mutation, that pass the hard filters."""
+        n = self.config.learner.proposals // 2
+        children = self._proposer.children([parent.canonical for parent in parents], n, rng)
+        taken = {molecule.key for molecule in others}
+        new = [molecule for molecule in self._new(children, self._report) if molecule.key not in taken]
+        return self._accepted(new, self._report)[0]
 
     def _replays(self, rng: np.random.Generator) -> list[list[Lesson]]:
         """The lessons from the memory, as it is before this round's molecules are scored."""
@@ -308,7 +285,7 @@ class Search:
         if record.total != record.total:  # it may be scored again
             return record.total
         self._seen.add(molecule.key)
-        self._scores_so_far.append((molecule.features, record.total))
+        self._screen.add(molecule, record.total)
         return self.memory.add(molecule.canonical, record.total, molecule.scaffold)
 
     def _finish(self, report: RoundReport, ahead: Sequence[Candidate]) -> None:
