@@ -157,6 +157,27 @@ def test_a_column_of_similarities_excludes_what_is_as_similar(pool: Workers, pat
             build_dataset(read_source(config.data), config.data, 64, pattern, pool)
 
 
+def test_a_charged_form_of_what_is_similar_is_excluded_too(pool: Workers, pattern: str, tmp_path: Path) -> None:
+    target = "CC(COc1ccc(Cl)cc1)CN1CCC(Cc2ccccc2)CC1"
+    neutral = "OC(COc1ccc(Cl)cc1)CN1CCC(Cc2ccccc2)CC1"
+    charged = "O[C@H](COc1ccc(Cl)cc1)C[NH+]1CCC(Cc2ccccc2)CC1"  # which is in ZINC 250k
+    near, far = (max(ecfp4_similarity(target, s, bits) for bits in (False, True)) for s in (neutral, charged))
+    assert far < near
+    (tmp_path / "answers.csv").write_text(f"smiles,ecfp4\n{target},{(near + far) / 2}\n")
+    for smiles in ([charged], [neutral, charged]):
+        source = tmp_path / "mine.smi"
+        source.write_text("\n".join([*smiles, *ALCOHOLS]) + "\n")
+        settings = {
+            "data.source": str(source),
+            "data.exclude": [str(tmp_path / "answers.csv")],
+            "data.min_token_count": 1,
+            "data.charges": "keep",
+        }
+        config = load_config(options=settings)
+        dataset = build_dataset(read_source(config.data), config.data, 64, pattern, pool)
+        assert reasons(dataset) == dict.fromkeys(smiles, "similar to a molecule in data.exclude")
+
+
 def test_a_molecule_with_atom_maps_is_said_to_exclude_nothing(
     pool: Workers, pattern: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

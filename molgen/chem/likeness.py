@@ -8,22 +8,28 @@ from rdkit.Chem import rdFingerprintGenerator
 from rdkit.DataStructs import TanimotoSimilarity
 
 from molgen.chem.smiles import parse, quiet
+from molgen.chem.standardize import parent_of
 
-VERSION = "1"
+VERSION = "2"
 """Increase it when the results of `resembles` change, because they are cached."""
 
 
 def resembles(smiles: str, *, targets: list[list[Any]]) -> bool:
     """Whether the ECFP4 Tanimoto similarity to one of the `targets`, (SMILES, threshold), is at least its threshold.
 
-    The similarity is the larger of that of unfolded counts and that of 2,048 bits, because both are in use. A string
-    that RDKit does not parse resembles nothing.
+    The similarity is the larger of that of unfolded counts and that of 2,048 bits, because both are in use, of the
+    molecule as it is and of its parent: a charge changes the fingerprint. A string that RDKit does not parse resembles
+    nothing.
     """
-    own = _fingerprints(smiles)
-    return own is not None and any(
+    molecule = parse(smiles)
+    if molecule is None:
+        return False
+    own = [found for found in map(_fingerprints, {smiles, parent_of(molecule)}) if found is not None]
+    return any(
         TanimotoSimilarity(ours, theirs) >= threshold
         for others, threshold in _prepared(tuple(map(tuple, targets)))
-        for ours, theirs in zip(own, others, strict=True)
+        for form in own
+        for ours, theirs in zip(form, others, strict=True)
     )
 
 

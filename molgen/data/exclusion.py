@@ -45,8 +45,11 @@ def reasons_to_exclude(
             if group in groups:
                 reasons.setdefault(i, f"{clean.EXCLUDED}: {Path(source).name}")
     if targets:
-        for i, flag in enumerate(_resembling([row.smiles for row, _ in kept], targets, workers)):
-            if flag:
+        flags = _resembling([row.smiles for row, _ in kept], targets, workers)
+        # a salt or a stereoisomer of an excluded molecule would teach the same
+        groups = {group for (_, group), flag in zip(kept, flags, strict=True) if flag}
+        for i, (_, group) in enumerate(kept):
+            if group in groups:
                 reasons.setdefault(i, clean.RESEMBLES_EXCLUDED)
     return dict(sorted(reasons.items()))
 
