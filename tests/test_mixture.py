@@ -178,6 +178,24 @@ def test_a_charged_form_of_what_is_similar_is_excluded_too(pool: Workers, patter
         assert reasons(dataset) == dict.fromkeys(smiles, "similar to a molecule in data.exclude")
 
 
+def test_a_tautomer_of_what_is_similar_is_excluded_too(pool: Workers, pattern: str, tmp_path: Path) -> None:
+    target, similar, tautomer = "Cc1cccc(O)n1", "CCc1cccc(O)n1", "CCc1cccc(=O)[nH]1"
+    near, far = (max(ecfp4_similarity(target, s, bits) for bits in (False, True)) for s in (similar, tautomer))
+    assert far < near
+    (tmp_path / "answers.csv").write_text(f"smiles,ecfp4\n{target},{(near + far) / 2}\n")
+    for smiles, excluded in (([tautomer], []), ([similar, tautomer], [similar, tautomer])):
+        source = tmp_path / "mine.smi"
+        source.write_text("\n".join([*smiles, *ALCOHOLS]) + "\n")
+        settings = {
+            "data.source": str(source),
+            "data.exclude": [str(tmp_path / "answers.csv")],
+            "data.min_token_count": 1,
+        }
+        config = load_config(options=settings)
+        dataset = build_dataset(read_source(config.data), config.data, 64, pattern, pool)
+        assert reasons(dataset) == dict.fromkeys(excluded, "similar to a molecule in data.exclude")
+
+
 def test_a_molecule_with_atom_maps_is_said_to_exclude_nothing(
     pool: Workers, pattern: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,7 +24,9 @@ def resembles(smiles: str, *, targets: list[list[Any]]) -> bool:
     molecule = parse(smiles)
     if molecule is None:
         return False
-    own = [found for found in map(_fingerprints, {smiles, parent_of(molecule)}) if found is not None]
+    parent = parent_of(molecule)
+    forms = [molecule] if parent == smiles else [molecule, parse(parent)]
+    own = [_fingerprints(form) for form in forms if form is not None]
     return any(
         TanimotoSimilarity(ours, theirs) >= threshold
         for others, threshold in _prepared(tuple(map(tuple, targets)))
@@ -35,14 +37,11 @@ def resembles(smiles: str, *, targets: list[list[Any]]) -> bool:
 
 @lru_cache(maxsize=4)
 def _prepared(targets: tuple[tuple[Any, ...], ...]) -> Sequence[tuple[Any, float]]:
-    found = ((_fingerprints(smiles), float(threshold)) for smiles, threshold in targets)
-    return [(prints, threshold) for prints, threshold in found if prints is not None]
+    found = ((parse(smiles), float(threshold)) for smiles, threshold in targets)
+    return [(_fingerprints(molecule), threshold) for molecule, threshold in found if molecule is not None]
 
 
-def _fingerprints(smiles: str) -> tuple[Any, Any] | None:
-    molecule = parse(smiles)
-    if molecule is None:
-        return None
+def _fingerprints(molecule: Any) -> tuple[Any, Any]:
     with quiet():
         generator = _ecfp4()
         return generator.GetSparseCountFingerprint(molecule), generator.GetFingerprint(molecule)
