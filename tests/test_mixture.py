@@ -91,6 +91,34 @@ def test_what_one_source_holds_out_is_no_training_molecule_of_another(
     }
 
 
+def test_a_held_out_row_that_is_dropped_itself_holds_out_its_other_forms(
+    pool: Workers, pattern: str, tmp_path: Path
+) -> None:
+    acid, mixed = "C" * 36 + "(=O)O", "C" * 36 + "(=O)O.CCO"  # 41 and 45 tokens
+    fillers = [(smiles, "train") for smiles in ALCOHOLS[:20]] + [
+        ("CC(N)=O", "valid"),
+        ("C1CCN1", "valid"),
+        ("CC(=O)C", "train"),
+    ]
+    one = table(
+        tmp_path / "one.csv", [*fillers, (acid, "train"), ("CC(O)c1ccccc1", "training"), ("Cc1ccccc1", "train")]
+    )
+    two = table(
+        tmp_path / "two.csv",
+        [(mixed, "test"), ("C[C@H](O)c1ccccc1", "test"), ("x", "test"), ("NCN.NC", "train"), ("NCO.NC", "val")],
+    )
+    settings = {"max_tokens": 42, "min_token_count": 2, "fragments": "keep"}
+    why = reasons(dataset_of(pool, pattern, {one: 0.5, two: 0.5}, **settings))
+    held_out = "held out elsewhere in the mixture"
+    assert why.pop("x") == "not losslessly tokenisable"
+    assert why == {
+        mixed: "too long",
+        "C[C@H](O)c1ccccc1": "rare token",
+        acid: held_out,
+        "CC(O)c1ccccc1": held_out,
+    }
+
+
 def test_a_molecule_in_the_training_split_of_one_source_and_the_test_split_of_another_is_a_test_molecule(
     pool: Workers, pattern: str, tmp_path: Path
 ) -> None:
