@@ -6,7 +6,9 @@ An objective is a YAML file, checked like a configuration, or a preset such as `
 import builtins
 import os
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from importlib import resources
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -185,21 +187,22 @@ class Objective(Section):
             raise ValueError(f"stages: they begin at {starts} calls; the first begins at 0, each later than the last")
         return self
 
-    @property
+    @cached_property
     def all_stages(self) -> list[Stage]:
         """The stages in their order; without `stages` there is one."""
         if self.stages is not None:
             return self.stages
         return [Stage(mean=self.mean, components=self.components or [])]
 
-    @property
+    @cached_property
     def columns(self) -> dict[str, Component]:
         """The distinct components of all stages, by a name that is unique."""
         named: dict[str, Component] = {}
         for component in (component for stage in self.all_stages for component in stage.components):
             if component in named.values():
                 continue
-            names = (component.label, *(f"{component.label}_{i}" for i in range(2, 1_000)))
+            label = component.label
+            names = (f"{label}_{i}" if i > 1 else label for i in count(1))
             named[next(name for name in names if name not in named)] = component
         return named
 

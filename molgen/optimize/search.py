@@ -92,6 +92,7 @@ class Search:
         self._dear = objective.needs_scorer
         self.state = SearchState()
         self._columns = list(objective.columns.values())
+        self._sees_stereo = objective.sees_stereo
         self._ahead: defaultdict[tuple[int, str], deque[Record]] = defaultdict(deque)
         self._failed: list[Record] = []
         """Records of this round for which the user's scorer gave no value."""
@@ -205,7 +206,7 @@ class Search:
         ]
 
     def _molecule(self, candidate: Candidate, canonical: str, flat: str, scaffold: Any, features: Any) -> Molecule:
-        key = canonical if self.objective.sees_stereo else flat
+        key = canonical if self._sees_stereo else flat
         seen = features[0], tuple(features[1])
         return Molecule(candidate.smiles, canonical, key, scaffold[0], seen, candidate.origin)
 
