@@ -70,13 +70,10 @@ class Proposer:
         begun = self._beginnings(parts["completion"], rng)
         starts = [[self._agent.start(False)]] * (parts["agent"] + parts["completion"] - len(begun))
         drawn = self._agent.draw([*starts, *begun], int(rng.integers(2**31)))
-        children = []
-        if n := parts["genetic"]:
-            children = self.children([molecule.canonical for molecule in self._memory.pick(2 * n, rng)], n, rng)
         return [
             *(Candidate(smiles or "", "agent") for smiles in drawn[: len(starts)]),
             *(Candidate(smiles or "", "completion") for smiles in drawn[len(starts) :]),
-            *children,
+            *self._children(parts["genetic"], rng),
         ]
 
     def _beginnings(self, n: int, rng: np.random.Generator) -> list[list[int]]:
@@ -96,8 +93,11 @@ class Proposer:
             begun.append([self._agent.start(random), *ids[:kept]])
         return begun
 
-    def children(self, parents: Sequence[str], n: int, rng: np.random.Generator) -> list[Candidate]:
-        """`n` attempts at a child of two of these canonical SMILES, mutated or not; an empty string if it fails."""
+    def _children(self, n: int, rng: np.random.Generator) -> list[Candidate]:
+        """`n` attempts at a child of two good molecules, mutated or not; an empty string if it fails."""
+        if not n:
+            return []
+        parents = [molecule.canonical for molecule in self._memory.pick(2 * n, rng)]
         pairs = rng.integers(len(parents), size=(n, 2)).tolist()
         seeds = rng.integers(2**31, size=n).tolist()
         found = self._workers.map(

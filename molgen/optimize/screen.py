@@ -1,10 +1,9 @@
 """Which of many new molecules are scored: those that a surrogate of the objective expects most of, and some at random.
 
-Molecules are cheap and scores are dear. So more molecules are proposed than are scored, and the promising ones have
-children of their own, which are chosen from too.
+Molecules are cheap and scores are dear. So more molecules are proposed than are scored.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +13,6 @@ from molgen.optimize.settings import LearnerConfig
 from molgen.optimize.surrogate import Features, Surrogate
 
 _FEWEST_KNOWN = 100  # scored molecules before the surrogate chooses
-_PARENTS = 100  # of the most promising molecules, which have children
 
 
 class Molecule(NamedTuple):
@@ -30,10 +28,6 @@ class Molecule(NamedTuple):
     origin: str
 
 
-Breed = Callable[[Sequence[Molecule], Sequence[Molecule], np.random.Generator], list[Molecule]]
-"""(parents, molecules that are there already, random numbers) → new children that pass the filters."""
-
-
 class Screen:
     """What is known of the scores so far, and the choice that follows from it."""
 
@@ -45,7 +39,7 @@ class Screen:
         """Takes note of a score."""
         self._known.append((molecule.features, total))
 
-    def choose(self, molecules: Sequence[Molecule], n: int, rng: np.random.Generator, breed: Breed) -> list[Molecule]:
+    def choose(self, molecules: Sequence[Molecule], n: int, rng: np.random.Generator) -> list[Molecule]:
         """Up to `n` molecules: at random as long as little is known, else a part of them by their promise."""
         config = self._config
         order = rng.permutation(len(molecules))
@@ -54,13 +48,7 @@ class Screen:
         at_random = order[: round(config.unscreened * n)]
         chosen = [molecules[i] for i in sorted(at_random.tolist())]
         rest = [molecule for i, molecule in enumerate(molecules) if i not in set(at_random.tolist())]
-        surrogate = self._surrogate()
-        promise = self._promise(surrogate, rest)
-        for _ in range(config.generations):
-            best = [rest[i] for i in np.argsort(-promise, kind="stable")[:_PARENTS].tolist()]
-            children = breed(best, [*chosen, *rest], rng)
-            rest += children
-            promise = np.concatenate([promise, self._promise(surrogate, children)])
+        promise = self._promise(self._surrogate(), rest)
         return chosen + [rest[i] for i in np.argsort(-promise, kind="stable")[: n - len(chosen)].tolist()]
 
     def _promise(self, surrogate: Surrogate, molecules: Sequence[Molecule]) -> npt.NDArray[np.float64]:

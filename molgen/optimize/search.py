@@ -121,7 +121,7 @@ class Search:
     def round(self) -> RoundReport:
         """One round. Raises ScorerFailedError if the user's scorer fails and the search is to stop then."""
         rng = np.random.default_rng([self.config.seed, self.state.round])
-        self._report = report = RoundReport()
+        report = RoundReport()
         stage = self._judge.stage(self.state.calls)
         rescoring = stage != self._stage
         if rescoring:  # what was best by the last stage is scored again by this one
@@ -134,7 +134,7 @@ class Search:
         if rescoring:
             chosen = accepted[:left]
         else:
-            chosen = self._screen.choose(accepted, min(left, self.config.learner.batch), rng, self._breed)
+            chosen = self._screen.choose(accepted, min(left, self.config.learner.batch), rng)
         replays = self._replays(rng)
         records = self._scored(chosen)  # from now on the user's scorer is at work, while the agent learns
         for lessons in replays:
@@ -218,16 +218,6 @@ class Search:
         for molecule, cause in zip(new, causes, strict=True):
             (rejected if cause else accepted).append(molecule)
         return accepted, rejected
-
-    def _breed(
-        self, parents: Sequence[Molecule], others: Sequence[Molecule], rng: np.random.Generator
-    ) -> list[Molecule]:
-        """New children of promising molecules, by crossover and mutation, that pass the hard filters."""
-        n = self.config.learner.proposals // 2
-        children = self._proposer.children([parent.canonical for parent in parents], n, rng)
-        taken = {molecule.key for molecule in others}
-        new = [molecule for molecule in self._new(children, self._report) if molecule.key not in taken]
-        return self._accepted(new, self._report)[0]
 
     def _replays(self, rng: np.random.Generator) -> list[list[Lesson]]:
         """The lessons from the memory, as it is before this round's molecules are scored."""

@@ -19,8 +19,6 @@ class LearnerConfig(Section):
     """Molecules scored per round, at most."""
     proposals: Annotated[int, Field(ge=2, le=1_000_000)] = 64
     """Strings proposed per round. Of more than are scored, the surrogate chooses."""
-    generations: Annotated[int, Field(ge=0, le=100)] = 0
-    """How often the most promising of them have children, which are proposed too."""
     unscreened: Share = 0.25
     """Share of the scored ones that are chosen at random."""
     curiosity: Annotated[float, Field(ge=0, le=100)] = 1.0
