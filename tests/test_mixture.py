@@ -91,6 +91,34 @@ def test_what_one_source_holds_out_is_no_training_molecule_of_another(
     }
 
 
+def test_a_held_out_row_that_is_dropped_itself_holds_out_its_other_forms(
+    pool: Workers, pattern: str, tmp_path: Path
+) -> None:
+    acid, mixed = "C" * 36 + "(=O)O", "C" * 36 + "(=O)O.CCO"  # 41 and 45 tokens
+    fillers = [(smiles, "train") for smiles in ALCOHOLS[:20]] + [
+        ("CC(N)=O", "valid"),
+        ("C1CCN1", "valid"),
+        ("CC(=O)C", "train"),
+    ]
+    one = table(
+        tmp_path / "one.csv", [*fillers, (acid, "train"), ("CC(O)c1ccccc1", "training"), ("Cc1ccccc1", "train")]
+    )
+    two = table(
+        tmp_path / "two.csv",
+        [(mixed, "test"), ("C[C@H](O)c1ccccc1", "test"), ("x", "test"), ("NCN.NC", "train"), ("NCO.NC", "val")],
+    )
+    settings = {"max_tokens": 42, "min_token_count": 2, "fragments": "keep"}
+    why = reasons(dataset_of(pool, pattern, {one: 0.5, two: 0.5}, **settings))
+    held_out = "held out elsewhere in the mixture"
+    assert why.pop("x") == "not losslessly tokenisable"
+    assert why == {
+        mixed: "too long",
+        "C[C@H](O)c1ccccc1": "rare token",
+        acid: held_out,
+        "CC(O)c1ccccc1": held_out,
+    }
+
+
 def test_a_molecule_in_the_training_split_of_one_source_and_the_test_split_of_another_is_a_test_molecule(
     pool: Workers, pattern: str, tmp_path: Path
 ) -> None:
@@ -155,6 +183,45 @@ def test_a_column_of_similarities_excludes_what_is_as_similar(pool: Workers, pat
         answers.write_text(f"smiles,ecfp4\nCCO,{cell}\n")
         with pytest.raises(MolgenError, match=f"line 2: .*{problem}"):
             build_dataset(read_source(config.data), config.data, 64, pattern, pool)
+
+
+def test_a_charged_form_of_what_is_similar_is_excluded_too(pool: Workers, pattern: str, tmp_path: Path) -> None:
+    target = "CC(COc1ccc(Cl)cc1)CN1CCC(Cc2ccccc2)CC1"
+    neutral = "OC(COc1ccc(Cl)cc1)CN1CCC(Cc2ccccc2)CC1"
+    charged = "O[C@H](COc1ccc(Cl)cc1)C[NH+]1CCC(Cc2ccccc2)CC1"  # which is in ZINC 250k
+    near, far = (max(ecfp4_similarity(target, s, bits) for bits in (False, True)) for s in (neutral, charged))
+    assert far < near
+    (tmp_path / "answers.csv").write_text(f"smiles,ecfp4\n{target},{(near + far) / 2}\n")
+    for smiles in ([charged], [neutral, charged]):
+        source = tmp_path / "mine.smi"
+        source.write_text("\n".join([*smiles, *ALCOHOLS]) + "\n")
+        settings = {
+            "data.source": str(source),
+            "data.exclude": [str(tmp_path / "answers.csv")],
+            "data.min_token_count": 1,
+            "data.charges": "keep",
+        }
+        config = load_config(options=settings)
+        dataset = build_dataset(read_source(config.data), config.data, 64, pattern, pool)
+        assert reasons(dataset) == dict.fromkeys(smiles, "similar to a molecule in data.exclude")
+
+
+def test_a_tautomer_of_what_is_similar_is_excluded_too(pool: Workers, pattern: str, tmp_path: Path) -> None:
+    target, similar, tautomer = "Cc1cccc(O)n1", "CCc1cccc(O)n1", "CCc1cccc(=O)[nH]1"
+    near, far = (max(ecfp4_similarity(target, s, bits) for bits in (False, True)) for s in (similar, tautomer))
+    assert far < near
+    (tmp_path / "answers.csv").write_text(f"smiles,ecfp4\n{target},{(near + far) / 2}\n")
+    for smiles, excluded in (([tautomer], []), ([similar, tautomer], [similar, tautomer])):
+        source = tmp_path / "mine.smi"
+        source.write_text("\n".join([*smiles, *ALCOHOLS]) + "\n")
+        settings = {
+            "data.source": str(source),
+            "data.exclude": [str(tmp_path / "answers.csv")],
+            "data.min_token_count": 1,
+        }
+        config = load_config(options=settings)
+        dataset = build_dataset(read_source(config.data), config.data, 64, pattern, pool)
+        assert reasons(dataset) == dict.fromkeys(excluded, "similar to a molecule in data.exclude")
 
 
 def test_a_molecule_with_atom_maps_is_said_to_exclude_nothing(

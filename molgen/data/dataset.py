@@ -16,9 +16,9 @@ from molgen.chem.pool import Workers
 from molgen.chem.smiles import RDKIT_VERSION
 from molgen.config import DataConfig, Section
 from molgen.data.download import data_directory
-from molgen.data.exclusion import reasons_to_exclude
+from molgen.data.exclusion import held_out_groups, reasons_to_exclude
 from molgen.data.rows import Row
-from molgen.data.splitting import SPLITS, drawn_splits, own_splits
+from molgen.data.splitting import SPLITS, drawn_splits, is_held_out, own_splits
 from molgen.errors import MolgenError
 from molgen.runtime import cache
 from molgen.tokenizer import TokenPattern
@@ -138,12 +138,18 @@ def build_dataset(
 ) -> Dataset:
     """Cleans and splits rows; `longest` is the context in tokens; tokens of `pretrained_tokens` are never too rare.
 
-    Each source of a mixture is split by itself, then training molecules are dropped whose group is held out elsewhere.
+    Each source of a mixture is split by itself, then training molecules are dropped whose group is held out elsewhere,
+    be it by a row that is dropped itself (too long, rare token, excluded).
 
     Raises MolgenError as `clean_rows`, and for rows that cannot be split.
     """
     kept, dropped = clean_rows(rows, config, longest, pattern, workers, pretrained_tokens)
-    molecules, beyond_size = _split(kept, config)
+    held_out = set[str]()
+    if config.sources is not None:
+        lost = {(row.source, row.row) for row in dropped if row.reason not in (*clean.ALTERED, clean.DUPLICATE)}
+        unseen = [row for row in rows if (row.source, row.number) in lost and is_held_out(row.split)]
+        held_out = held_out_groups(unseen, config, pattern, workers)
+    molecules, beyond_size = _split(kept, config, held_out)
     dropped_rows = {(row.source, row.row) for row in beyond_size}
     listed = (row for row in dropped if row.reason not in clean.ALTERED or (row.source, row.row) not in dropped_rows)
     return Dataset(config.source, tuple(molecules), (*listed, *beyond_size))
@@ -221,7 +227,7 @@ def _clean(
         seen: set[str] = set()
         order: Iterable[int] = range(len(rows))
         if config.sources is not None:  # a molecule that one source holds out is no training molecule of another
-            order = sorted(order, key=lambda i: rows[i].split in ("", "train"))
+            order = sorted(order, key=lambda i: not is_held_out(rows[i].split))
         for i in order:
             if not reasons[i]:  # a string may be in two splits of a file; it stays in the first
                 reasons[i] = clean.DUPLICATE if smiles[i] in seen else ""
@@ -285,8 +291,13 @@ def _with_rare_tokens(
     return dropped
 
 
-def _split(kept: Sequence[tuple[Row, str]], config: DataConfig) -> tuple[list[Molecule], list[Dropped]]:
-    """(molecules with their splits, from the source if it has splits; molecules without one)."""
+def _split(
+    kept: Sequence[tuple[Row, str]], config: DataConfig, held_out: Set[str]
+) -> tuple[list[Molecule], list[Dropped]]:
+    """(molecules with their splits, from the source if it has splits; molecules without one).
+
+    In a mixture no molecule of a group in `held_out`, or of a group that one source holds out, is for training.
+    """
     splits = [""] * len(kept)
     for source in config.sources or [""]:
         part = [i for i, (row, _) in enumerate(kept) if row.source == source]
@@ -298,7 +309,9 @@ def _split(kept: Sequence[tuple[Row, str]], config: DataConfig) -> tuple[list[Mo
     rows = [(row, split) for (row, _), split in zip(kept, splits, strict=True)]
     lost = [Dropped.of(row, clean.BEYOND_SIZE) for row, split in rows if not split]
     if config.sources is not None:
-        held_out = {group for (_, group), split in zip(kept, splits, strict=True) if split not in ("", "train")}
+        held_out = held_out | {
+            group for (_, group), split in zip(kept, splits, strict=True) if split not in ("", "train")
+        }
         for i, (row, group) in enumerate(kept):
             if splits[i] == "train" and group in held_out:
                 rows[i] = (row, "")

@@ -45,8 +45,11 @@ def reasons_to_exclude(
             if group in groups:
                 reasons.setdefault(i, f"{clean.EXCLUDED}: {Path(source).name}")
     if targets:
-        for i, flag in enumerate(_resembling([row.smiles for row, _ in kept], targets, workers)):
-            if flag:
+        flags = _resembling([row.smiles for row, _ in kept], targets, workers)
+        # a salt or a stereoisomer of an excluded molecule would teach the same
+        groups = {group for (_, group), flag in zip(kept, flags, strict=True) if flag}
+        for i, (_, group) in enumerate(kept):
+            if group in groups:
                 reasons.setdefault(i, clean.RESEMBLES_EXCLUDED)
     return dict(sorted(reasons.items()))
 
@@ -59,12 +62,28 @@ def _excluded_by(source: str, config: DataConfig, pattern: str, workers: Workers
     for row in rows:
         if threshold := (row.cells or {}).get("ecfp4", ""):
             targets.append([row.smiles, _similarity(threshold, f"{source}, line {row.number}")])
-    settings = clean.settings(data.model_copy(update={"rules": config.rules}), _ANY_LENGTH, pattern)
-    results = workers.map("clean", [row.smiles for row in rows], f"reading {source}", **settings)
-    groups = {result[1] for result in results if result and not result[2]}
-    if unread := sum(not result or bool(result[2]) for result in results):
+    groups, unread = _groups(rows, data, config.rules, pattern, workers, source)
+    if unread:
         logger.info(f"data.exclude: {unread:,} of {len(rows):,} rows of {source} cannot be read: they exclude nothing")
     return groups, targets
+
+
+def held_out_groups(rows: Sequence[Row], config: DataConfig, pattern: str, workers: Workers) -> set[str]:
+    """The groups of held-out rows that cleaning dropped: no training molecule, in any form, and no test molecule."""
+    groups, unread = _groups(rows, DataConfig(**_KEEP_ALL), config.rules, pattern, workers, "what is held out")
+    if unread:
+        logger.info(f"{unread:,} of {len(rows):,} dropped rows that are held out cannot be read: they hold out nothing")
+    return groups
+
+
+def _groups(
+    rows: Sequence[Row], data: DataConfig, rules: int, pattern: str, workers: Workers, name: str
+) -> tuple[set[str], int]:
+    """(groups of the rows of any length, by the rules of the data to train on; number of rows that have none)."""
+    settings = clean.settings(data.model_copy(update={"rules": rules, "split": "grouped"}), _ANY_LENGTH, pattern)
+    results = workers.map("clean", [row.smiles for row in rows], f"reading {name}", **settings)
+    groups = {result[1] for result in results if result and not result[2]}
+    return groups, sum(not result or bool(result[2]) for result in results)
 
 
 def _similarity(cell: str, place: str) -> float:

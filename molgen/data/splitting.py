@@ -14,6 +14,11 @@ _SPLIT_NAMES = {"train": "train", "training": "train", "valid": "validation", "v
 }
 
 
+def is_held_out(own: str) -> bool:
+    """Whether the value of a file's `split` column holds the molecule out of training."""
+    return _SPLIT_NAMES.get(own, "train") != "train"
+
+
 def own_splits(kept: Sequence[tuple[Row, str]], config: DataConfig) -> list[str]:
     """Each molecule's split from the file; "" for molecules beyond the configured sizes.
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from molgen.chem.pool import shared_workers
 from molgen.chem.smiles import RDKIT_VERSION
+from molgen.config import DataConfig
 from molgen.data.ring_systems import FEWEST
-from molgen.data.sources import reference_smiles
+from molgen.data.sources import rows_of
 from molgen.runtime.files import write_atomically
 
 SOURCES = ("moses", "zinc250k", "moleculeace")
@@ -23,7 +24,7 @@ def main() -> None:
     counts: Counter[str] = Counter()
     molecules = 0
     for source in SOURCES:
-        smiles = sorted(set(reference_smiles(source, "train")))
+        smiles = sorted({row.smiles for row in rows_of(DataConfig(source=source)) if row.split in ("", "train")})
         for part in shared_workers().stream("describe", smiles, source, parts=("ring_systems",)):
             counts.update(ring for found in part if found for ring in found.get("ring_systems", ()))
         molecules += len(smiles)

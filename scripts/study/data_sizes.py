@@ -47,14 +47,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="where runs and figures are kept")
     parser.add_argument("--split", choices=("validation", "test"), default="validation", help="(validation)")
     parser.add_argument("-n", type=int, default=10_000, help="samples of each run (10,000)")
+    parser.add_argument("--size", type=int, action="append", choices=sorted(EPOCHS), help="may be repeated (all)")
+    parser.add_argument("--from-prior", action="store_true", help="leave out the trainings from scratch")
     parser.add_argument("--seed", type=int, default=0, help="of the trainings (0)")
     parser.add_argument("--write", type=Path, help="draw the figure into this file")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     write_files(options.out, options.prior)
     points = []
-    for size in EPOCHS:
-        for way in WAYS:
+    ways = [way for way, (from_prior, _) in WAYS.items() if from_prior or not options.from_prior]
+    for size in options.size or EPOCHS:
+        for way in ways:
             run = options.out / f"{size}-{way.replace(', ', '-').replace(' ', '-')}-{options.seed}"
             if not (run / REPORT).exists():
                 train(options.out / f"{size}.csv", run, size, way, options.prior, options.seed)
@@ -132,6 +135,8 @@ def draw(points: list[dict[str, Any]], path: Path, title: str) -> None:
         for axis, (name, label) in zip(axes, names.items(), strict=True):
             for way, (from_prior, share) in WAYS.items():
                 own = [point for point in points if point["way"] == way]
+                if not own:
+                    continue
                 color, style = ("#2a6fbb" if from_prior else "#c2571a"), ("-" if share else ":")
                 sizes, values = [point["size"] for point in own], [point[name] for point in own]
                 axis.plot(sizes, values, style, marker="o", markersize=4, color=color, label=way)
