@@ -1,160 +1,371 @@
-"""Fragments that molecules are to keep: their attachment points, prompts that end at one, and the check of what came.
+"""Fragments that molecules keep: their attachment points, and prompts at whose end a model goes on with what is attached.
 
-A point is an atom `*` with one bond. A prompt is a random SMILES of the fragment whose last atom is a point, without
-that point: a model that goes on writes what is attached there (PromptSMILES, Thomas et al. 2024, J. Cheminform. 16:77).
+A point is an atom `*` with one bond, to an atom of the fragment. A prompt is a random SMILES of the molecule so far
+whose last atom is a point, without that point (PromptSMILES, Thomas et al. 2024, J. Cheminform. 16:77). So what follows
+is attached there and nowhere else. Points that have nothing attached yet are hydrogens. The configuration of the
+fragment's centres is set again after each step, for a centre with a point is none as long as the point is a hydrogen.
 """
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import Any, Literal, NamedTuple
 
-from rdkit import Chem
+from rdkit import Chem, rdBase
 
 from molgen.chem.smiles import failure, parse, quiet
+from molgen.chem.stereo import set_stereo
 from molgen.errors import MolgenError
 
-_chem: Any = Chem
 _R_GROUP = re.compile(r"\[R(\d*)\]")
-_HINT = "such as '[*:1]c1ccccc1', with the points marked"
-_DRAWS = 60  # random SMILES among which prompts are looked for
-_MOST_MATCHES = 10_000
+_DUMMY = re.compile(r"\[(\d*)\*(?::(\d+))?\]|\*")
+_OPEN_RING = re.compile(r"\*(?:\d|%\d\d)$")
+_HINT = "mark points so: '[*:1]c1ccc(S(N)(=O)=O)cc1'"
+_DRAWS = 60  # random SMILES of a molecule among which prompts are looked for
+_MOST_ATOMS, _MOST_POINTS = 200, 12
+_BONDS = {Chem.BondType.SINGLE: 1, Chem.BondType.DOUBLE: 2, Chem.BondType.TRIPLE: 3}
+
+StepKind = Literal["grow", "ring", "link", "anywhere"]
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """An attachment point."""
 
     label: int
     anchor: int
-    """Index of the fragment's atom that the point is bonded to."""
+    """Number of the kept atom that it is bonded to; numbers count through all fragments."""
     dummy: int
-    """Index of the point's own atom."""
+    """Its own number."""
+    order: int
+    """Of its bond: 1 to 3."""
 
 
+class Step(NamedTuple):
+    """One piece of SMILES that the model writes."""
+
+    kind: StepKind
+    """`grow`: something at a point; `ring`: a chain that joins two points of the molecule so far; `link`: one that joins
+    it with another fragment; `anywhere`: something in place of any hydrogen."""
+    points: tuple[Point, ...]
+    """Of the molecule so far first; empty for `anywhere`."""
+
+
+@dataclass(frozen=True)
 class Fragment:
-    """A fragment with its points."""
+    """One piece of what is kept."""
 
-    def __init__(self, smiles: str) -> None:
-        """Raises MolgenError if it is none."""
-        self.smiles = smiles
-        text = _R_GROUP.sub(lambda found: f"[*:{found[1] or 0}]", smiles)
+    molecule: Any
+    first: int
+    """The number of its first atom."""
+    points: tuple[Point, ...]
+
+    @property
+    def atoms(self) -> list[int]:
+        """The numbers of its atoms without the points."""
+        dummies = {point.dummy for point in self.points}
+        return [self.first + i for i in range(self.molecule.GetNumAtoms()) if self.first + i not in dummies]
+
+
+class Keep:
+    """What is kept: one or more fragments, and how their points are grown.
+
+    Points that bear the same number are joined: two of one fragment by a chain that closes a ring, two of two fragments
+    by a linker. Every other point gets a group of its own. A fragment without points is grown at any hydrogen.
+    """
+
+    def __init__(self, text: str, option: str = "--keep") -> None:
+        """Raises MolgenError for what cannot be kept, in one line with a hint; it names the option."""
+        self.text, self._option = text, option
+        self.fragments: tuple[Fragment, ...] = ()
+        self.size = 0
+        for part in text.split("."):
+            fragment = self._fragment(part)
+            self.fragments += (fragment,)
+            self.size += fragment.molecule.GetNumAtoms()
+        if self.size > _MOST_ATOMS:
+            raise self._refusal(f"{self.size} atoms", f"at most {_MOST_ATOMS}")
+        counts = Counter(point.label for point in self.points)
+        for label, count in counts.items():
+            if count > 2:
+                raise self._refusal(f"{count} points have the number {label}", "a linker joins two points")
+        if len(self.fragments) > 1:
+            for fragment in self.fragments:
+                if not fragment.points:
+                    raise self._refusal("a fragment without a point beside others", "mark where each is joined")
+            self.steps(0)  # raises an error for a fragment that nothing joins
+
+    @property
+    def points(self) -> list[Point]:
+        """Of all fragments, in order."""
+        return [point for fragment in self.fragments for point in fragment.points]
+
+    @property
+    def anywhere(self) -> bool:
+        """Whether the fragment has no points and is grown at any hydrogen."""
+        return not self.points
+
+    @cached_property
+    def singles(self) -> list[int]:
+        """The numbers of points with a group of their own, in increasing order."""
+        counts = Counter(point.label for point in self.points)
+        return sorted(label for label, count in counts.items() if count == 1)
+
+    @cached_property
+    def pairs(self) -> list[tuple[Point, Point]]:
+        """The points that are joined, by increasing number."""
+        found: dict[int, list[Point]] = {}
+        for point in self.points:
+            found.setdefault(point.label, []).append(point)
+        return [(points[0], points[1]) for _, points in sorted(found.items()) if len(points) == 2]
+
+    def steps(self, first: int) -> list[Step]:
+        """What is grown, in order, from fragment number `first` on: linkers, then rings, then groups.
+
+        Raises MolgenError if a fragment shares no number with another one.
+        """
+        if self.anywhere:
+            return [Step("anywhere", ())]
+        here, steps, open_pairs = {first}, [], list(self.pairs)
+        home = {point: i for i, fragment in enumerate(self.fragments) for point in fragment.points}
+        while len(here) < len(self.fragments):
+            reaching = [pair for pair in open_pairs if (home[pair[0]] in here) != (home[pair[1]] in here)]
+            if not reaching:
+                raise self._refusal("nothing joins its fragments", "give a point of each the same number, as in [*:1]")
+            pair = reaching[0]
+            open_pairs.remove(pair)
+            steps.append(Step("link", pair if home[pair[0]] in here else pair[::-1]))
+            here |= {home[pair[0]], home[pair[1]]}
+        steps += [Step("ring", pair) for pair in open_pairs]
+        single = [point for point in self.points if point.label in self.singles]
+        return steps + [Step("grow", (point,)) for point in sorted(single, key=self._turn)]
+
+    def _turn(self, point: Point) -> tuple[bool, int]:
+        """When a point is grown: first those of atoms that would be written as [SH] or [NH+] as long as they are not."""
+        fragment = self.fragment_of(point)
+        anchor = fragment.molecule.GetAtomWithIdx(point.anchor - fragment.first)
+        return (anchor.GetAtomicNum() in (6, 7, 8) and not anchor.GetFormalCharge(), point.label)
+
+    def fragment_of(self, point: Point) -> Fragment:
+        """The fragment that a point belongs to."""
+        return next(fragment for fragment in self.fragments if point in fragment.points)
+
+    def _fragment(self, text: str) -> Fragment:
         molecule = parse(text)
         if molecule is None:
-            raise MolgenError(f"--keep {smiles}: RDKit does not parse it: {failure(text)}", _HINT)
-        if len(Chem.GetMolFrags(molecule)) > 1:
-            raise MolgenError(f"--keep {smiles}: several fragments", "one at a time here")
-        self.molecule = molecule
-        self.points = tuple(self._point(atom) for atom in molecule.GetAtoms() if atom.GetAtomicNum() == 0)
-        self.atoms = tuple(atom.GetIdx() for atom in molecule.GetAtoms() if atom.GetAtomicNum())
-        if not self.atoms:
-            raise MolgenError(f"--keep {smiles}: has no atom to keep", _HINT)
+            cause = failure(text)
+            hint = "an atom has no free valence for what is attached" if cause == "valence" else _HINT
+            raise self._refusal(f"RDKit does not parse it: {cause}", hint)
+        for atom in molecule.GetAtoms():
+            if atom.GetAtomicNum():
+                atom.SetAtomMapNum(0)
+        points = [self._point(atom) for atom in molecule.GetAtoms() if atom.GetAtomicNum() == 0]
+        if molecule.GetNumAtoms() == len(points):
+            raise self._refusal("no atom to keep", _HINT)
+        if any(atom.GetAtomicNum() and atom.HasQuery() for atom in molecule.GetAtoms()):
+            raise self._refusal("a pattern, not a molecule", "a SMILES; patterns go to --smarts")
+        if not points and not any(atom.GetTotalNumHs() for atom in molecule.GetAtoms()):
+            raise self._refusal("no hydrogen in place of which something could be", _HINT)
+        if any(atom.GetNumRadicalElectrons() for atom in molecule.GetAtoms()):
+            raise self._refusal("an atom lacks a bond", "mark the bond with a point, such as [*:1]")
+        if len(points) > _MOST_POINTS:
+            raise self._refusal(f"{len(points)} points", f"at most {_MOST_POINTS}")
+        return Fragment(molecule, self.size, tuple(sorted(points)))
 
     def _point(self, atom: Any) -> Point:
-        if atom.GetDegree() != 1 or atom.GetNeighbors()[0].GetAtomicNum() == 0:
-            raise MolgenError(f"--keep {self.smiles}: an attachment point has one bond, to an atom that is kept", _HINT)
-        label = atom.GetAtomMapNum() or atom.GetIsotope()
-        return Point(label, atom.GetNeighbors()[0].GetIdx(), atom.GetIdx())
+        if atom.GetDegree() != 1 or not atom.GetNeighbors()[0].GetAtomicNum():
+            raise self._refusal("a point has one bond, to an atom that is kept", _HINT)
+        bond = atom.GetBonds()[0]
+        if bond.GetBondType() not in _BONDS:
+            raise self._refusal("a point has a single, double or triple bond", _HINT)
+        anchor, dummy = bond.GetOtherAtomIdx(atom.GetIdx()), atom.GetIdx()
+        return Point(atom.GetAtomMapNum(), self.size + anchor, self.size + dummy, _BONDS[bond.GetBondType()])
 
-
-def fragments_of(text: str) -> tuple[Fragment, ...]:
-    """The fragments of a `--keep`, joined by dots; points without a label get one each, from the largest on.
-
-    Raises MolgenError for what is none, and for several fragments of which one shares no label with another.
-    """
-    return tuple(Fragment(part) for part in text.split("."))
-
-
-def kept(smiles: str, fragments: Sequence[str]) -> list[list[int]] | None:
-    """For each fragment the atoms of a molecule that it is kept in, in the order of the fragment's atoms; None if not.
-
-    At atoms that are no points: the same element, charge, isotope, number of neighbours and of hydrogens. At points: as
-    many neighbours as the fragment with its points, and as many hydrogens. Stereo is compared by the order of the
-    neighbours, not by R and S. No atom is in two fragments.
-    """
-    molecule = parse(smiles)
-    if molecule is None:
-        return None
-    with quiet():
-        return _placed(molecule, [_fragment(one) for one in fragments], frozenset())
-
-
-def _placed(molecule: Any, fragments: Sequence[Fragment], taken: frozenset[int]) -> list[list[int]] | None:
-    """A place for each fragment, tried one after the other."""
-    if not fragments:
-        return []
-    first, *others = fragments
-    for match in molecule.GetSubstructMatches(
-        _query(first.smiles), useChirality=True, uniquify=False, maxMatches=_MOST_MATCHES
-    ):
-        atoms = [match[i] for i in first.atoms]
-        if taken.isdisjoint(atoms) and all(
-            _same(molecule.GetAtomWithIdx(match[i]), first.molecule.GetAtomWithIdx(i)) for i in first.atoms
-        ):
-            rest = _placed(molecule, others, taken | frozenset(atoms))
-            if rest is not None:
-                return [atoms, *rest]
-    return None
-
-
-def _same(found: Any, wanted: Any) -> bool:
-    return (
-        found.GetAtomicNum() == wanted.GetAtomicNum()
-        and found.GetFormalCharge() == wanted.GetFormalCharge()
-        and found.GetIsotope() == wanted.GetIsotope()
-        and found.GetDegree() == wanted.GetDegree()
-        and found.GetTotalNumHs() == wanted.GetTotalNumHs()
-    )
+    def _refusal(self, problem: str, hint: str) -> MolgenError:
+        return MolgenError(f"{self._option} {self.text:.120}: {problem}", hint)
 
 
 @lru_cache(maxsize=64)
-def _fragment(smiles: str) -> Fragment:
-    return Fragment(smiles)
+def keep_of(text: str) -> Keep:
+    """The `Keep` of a text that `numbered` made."""
+    return Keep(text)
 
 
-@lru_cache(maxsize=64)
-def _query(smiles: str) -> Any:
-    """The fragment as a pattern: points match any atom, bonds match single for aromatic where perception may change."""
-    parameters: Any = _chem.AdjustQueryParameters.NoAdjustments()
-    parameters.makeDummiesQueries = True
-    return _chem.AdjustQueryProperties(_fragment(smiles).molecule, parameters)
+def numbered(text: str, close: bool = False) -> str:
+    """The text with each point as `[*:n]`: from `[*:n]`, `[n*]`, `[Rn]`, and `*`, which get numbers that are free.
 
-
-def prompts(smiles: str, anchor: int, seed: int, most: int) -> list[list[Any]]:
-    """Up to `most` distinct prompts [string, output order] that end at an atom of a molecule, numbered in its string.
-
-    The string is a random SMILES of the molecule up to the atom; what is attached to it stands before it or in branches
-    after it. A new neighbour is written next. Output order: for each atom of the string, its index in `smiles`. Empty if
-    the atom has no hydrogen.
+    Two fragments with one point each, both without a number, get the same. With `close` the two points get the same.
+    Raises MolgenError for `close` without exactly two points.
     """
+    text = _R_GROUP.sub(lambda found: f"[*:{found[1]}]" if found[1] else "*", text.strip())
+    given = [int(found[2] or found[1] or 0) for found in _DUMMY.finditer(text)]
+    parts = [len(list(_DUMMY.finditer(part))) for part in text.split(".")]
+    if close:
+        if len(given) != 2:
+            raise MolgenError(f"--close: {len(given)} points in {text}", "it joins two points, such as [*:1] and [*:2]")
+        numbers = [1, 1]
+    elif not any(given) and parts == [1, 1]:
+        numbers = [1, 1]
+    else:
+        free = iter(number for number in range(1, len(given) + len(set(given)) + 2) if number not in given)
+        numbers = [number or next(free) for number in given]
+    following = iter(numbers)
+    return _DUMMY.sub(lambda _: f"[*:{next(following)}]", text)
+
+
+ABSENT, TO_FIND = -1, -2
+"""In place of an atom: not there yet; there, as the new neighbour of its point's anchor."""
+
+
+class Grown(NamedTuple):
+    """A molecule in the making."""
+
+    smiles: str
+    places: list[int]
+    """For each number of the kept atoms and points, its atom in the SMILES, or ABSENT or TO_FIND."""
+
+
+def beginning(keep: Keep, first: int) -> Grown:
+    """The fragment alone, its points as hydrogens."""
+    fragment = keep.fragments[first]
+    with quiet():
+        editable = Chem.RWMol(fragment.molecule)
+        for atom in editable.GetAtoms():
+            atom.SetIntProp("_number", fragment.first + atom.GetIdx())
+        for point in fragment.points:
+            anchor = editable.GetAtomWithIdx(point.anchor - fragment.first)
+            editable.RemoveBond(point.anchor - fragment.first, point.dummy - fragment.first)
+            if anchor.GetNoImplicit() or (anchor.GetIsAromatic() and anchor.GetAtomicNum() != 6):
+                anchor.SetNoImplicit(True)
+                anchor.SetNumExplicitHs(anchor.GetNumExplicitHs() + point.order)
+            anchor.SetChiralTag(Chem.ChiralType.CHI_UNSPECIFIED)  # set again where it is one
+        for point in sorted(fragment.points, key=lambda point: -point.dummy):
+            editable.RemoveAtom(point.dummy - fragment.first)
+        molecule = editable.GetMol()
+        Chem.SanitizeMol(molecule)
+        places = [-1] * keep.size
+        for atom in molecule.GetAtoms():
+            places[atom.GetIntProp("_number")] = atom.GetIdx()
+        set_stereo(molecule, keep.fragments, places)
+        text, order = _written(molecule)
+        return Grown(text, [order.index(place) if place >= 0 else -1 for place in places])
+
+
+def _written(molecule: Any, random: bool = False, root: int = -1) -> tuple[str, list[int]]:
+    """(SMILES, the atoms in its order)."""
+    text = str(Chem.MolToSmiles(molecule, canonical=not random, doRandom=random, rootedAtAtom=root))
+    return text, [int(number) for number in molecule.GetProp("_smilesAtomOutputOrder").strip("[],").split(",")]
+
+
+def prompts(
+    smiles: str, places: Sequence[int], text: str, points: Sequence[int], seed: int, most: int
+) -> list[list[Any]]:
+    """Up to `most` distinct prompts [string, places] for the next piece; empty if no SMILES ends there.
+
+    `points` are the numbers of one point (`grow`), of two points of the molecule (`ring`), or none (`anywhere`).
+    The places are those of the kept atoms in the string, and of the points grown so far.
+    """
+    keep = keep_of(text)
     molecule = parse(smiles)
     if molecule is None:
         return []
+    asked = [point for number in points for point in keep.points if point.dummy == number]
     with quiet():
-        marked = _with_dummy(molecule, anchor)
+        places = _found(molecule, keep, places)
+        if asked:
+            ends = [_with_point(molecule, keep, places, asked)]
+        else:
+            sites = [place for place in places if place >= 0 and molecule.GetAtomWithIdx(place).GetTotalNumHs()]
+            ends = [_with_dummy(molecule, [(site, 1)]) for site in sites]
+        found: dict[str, list[int]] = {}
+        for number, end in enumerate(end for end in ends if end is not None):
+            for prompt, order in _endings(end, len(asked) == 2, seed + number * _DRAWS, most):
+                position = {atom: i for i, atom in enumerate(order)}
+                found.setdefault(prompt, [position.get(place, -1) for place in places])
+        return [[prompt, new] for prompt, new in found.items()]
+
+
+def _found(molecule: Any, keep: Keep, places: Sequence[int]) -> list[int]:
+    """The places with the atoms that are TO_FIND; ABSENT where there is no new neighbour, or several."""
+    result = list(places)
+    for point in keep.points:
+        if places[point.dummy] == TO_FIND:
+            neighbours = (n.GetIdx() for n in molecule.GetAtomWithIdx(places[point.anchor]).GetNeighbors())
+            new = [i for i in neighbours if i not in result]
+            result[point.dummy] = new[0] if len(new) == 1 else ABSENT
+    return result
+
+
+def _with_point(molecule: Any, keep: Keep, places: Sequence[int], asked: Sequence[Point]) -> Any | None:
+    """The molecule with a dummy atom as its last atom at the point, or between the two points."""
+    marked = _with_dummy(molecule, [(places[point.anchor], point.order) for point in asked])
+    if marked is not None:
+        last = marked.GetNumAtoms() - 1
+        dummies = {point.dummy for point in asked}
+        set_stereo(marked, keep.fragments, [last if i in dummies else place for i, place in enumerate(places)])
+    return marked
+
+
+def _with_dummy(molecule: Any, bonds: Sequence[tuple[int, int]]) -> Any | None:
+    """The molecule with a dummy atom, the last one, in place of hydrogens: bonds as (atom, order).
+
+    None if there are not so many hydrogens.
+    """
+    editable = Chem.RWMol(molecule)
+    dummy = editable.AddAtom(Chem.Atom(0))
+    for anchor, order in bonds:
+        atom = editable.GetAtomWithIdx(anchor)
+        if atom.GetTotalNumHs() < order:
+            return None
+        if explicit := atom.GetNumExplicitHs():
+            atom.SetNumExplicitHs(max(0, explicit - order))
+        kind = (Chem.BondType.SINGLE, Chem.BondType.DOUBLE, Chem.BondType.TRIPLE)[order - 1]
+        editable.AddBond(anchor, dummy, kind)
+    marked = editable.GetMol()
+    return marked if Chem.SanitizeMol(marked, catchErrors=True) == Chem.SanitizeFlags.SANITIZE_NONE else None
+
+
+def _endings(molecule: Any, ring: bool, seed: int, most: int) -> Iterator[tuple[str, list[int]]]:
+    """Distinct random SMILES up to the dummy atom, their last atom, with their atoms in order."""
+    dummy, seen = molecule.GetNumAtoms() - 1, set()
+    for i in range(_DRAWS):
+        _seed(seed + i + 1)
+        text, order = _written(molecule, random=True)
+        cut = _OPEN_RING.search(text) if ring else None
+        end = cut.start() if cut else len(text) - 1 if text.endswith("*") and not ring else -1
+        if end > 0 and order[-1] == dummy and text[:end] not in seen:
+            seen.add(text[:end])
+            yield text[:end], order[:-1]
+            if len(seen) == most:
+                return
+
+
+def _seed(seed: int) -> None:
+    generator: Any = rdBase  # has no type hints
+    generator.SeedRandomNumberGenerator(seed % 2**31)
+
+
+def tails(text: str, point: int, seed: int, most: int) -> list[list[Any]]:
+    """Up to `most` distinct [string, places] of the fragment of a point, written from the point on.
+
+    After a linker's SMILES such a string attaches the fragment. The places count from the string's first atom.
+    """
+    keep = keep_of(text)
+    asked = next(one for one in keep.points if one.dummy == point)
+    smiles, places = beginning(keep, keep.fragments.index(keep.fragment_of(asked)))
+    molecule = parse(smiles)
+    with quiet():
+        marked = _with_point(molecule, keep, places, [asked]) if molecule is not None else None
         if marked is None:
             return []
         dummy = marked.GetNumAtoms() - 1
         found: dict[str, list[int]] = {}
         for i in range(_DRAWS):
-            _chem.rdBase.SeedRandomNumberGenerator(seed + i)
-            text = str(Chem.MolToSmiles(marked, doRandom=True, canonical=False))
-            order = [int(n) for n in marked.GetProp("_smilesAtomOutputOrder").strip("[],").split(",")]
-            if order[-1] == dummy and text.endswith("*"):
-                found.setdefault(text[:-1], order[:-1])
+            _seed(seed + i + 1)
+            written, order = _written(marked, random=True, root=dummy)
+            position = {atom: i for i, atom in enumerate(order[1:])}
+            found.setdefault(written[1:], [position.get(place, -1) for place in places])
             if len(found) == most:
                 break
-        return [[text, order] for text, order in found.items()]
-
-
-def _with_dummy(molecule: Any, anchor: int) -> Any | None:
-    """The molecule with one hydrogen of an atom replaced by a dummy atom, the last one; None if it has no hydrogen."""
-    before = molecule.GetNumAtoms()
-    with_hydrogens = _chem.AddHs(molecule, onlyOnAtoms=[anchor])
-    if with_hydrogens.GetNumAtoms() == before:
-        return None
-    editable = Chem.RWMol(with_hydrogens)
-    editable.GetAtomWithIdx(before).SetAtomicNum(0)
-    whole = editable.GetMol()
-    return _chem.RemoveHs(whole)
+        return [[string, new] for string, new in found.items()]

@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from molgen.errors import MolgenError
-from molgen.model.decoder import Decoder
+from molgen.model.decoder import Decoder, DecodingState
 from molgen.runtime.device import Precision, autocast, uses_bf16
 from molgen.tokenizer import BOS, EOS, PAD
 
@@ -111,7 +111,8 @@ def decode(
     """
     device = model.embedding.weight.device
     given = torch.tensor([BOS, *prompt], dtype=torch.long, device=device).expand(rows, -1)
-    return _decoded(model, given, len(prompt) + 1, params, suppressed_ids, generator, precision, stopped)
+    state = _empty_state(model, rows, len(prompt) + 1, precision)
+    return _decoded(model, given, given, state, params, suppressed_ids, generator, precision, stopped)
 
 
 @torch.no_grad()
@@ -127,34 +128,77 @@ def complete(
 
     Returns ids (rows, context + 1) as `decode`, the starts' tokens included.
     """
-    return _decoded(model, starts, 1, params, suppressed_ids, generator, precision, lambda: False)
+    state = _empty_state(model, len(starts), 1, precision)
+    return _decoded(
+        model, starts, starts[:, :1], state, params, suppressed_ids, generator, precision, lambda: False
+    )
+
+
+@torch.no_grad()
+def extend(
+    model: Decoder,
+    starts: Tensor,
+    first_suppressed: Tensor,
+    params: SamplingParams,
+    suppressed_ids: list[int],
+    generator: Generator,
+    precision: Precision = "fp32",
+    stopped: Callable[[], bool] = lambda: False,
+) -> Tensor:
+    """As `complete`, with all of the starts that has no padding decoded at once, and equal beginnings only once.
+
+    `first_suppressed`, (rows, V) bool, has the tokens that a row must not begin its continuation with.
+    """
+    lengths = (starts != PAD).sum(dim=1)
+    prefill = int(lengths.min())
+    distinct, inverse = starts[:, :prefill].unique(dim=0, return_inverse=True)
+    state = _empty_state(model, len(distinct), prefill, precision)
+    if prefill > 1:
+        with autocast(precision, starts.device):
+            _, state = model.step(distinct[:, :-1], state)
+    state = state.select_rows(inverse, state.capacity)
+    barred = (lengths, first_suppressed)
+    new = starts[:, prefill - 1 : prefill]
+    return _decoded(model, starts, new, state, params, suppressed_ids, generator, precision, stopped, barred)
+
+
+def _empty_state(model: Decoder, rows: int, positions: int, precision: Precision) -> DecodingState:
+    """A state for so many positions, or a few more."""
+    device = model.embedding.weight.device
+    # a CPU multiplies many small matrices faster in float32
+    half = device.type != "cpu" and uses_bf16(precision, device)
+    capacity = -(-positions // _CAPACITY_STEP) * _CAPACITY_STEP
+    return model.empty_state(rows, capacity, torch.bfloat16 if half else None)
 
 
 def _decoded(
     model: Decoder,
     given: Tensor,
-    prefill: int,
+    new: Tensor,
+    state: DecodingState,
     params: SamplingParams,
     suppressed_ids: list[int],
     generator: Generator,
     precision: Precision,
     stopped: Callable[[], bool],
+    barred: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Continues `given`, (rows, P) ids from the start token on; its first `prefill` columns have no padding."""
+    """Continues `given`, (rows, P) ids from the start token on, padded at the end; `new` follow the state.
+
+    `barred` has the position of each row's first new token, (rows,), and what it must not be, (rows, V).
+    """
     rows, device = len(given), given.device
     ids = torch.full((rows, model.context + 1), PAD, dtype=torch.long, device=device)
     ids[:, : given.shape[1] - 1] = given[:, 1:]
     row = torch.arange(rows, device=device)  # the row of `ids` that each row of the state writes to
-    new = given[:, :prefill]
     finished = torch.zeros(rows, dtype=torch.bool, device=device)
-    capacity = -(-prefill // _CAPACITY_STEP) * _CAPACITY_STEP
-    # a CPU multiplies many small matrices faster in float32
-    half = device.type != "cpu" and uses_bf16(precision, device)
-    state = model.empty_state(rows, capacity, torch.bfloat16 if half else None)
     with autocast(precision, device):
-        for position in range(prefill - 1, model.context + 1):
+        for position in range(state.length + new.shape[1] - 1, model.context + 1):
             logits, state = model.step(new, state)
             logits[:, suppressed_ids] = -math.inf
+            if barred is not None and position < given.shape[1]:
+                first = (barred[0][row] == position + 1)[:, None]
+                logits.masked_fill_(first & barred[1][row], -math.inf)
             drawn = draw(logits, params, generator)
             if position < given.shape[1] - 1:  # some rows have a token here
                 asked = ids[row, position]

@@ -53,7 +53,7 @@ class RejectionRules(NamedTuple):
         return self.valid or self.novel or self.filters
 
 
-REASONS = ("valid", *MoleculeFilter._fields, "novel", "unique")
+REASONS = ("valid", "keep", *(name for name in MoleculeFilter._fields if name != "keep"), "novel", "unique")
 """The rules in the order in which they are checked; a draw counts as rejected by the first rule that it fails."""
 
 

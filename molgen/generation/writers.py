@@ -48,6 +48,7 @@ _FORMATS = (".smi", ".csv", ".sdf")
 _TABLES = (".csv", ".sdf")
 _REJECTED = {
     "valid": "invalid",
+    "keep": "without what is kept",
     "where": "by --where",
     "smarts": "by --smarts",
     "not_smarts": "by --not-smarts",
@@ -299,6 +300,7 @@ def _write_meta(
         "seed": options.seed,
         **options.params._asdict(),
         "prompt": options.prompt,
+        "keep": options.keep,
         "batch_size": options.batch_size,
         "filters": {"valid": rules.valid, "unique": rules.unique, "novel": rules.novel, **rules.filter._asdict()},
         "diverse": targets.diverse,

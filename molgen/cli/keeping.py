@@ -1,0 +1,32 @@
+"""The options --keep, --close, --replace and --of, which several commands share, as one text of fragments."""
+
+import logging
+
+from molgen.errors import MolgenError
+
+logger = logging.getLogger(__name__)
+
+
+def kept_text(keep: str | None, close: bool = False, replace: str | None = None, of: str | None = None) -> str:
+    """What is to be kept, as `molgen.chem.fragments.numbered` writes it; empty without these options.
+
+    Logs which part of a molecule stays. Raises MolgenError for options that do not go together, and for no fragment.
+    """
+    if (replace is None) != (of is None):
+        raise MolgenError("--replace and --of: one without the other", "a part, and the molecule that it is a part of")
+    if replace is not None and (keep is not None or close):
+        raise MolgenError("--replace with --keep or --close", "name the part that goes, or the part that stays")
+    if keep is None and close:
+        raise MolgenError("--close: of what?", "name the fragment with --keep")
+    if keep is None and replace is None:
+        return ""
+    from molgen.chem.fragments import keep_of, numbered
+    from molgen.chem.replace import rest_of
+
+    if replace is not None and of is not None:
+        text, places = rest_of(replace, of)
+        more = f"; the part stands in {places} places, the first is replaced" if places > 1 else ""
+        logger.info(f"kept: {text}{more}")
+    else:
+        text = numbered(keep or "", close)
+    return keep_of(text).text

@@ -1,0 +1,343 @@
+"""Molecules that keep fragments: the model goes on from prompts that end at an attachment point (PromptSMILES).
+
+All rows of a step are decoded as one batch; equal beginnings are decoded once. Which of several random SMILES is the
+prompt, and where a linker ends, is chosen by the model's likelihood alone. This is a proposal: molecules do not come
+with the model's probability of a molecule that has the fragment.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from molgen.chem.fragments import TO_FIND, Keep, Point, Step, beginning, keep_of
+from molgen.chem.pool import Workers
+from molgen.errors import MolgenError
+from molgen.generation.decode import SamplingParams, extend
+from molgen.model.decoder import Decoder
+from molgen.model.likelihood import token_nll
+from molgen.runtime.device import Precision, autocast
+from molgen.tokenizer import BOS, EOS, PAD, RANDOM, SmilesTokenizer
+
+logger = logging.getLogger(__name__)
+
+_ROOTINGS_OF_ALL, _ROOTINGS_OF_ONE = 16, 2  # prompts among which one is chosen: if all rows have the same, or each its own
+_TAILS = 16  # forms of a fragment to be linked
+_MOST_ENDS = 24  # places where a linker may end, per row
+_CHUNK = 256  # rows of similar length that are decoded together
+_BATCH_TOKENS = 16_384
+_BONDS = ("-", "=", "#", "/", "\\", ":", "$")
+
+
+class Row(NamedTuple):
+    """A molecule in the making."""
+
+    text: str | None
+    """None if it is unfinished."""
+    places: list[int] | None
+    """As of `Grown`; None if nothing more can be attached."""
+
+
+class _Prompt(NamedTuple):
+    text: str
+    ids: list[int]
+    places: list[int]
+
+
+class Growth:
+    """Draws strings that hold what is kept, from one model."""
+
+    def __init__(
+        self, model: Decoder, tokenizer: SmilesTokenizer, keep: str, workers: Workers, precision: Precision = "fp32"
+    ) -> None:
+        """`keep` is a text of `fragments.numbered`. Raises MolgenError for what the model cannot read."""
+        self._model, self._tokenizer, self._workers, self._precision = model, tokenizer, workers, precision
+        self.keep: Keep = keep_of(keep)
+        self._device = model.embedding.weight.device
+        self.knows_random_forms = RANDOM in tokenizer.special
+        self._start = tokenizer.random_start if self.knows_random_forms else BOS
+        size = len(tokenizer)
+        names = ["" for _ in tokenizer.special] + list(tokenizer.tokens)
+        atoms = [_is_atom(name) for name in names]
+        single = [is_atom or name in "-/\\" for is_atom, name in zip(atoms, names, strict=True)]
+        anything = [bool(name) and name not in (".", ")") for name in names]
+        self._atom, self._single, self._anything = (
+            ~torch.tensor(allowed, dtype=torch.bool, device=self._device).view(size)
+            for allowed in (atoms, [bool(n) and ok for n, ok in zip(names, single, strict=True)], anything)
+        )
+        self._begin = [beginning(self.keep, i) for i in range(len(self.keep.fragments))]
+        self._check()
+
+    def draw(
+        self,
+        rows: int,
+        params: SamplingParams,
+        seed: int,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> list[str | None]:
+        """`rows` strings, None for an unfinished one. Some are invalid, and some do not hold what is kept."""
+        rng = np.random.default_rng(seed)
+        random = torch.Generator(self._device).manual_seed(seed % 2**32)
+        first = int(rng.integers(len(self.keep.fragments)))
+        grown = [Row(*self._begin[first])] * rows
+        for step in self.keep.steps(first):
+            active = [i for i, row in enumerate(grown) if row.places is not None]
+            if not active or stopped():
+                break
+            new = self._grown([grown[i] for i in active], step, params, random, rng, stopped)
+            for i, row in zip(active, new, strict=True):
+                grown[i] = row
+        return [row.text for row in grown]
+
+    def _check(self) -> None:
+        """Raises MolgenError for tokens that the vocabulary lacks, and for a fragment that leaves no room."""
+        for first in range(len(self._begin)):
+            step = self.keep.steps(first)[0]
+            self._refuse_unreadable(self._prompts([Row(*self._begin[first])], step, 0, every=True)[0])
+        for pair in self.keep.pairs if len(self._begin) > 1 else ():
+            for point in pair:
+                self._refuse_unreadable([text for text, _ in self._tails(point, 0)])
+
+    def _refuse_unreadable(self, texts: Sequence[object]) -> None:
+        strings = [str(text) for text in texts]
+        if not strings:
+            raise MolgenError(f"--keep {self.keep.text}: no SMILES ends at a point", "mark another atom")
+        lacking = [self._tokenizer.unknown(text) for text in strings]
+        if all(lacking):
+            raise MolgenError(
+                f"--keep {self.keep.text}: the vocabulary lacks {' '.join(min(lacking, key=len))}",
+                "a run that was trained on molecules with such atoms",
+            )
+        tokens = min(len(self._tokenizer.encode(text) or []) for text, no in zip(strings, lacking, strict=True) if not no)
+        if tokens + 2 > self._model.context:
+            raise MolgenError(
+                f"--keep {self.keep.text}: {tokens} tokens, the context holds {self._model.context}",
+                "keep a smaller part",
+            )
+
+    def _grown(
+        self,
+        rows: Sequence[Row],
+        step: Step,
+        params: SamplingParams,
+        random: torch.Generator,
+        rng: np.random.Generator,
+        stopped: Callable[[], bool],
+    ) -> list[Row]:
+        """The rows after a step."""
+        chosen = self._chosen(rows, step, rng)
+        going = [i for i, prompt in enumerate(chosen) if prompt is not None]
+        prompts = [prompt for prompt in chosen if prompt is not None]
+        drawn = self._continued(prompts, step, params, random, stopped)
+        result = [Row(row.text, None) for row in rows]
+        if step.kind == "link":
+            new = self._linked(prompts, drawn, step, rng)
+        else:
+            new = [self._attached(*pair, step) for pair in zip(prompts, drawn, strict=True)]
+        for i, row in zip(going, new, strict=True):
+            result[i] = row
+        return result
+
+    def _attached(self, prompt: _Prompt, drawn: list[int] | None, step: Step) -> Row:
+        """A prompt with what was drawn after it."""
+        if drawn is None:
+            return Row(None, None)
+        places = list(prompt.places)
+        if step.points:
+            for point in step.points:
+                places[point.dummy] = TO_FIND
+        if step.kind == "grow":
+            places[step.points[0].dummy] = self._atoms(prompt.ids)
+        return Row(prompt.text + self._text(drawn), places)
+
+    def _chosen(self, rows: Sequence[Row], step: Step, rng: np.random.Generator) -> list[_Prompt | None]:
+        """A prompt for each row, drawn by the model's probability of it among some; None if there is none."""
+        distinct = len({row.text for row in rows})
+        sources = rows[:1] if distinct == 1 else rows
+        found = [self._read(texts) for texts in self._prompts(sources, step, int(rng.integers(2**31)))]
+        scores = iter(self._log_likelihoods([(prompt.ids, 1) for prompts in found for prompt in prompts]))
+        weights = [_weights([next(scores) for _ in prompts]) for prompts in found]
+        if distinct == 1:
+            if not found[0]:
+                return [None] * len(rows)
+            return [found[0][i] for i in rng.choice(len(found[0]), len(rows), p=weights[0]).tolist()]
+        return [
+            prompts[int(rng.choice(len(prompts), p=weight))] if prompts else None
+            for prompts, weight in zip(found, weights, strict=True)
+        ]
+
+    def _prompts(self, rows: Sequence[Row], step: Step, seed: int, every: bool = False) -> list[list[list[object]]]:
+        """[text, places] of some prompts of each row; only the texts with `every`."""
+        points = [point.dummy for point in step.points[: 1 if step.kind == "link" else None]]
+        most = _ROOTINGS_OF_ALL if len(rows) == 1 else _ROOTINGS_OF_ONE
+        items = [[row.text, row.places, self.keep.text, points, seed + 61 * i, most] for i, row in enumerate(rows)]
+        at_a_time = max(1, -(-len(items) // self._workers.processes))
+        found = [texts or [] for texts in self._workers.map("prompts", items, at_a_time=at_a_time)]
+        return [[text for text, _ in texts] for texts in found] if every else found
+
+    def _read(self, texts: Sequence[Sequence[object]]) -> list[_Prompt]:
+        """The prompts that the model can read and go on from."""
+        prompts = []
+        for text, places in texts:
+            ids = self._tokenizer.encode(str(text))
+            if ids is not None and len(ids) + 2 <= self._model.context:
+                prompts.append(_Prompt(str(text), [self._start, *ids], list(places)))  # type: ignore[call-overload]
+        return prompts
+
+    def _continued(
+        self,
+        prompts: Sequence[_Prompt],
+        step: Step,
+        params: SamplingParams,
+        random: torch.Generator,
+        stopped: Callable[[], bool],
+    ) -> list[list[int] | None]:
+        """What the model writes after each prompt, without `<eos>`; None for an unfinished one."""
+        result: list[list[int] | None] = [None] * len(prompts)
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
+        for chunk in _chunks(order, prompts):
+            longest = max(len(prompts[i].ids) for i in chunk)
+            starts = torch.tensor([[*prompts[i].ids, *[PAD] * (longest - len(prompts[i].ids))] for i in chunk])
+            barred = torch.stack([self._barred(prompts[i], step) for i in chunk])
+            ids = extend(
+                *(self._model, starts.to(self._device), barred, params, self._tokenizer.suppressed_ids, random),
+                precision=self._precision,
+                stopped=stopped,
+            )
+            for i, row in zip(chunk, ids.cpu().numpy(), strict=True):
+                own = row[len(prompts[i].ids) - 1 :].tolist()
+                result[i] = own[: own.index(EOS)] if EOS in own else None
+        return result
+
+    def _barred(self, prompt: _Prompt, step: Step) -> Tensor:
+        """The tokens that must not follow a prompt: what would not be one group with the point's bond."""
+        if step.kind == "anywhere":
+            return self._anything
+        return self._atom if prompt.text[-1] in _BONDS else self._single
+
+    def _linked(
+        self, prompts: Sequence[_Prompt], drawn: Sequence[list[int] | None], step: Step, rng: np.random.Generator
+    ) -> list[Row]:
+        """The prompts with a beginning of what was drawn as linker, and the other fragment.
+
+        The end of the linker is drawn by the model's probability of the fragment, and of the end, there.
+        """
+        tails = [prompt for prompt in self._tail_prompts(step.points[1], int(rng.integers(2**31)))]
+        if not tails:
+            return [Row(prompt.text, None) for prompt in prompts]
+        weights = _weights(self._log_likelihoods([([*tail.ids, EOS], 1) for tail in tails]))
+        picks = [tails[i] for i in rng.choice(len(tails), len(prompts), p=weights).tolist()]
+        ends: list[list[tuple[int, int]]] = []
+        sequences = []
+        for prompt, new, tail in zip(prompts, drawn, picks, strict=True):
+            possible = list(self._ends(new or [], self._atoms(prompt.ids)))
+            room = self._model.context - len(prompt.ids) - len(tail.ids) + 2
+            possible = [end for end in possible if end[0] <= room]
+            if len(possible) > _MOST_ENDS:
+                possible = [possible[i] for i in sorted(rng.choice(len(possible), _MOST_ENDS, replace=False).tolist())]
+            ends.append(possible)
+            for stop, _ in possible:
+                head = [*prompt.ids, *(new or [])[:stop]]
+                sequences.append(([*head, *tail.ids[1:], EOS], len(head)))
+        scores = iter(self._log_likelihoods(sequences))
+        rows = []
+        for prompt, new, tail, possible in zip(prompts, drawn, picks, ends, strict=True):
+            own = [next(scores) for _ in possible]
+            if not possible:
+                rows.append(Row(prompt.text, None) if new is not None else Row(None, None))
+                continue
+            stop, last = possible[int(rng.choice(len(possible), p=_weights(own)))]
+            rows.append(self._joined(prompt, (new or [])[:stop], last, tail, step))
+        return rows
+
+    def _joined(self, prompt: _Prompt, linker: list[int], last: int, tail: _Prompt, step: Step) -> Row:
+        """A prompt, a linker whose atom `last` bears the fragment, and the fragment."""
+        before = self._atoms(prompt.ids)
+        offset = before + self._atoms(linker)
+        places = [
+            one if one >= 0 else offset + other if other >= 0 else one
+            for one, other in zip(prompt.places, tail.places, strict=True)
+        ]
+        places[step.points[0].dummy], places[step.points[1].dummy] = before, last
+        return Row(prompt.text + self._text(linker) + tail.text, places)
+
+    def _ends(self, ids: Sequence[int], atoms: int) -> Iterator[tuple[int, int]]:
+        """(tokens, atom to bear the next one) of each beginning that has all its branches and rings closed."""
+        open_rings: set[str] = set()
+        stack: list[int] = []
+        current = -1
+        for i, token in enumerate(self._names(ids), 1):
+            if _is_atom(token):
+                current, atoms = atoms, atoms + 1
+            elif token == "(":
+                stack.append(current)
+            elif token == ")":
+                if not stack:
+                    return
+                current = stack.pop()
+            elif token not in _BONDS:
+                open_rings ^= {token}
+            if not stack and not open_rings and token not in _BONDS and current >= 0:
+                yield i, current
+
+    def _tails(self, point: Point, seed: int) -> list[tuple[str, list[int]]]:
+        found = self._workers.map("tails", [[self.keep.text, point.dummy, seed, _TAILS]])[0]
+        return [(text, places) for text, places in found or []]
+
+    def _tail_prompts(self, point: Point, seed: int) -> list[_Prompt]:
+        """The readable forms of a fragment, each after one carbon atom as far as it is scored alone."""
+        return self._read(self._tails(point, seed))
+
+    def _log_likelihoods(self, sequences: Sequence[tuple[Sequence[int], int]]) -> list[float]:
+        """ln p of the ids of each sequence from a position on, given those before."""
+        result = [0.0] * len(sequences)
+        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i][0]))
+        first = 0
+        while first < len(order):
+            width = len(sequences[order[first]][0])
+            count = max(1, _BATCH_TOKENS // width)
+            chunk = order[first : first + count]
+            first += len(chunk)
+            longest = max(len(sequences[i][0]) for i in chunk)
+            rows = [[*sequences[i][0], *[PAD] * (longest - len(sequences[i][0]))] for i in chunk]
+            ids = torch.tensor(rows, device=self._device)
+            with torch.no_grad(), autocast(self._precision, self._device):
+                nll = token_nll(self._model(ids[:, :-1]), ids[:, 1:]).cpu().double().numpy()
+            for i, values in zip(chunk, nll, strict=True):
+                result[i] = -float(values[sequences[i][1] - 1 :].sum())
+        return result
+
+    def _names(self, ids: Sequence[int]) -> list[str]:
+        special = len(self._tokenizer.special)
+        return [self._tokenizer.tokens[i - special] for i in ids if i >= special]
+
+    def _text(self, ids: Sequence[int]) -> str:
+        return "".join(self._names(ids))
+
+    def _atoms(self, ids: Sequence[int]) -> int:
+        return sum(map(_is_atom, self._names(ids)))
+
+
+def _is_atom(token: str) -> bool:
+    return token[:1].isalpha() or token[:1] == "["
+
+
+def _weights(scores: Sequence[float]) -> npt.NDArray[np.float64]:
+    """Probabilities in proportion to exp(score)."""
+    values = np.array(scores, dtype=np.float64)
+    if not len(values):
+        return values
+    raised = np.exp(values - values.max())
+    return raised / raised.sum()  # type: ignore[no-any-return]
+
+
+def _chunks(order: Sequence[int], prompts: Sequence[_Prompt]) -> Iterator[list[int]]:
+    """The rows in lists that are decoded together; all of them if there are few prompts."""
+    size = len(order) if len({prompt.text for prompt in prompts}) <= _ROOTINGS_OF_ALL * 16 else _CHUNK
+    for i in range(0, len(order), max(1, size)):
+        yield list(order[i : i + size])
