@@ -16,6 +16,8 @@ import torch
 
 from molgen.chem.descriptors import PROPERTIES
 from molgen.chem.filters import MoleculeFilter
+from molgen.chem.fragments import keep_of, numbered
+from molgen.chem.kept import columns_of
 from molgen.chem.smiles import RDKIT_VERSION
 from molgen.data.batches import Corpus
 from molgen.errors import MolgenError
@@ -76,6 +78,8 @@ class MoleculeGenerator:
         top_k: int | None = None,
         top_p: float | None = None,
         prompt: str = "",
+        keep: str = "",
+        close: bool = False,
         seed: int = 0,
         valid: bool = False,
         unique: bool = False,
@@ -90,7 +94,9 @@ class MoleculeGenerator:
         """A DataFrame of `n` molecules in the order in which they were drawn; a notebook shows it with pictures.
 
         Its columns are smiles (empty if the draw was empty or unfinished), canonical (None if invalid), valid, and
-        the requested `columns`, which are names of `molgen.chem.descriptors.PROPERTIES`. The same seed and batch size
+        the requested `columns`, which are names of `molgen.chem.descriptors.PROPERTIES`. With `keep`, fragments with
+        points such as "[*:1]c1ccccc1" that all molecules contain, also those of `molgen.chem.kept.columns_of`; `close`
+        joins its two points to a ring. The same seed and batch size
         give the same molecules on the same device. With filters (from `valid` to `no_alerts`) it draws until n
         molecules pass them; there are fewer if almost no draw passes. Raises MolgenError for invalid arguments.
         """
@@ -98,15 +104,18 @@ class MoleculeGenerator:
 
         check_memory(f"n={n:,}", BYTES_PER_SAMPLE * n)
         columns = (columns,) if isinstance(columns, str) else tuple(columns)
+        kept = numbered(keep, close) if keep else ""
+        known = [*PROPERTIES, *(columns_of(keep_of(kept)) if kept else ())]
         for name in columns:
-            if name not in PROPERTIES:
-                raise MolgenError(f"columns: no property {name!r}", f"properties: {', '.join(PROPERTIES)}")
+            if name not in known:
+                raise MolgenError(f"columns: no property {name!r}", f"properties: {', '.join(known)}")
         needed, unwanted = ((s,) if isinstance(s, str) else tuple(s) for s in (smarts, not_smarts))
         rules = RejectionRules(valid, unique, novel, MoleculeFilter(where, needed, unwanted, no_alerts))
-        options = SampleOptions(n, SamplingParams(temperature, top_k, top_p), rules, prompt, seed, batch_size)
+        options = SampleOptions(n, SamplingParams(temperature, top_k, top_p), rules, prompt, seed, batch_size, kept)
         samples = [sample for batch in self.stream(options) for sample in batch]
         smiles = [sample.smiles for sample in samples]
-        properties = self.runtime.workers.map("tabulate", smiles, columns=list(columns)) if columns else []
+        cells = [name for name in columns if name in PROPERTIES]
+        properties = self.runtime.workers.map("tabulate", smiles, columns=cells, keep=kept) if columns else []
         frame = MoleculeFrame(
             {
                 "smiles": smiles,
@@ -125,7 +134,7 @@ class MoleculeGenerator:
         Raises MolgenError for invalid options.
         """
         options.check(self.runtime.group)
-        stats = SamplingStats()
+        stats = SamplingStats(keeps=bool(options.keep))
         growth = self.growth(options.keep) if options.keep else None
 
         def samples() -> Iterator[list[Sample]]:
@@ -146,7 +155,9 @@ class MoleculeGenerator:
         largest = options.batch_size or (BATCH_ON_CPU if self.device.type == "cpu" else BATCH_ON_GPU)
         parts = batches_of(n, largest)
         if options.kept_rules != RejectionRules():
-            rows = max(rows_before(1, n, parts), min(_FEWEST_TRIED, largest))
+            # from fragments most draws are kept, and a draw takes longer
+            least = min(_FEWEST_TRIED, largest) if options.rules != RejectionRules() else n + n // 8 + 8
+            rows = max(rows_before(1, n, parts), min(least, largest))
             return group.part(n), ((number, rows) for number in count(group.rank, group.size))
         mine = group.run_of(range(parts))
         # a generator, because a list would grow with n

@@ -26,11 +26,12 @@ from molgen.tokenizer import BOS, EOS, PAD, RANDOM, SmilesTokenizer
 
 logger = logging.getLogger(__name__)
 
-_ROOTINGS_OF_ALL, _ROOTINGS_OF_ONE = 16, 2  # prompts among which one is chosen: if all rows have the same, or each its own
+_ROOTINGS_OF_ALL, _ROOTINGS_OF_ONE = 16, 1  # prompts among which one is chosen: if all rows have the same, or each its own
 _TAILS = 16  # forms of a fragment to be linked
 _MOST_ENDS = 24  # places where a linker may end, per row
 _CHUNK = 256  # rows of similar length that are decoded together
 _BATCH_TOKENS = 16_384
+_FREE = 99
 _BONDS = ("-", "=", "#", "/", "\\", ":", "$")
 
 
@@ -105,9 +106,9 @@ class Growth:
 
     def _refuse_unreadable(self, texts: Sequence[object]) -> None:
         strings = [str(text) for text in texts]
-        if not strings:
+        lacking = [self._tokenizer.unknown(text) for text in strings or [self._begin[0].smiles]]
+        if not strings and not any(lacking):
             raise MolgenError(f"--keep {self.keep.text}: no SMILES ends at a point", "mark another atom")
-        lacking = [self._tokenizer.unknown(text) for text in strings]
         if all(lacking):
             raise MolgenError(
                 f"--keep {self.keep.text}: the vocabulary lacks {' '.join(min(lacking, key=len))}",
@@ -160,8 +161,9 @@ class Growth:
         distinct = len({row.text for row in rows})
         sources = rows[:1] if distinct == 1 else rows
         found = [self._read(texts) for texts in self._prompts(sources, step, int(rng.integers(2**31)))]
-        scores = iter(self._log_likelihoods([(prompt.ids, 1) for prompts in found for prompt in prompts]))
-        weights = [_weights([next(scores) for _ in prompts]) for prompts in found]
+        several = [(prompt.ids, 1) for prompts in found for prompt in prompts if len(prompts) > 1]
+        scores = iter(self._log_likelihoods(several))
+        weights = [_weights([next(scores) for _ in prompts] if len(prompts) > 1 else [0.0] * len(prompts)) for prompts in found]
         if distinct == 1:
             if not found[0]:
                 return [None] * len(rows)
@@ -267,13 +269,18 @@ class Growth:
         return Row(prompt.text + self._text(linker) + tail.text, places)
 
     def _ends(self, ids: Sequence[int], atoms: int) -> Iterator[tuple[int, int]]:
-        """(tokens, atom to bear the next one) of each beginning that has all its branches and rings closed."""
+        """(tokens, atom to bear the next one) of each beginning that has all its branches and rings closed.
+
+        A centre such as [C@H] is no end before it has as many bonds as it needs with the next one.
+        """
         open_rings: set[str] = set()
         stack: list[int] = []
-        current = -1
+        current, free = -1, {-1: 0}  # bonds that each atom lacks, if its token says so
         for i, token in enumerate(self._names(ids), 1):
             if _is_atom(token):
+                free[current] -= 1
                 current, atoms = atoms, atoms + 1
+                free[current] = _degree(token) - 1  # the bond to the atom before
             elif token == "(":
                 stack.append(current)
             elif token == ")":
@@ -282,7 +289,8 @@ class Growth:
                 current = stack.pop()
             elif token not in _BONDS:
                 open_rings ^= {token}
-            if not stack and not open_rings and token not in _BONDS and current >= 0:
+                free[current] -= 1
+            if not stack and not open_rings and token not in _BONDS and current >= 0 and (free[current] == 1 or free[current] > 4):
                 yield i, current
 
     def _tails(self, point: Point, seed: int) -> list[tuple[str, list[int]]]:
@@ -325,6 +333,13 @@ class Growth:
 
 def _is_atom(token: str) -> bool:
     return token[:1].isalpha() or token[:1] == "["
+
+
+def _degree(token: str) -> int:
+    """How many bonds to other atoms a token of an atom asks for; _FREE if its hydrogens may vary."""
+    if "@" not in token or token[1] not in "CN":
+        return _FREE
+    return 3 if "H" in token else 4
 
 
 def _weights(scores: Sequence[float]) -> npt.NDArray[np.float64]:
