@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from rdkit import Chem, rdBase
 
 from molgen.chem.smiles import failure, parse, quiet
@@ -24,6 +25,7 @@ _DUMMY = re.compile(r"\[(\d*)\*(?::(\d+))?\]|\*")
 _OPEN_RING = re.compile(r"\*(?:\d|%\d\d)$")
 _HINT = "mark points so: '[*:1]c1ccc(S(N)(=O)=O)cc1'"
 _DRAWS = 60  # random SMILES of a molecule among which prompts are looked for
+_SMALL = (6, 6, 9, 17)  # methyl, fluorine, chlorine
 _MOST_ATOMS, _MOST_POINTS = 200, 12
 _BONDS = {Chem.BondType.SINGLE: 1, Chem.BondType.DOUBLE: 2, Chem.BondType.TRIPLE: 3}
 
@@ -260,10 +262,11 @@ def _written(molecule: Any, random: bool = False, root: int = -1) -> tuple[str, 
 
 def prompts(
     smiles: str, places: Sequence[int], text: str, points: Sequence[int], seed: int, most: int
-) -> list[list[Any]]:
-    """Up to `most` distinct prompts [string, places] for the next piece; empty if no SMILES ends there.
+) -> list[list[list[Any]]]:
+    """For each site up to `most` distinct prompts [string, places] for the next piece; none if no SMILES ends there.
 
-    `points` are the numbers of one point (`grow`), of two points of the molecule (`ring`), or none (`anywhere`).
+    `points` are the numbers of one point (`grow`), of two points of the molecule (`ring`), or none (`anywhere`). Only
+    the last has several sites: the atoms with hydrogens, of equivalent ones the first. What is at a point is removed.
     The places are those of the kept atoms in the string, and of the points grown so far.
     """
     keep = keep_of(text)
@@ -274,16 +277,75 @@ def prompts(
     with quiet():
         places = _found(molecule, keep, places)
         if asked:
+            if len(asked) == 1 and places[asked[0].dummy] >= 0:
+                molecule, places = _without_group(molecule, places, asked[0])
             ends = [_with_point(molecule, keep, places, asked)]
         else:
-            sites = [place for place in places if place >= 0 and molecule.GetAtomWithIdx(place).GetTotalNumHs()]
-            ends = [_with_dummy(molecule, [(site, 1)]) for site in sites]
-        found: dict[str, list[int]] = {}
+            ends = [_with_dummy(molecule, [(site, 1)]) for site in _sites(molecule, places)]
+        found = []
         for number, end in enumerate(end for end in ends if end is not None):
+            prompts_of_site = []
             for prompt, order in _endings(end, len(asked) == 2, seed + number * _DRAWS, most):
                 position = {atom: i for i, atom in enumerate(order)}
-                found.setdefault(prompt, [position.get(place, -1) for place in places])
-        return [[prompt, new] for prompt, new in found.items()]
+                prompts_of_site.append([prompt, [position.get(place, ABSENT) for place in places]])
+            found.append(prompts_of_site)
+        return [site for site in found if site]
+
+
+def _sites(molecule: Any, places: Sequence[int]) -> list[int]:
+    """The kept atoms with hydrogens, of equivalent ones the first."""
+    ranks = list(Chem.CanonicalRankAtoms(molecule, breakTies=False))
+    atoms = [place for place in places if place >= 0 and molecule.GetAtomWithIdx(place).GetTotalNumHs()]
+    return list({ranks[atom]: atom for atom in reversed(atoms)}.values())[::-1]
+
+
+def _without_group(molecule: Any, places: list[int], point: Point) -> tuple[Any, list[int]]:
+    """(the molecule with hydrogens in place of what is at a point, its places)."""
+    anchor, first = places[point.anchor], places[point.dummy]
+    gone, waiting = {first}, [first]
+    while waiting:
+        neighbours = (n.GetIdx() for n in molecule.GetAtomWithIdx(waiting.pop()).GetNeighbors())
+        new = [i for i in neighbours if i != anchor and i not in gone]
+        gone.update(new)
+        waiting += new
+    editable = Chem.RWMol(molecule)
+    atom = editable.GetAtomWithIdx(anchor)
+    if atom.GetNoImplicit() or (atom.GetIsAromatic() and atom.GetAtomicNum() != 6):
+        atom.SetNoImplicit(True)
+        atom.SetNumExplicitHs(atom.GetNumExplicitHs() + point.order)
+    for i in sorted(gone, reverse=True):
+        editable.RemoveAtom(i)
+    left = editable.GetMol()
+    Chem.SanitizeMol(left)
+    shift = {place: place - sum(i < place for i in gone) for place in places if place >= 0 and place not in gone}
+    return left, [shift.get(place, ABSENT) for place in places]
+
+
+def filled(text: str, first: int, seed: int) -> list[Any]:
+    """[SMILES, places] of a fragment with a small group at each point that has one of its own.
+
+    So what is grown at the first point leaves room for what the others get in its place.
+    """
+    keep = keep_of(text)
+    smiles, places = beginning(keep, first)
+    chosen = np.random.default_rng(seed)
+    for point in keep.fragments[first].points:
+        if point.label not in keep.singles:
+            continue
+        molecule = parse(smiles)
+        with quiet():
+            marked = _with_point(molecule, keep, places, [point])
+            if marked is None:
+                continue
+            own = marked.GetAtomWithIdx(marked.GetNumAtoms() - 1)
+            carbon = keep.fragments[first].molecule.GetAtomWithIdx(point.anchor - keep.fragments[first].first)
+            small = carbon.GetAtomicNum() == 6 and point.order == 1
+            own.SetAtomicNum(int(chosen.choice(_SMALL)) if small else 6)
+            places = [own.GetIdx() if i == point.dummy else place for i, place in enumerate(places)]
+            Chem.SanitizeMol(marked)
+            smiles, order = _written(marked)
+            places = [order.index(place) if place >= 0 else ABSENT for place in places]
+    return [smiles, places]
 
 
 def _found(molecule: Any, keep: Keep, places: Sequence[int]) -> list[int]:

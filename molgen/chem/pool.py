@@ -51,6 +51,7 @@ TASKS: dict[str, Callable[..., Any]] = {
     "forms": prepare.forms,
     "prompts": fragments.prompts,
     "tails": fragments.tails,
+    "filled": fragments.filled,
 }
 _CHUNK = 500
 # Limits of CPU time, not of wall time: on a busy machine a worker may run slowly for no fault of a molecule.

@@ -37,6 +37,9 @@ def set_stereo(molecule: Any, fragments: Iterable[Piece], places: Sequence[int])
                 target = molecule.GetAtomWithIdx(place)
                 odd = _odd(_expected(atom, fragment.first, places), _neighbours(target))
                 target.SetChiralTag(Chem.ChiralType.CHI_UNSPECIFIED if odd is None else _turned(atom, odd))
+                if odd is not None and target.GetTotalNumHs() == 1:  # RDKit's writer looks for an explicit hydrogen
+                    target.SetNumExplicitHs(1)
+                    target.SetNoImplicit(True)
         for bond in fragment.molecule.GetBonds():
             cis = _is_cis(bond)
             if cis is None:

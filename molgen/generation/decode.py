@@ -22,6 +22,7 @@ from molgen.tokenizer import BOS, EOS, PAD
 _CAPACITY_STEP = 8
 _MIN_TEMPERATURE, _MAX_TEMPERATURE = 1e-30, 1e30  # its inverse and logits of up to 1e8 divided by it are finite
 _ROUNDING = 1e-6  # of a sum of probabilities whose logits are float32
+_DISTINCT = 16  # tokens within which rows with the same start differ
 _ROW_STEP = 32  # oneDNN makes and keeps a kernel for each number of rows: a gigabyte if all numbers differ
 
 
@@ -73,20 +74,28 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     return torch.full_like(logits, -math.inf).scatter(-1, index, ordered.masked_fill(left_out, -math.inf))
 
 
+def filtered(logits: Tensor, params: SamplingParams) -> Tensor:
+    """Logits (B, V) in float32 as the parameters change them; with temperature 0 only the largest one is left."""
+    logits = logits.float()
+    if params.temperature == 0:
+        return keep_top_k(logits, 1)
+    logits = logits / params.temperature
+    if params.top_k is not None:
+        logits = keep_top_k(logits, params.top_k)
+    if params.top_p is not None:
+        logits = keep_top_p(logits, params.top_p)
+    return logits
+
+
 def draw(logits: Tensor, params: SamplingParams, generator: Generator) -> Tensor:
     """Logits (B, V) -> ids (B,), an exact draw without a cumulated sum.
 
     The Gumbel-max trick with exponential times: if token i has a time of rate p_i, its time is the shortest of all with
     probability p_i. So the token with the largest p / time is drawn. Times have a resolution of 2^-24.
     """
-    logits = logits.float()
     if params.temperature == 0:
-        return logits.argmax(dim=-1)
-    logits = logits / params.temperature
-    if params.top_k is not None:
-        logits = keep_top_k(logits, params.top_k)
-    if params.top_p is not None:
-        logits = keep_top_p(logits, params.top_p)
+        return logits.float().argmax(dim=-1)
+    logits = filtered(logits, params)
     # uniform numbers are below 1, so no time is 0; 0 gives an infinite time. `exponential_` takes three times as long
     times = torch.rand(logits.shape, generator=generator, device=logits.device).log_().neg_()
     return (logits.softmax(dim=-1) / times).argmax(dim=-1)
@@ -112,7 +121,8 @@ def decode(
     device = model.embedding.weight.device
     given = torch.tensor([BOS, *prompt], dtype=torch.long, device=device).expand(rows, -1)
     state = _empty_state(model, rows, len(prompt) + 1, precision)
-    return _decoded(model, given, given, state, params, suppressed_ids, generator, precision, stopped)
+    run = _Run(model, params, suppressed_ids, generator, precision, stopped)
+    return run.finish(given, given, state)
 
 
 @torch.no_grad()
@@ -129,37 +139,118 @@ def complete(
     Returns ids (rows, context + 1) as `decode`, the starts' tokens included.
     """
     state = _empty_state(model, len(starts), 1, precision)
-    return _decoded(
-        model, starts, starts[:, :1], state, params, suppressed_ids, generator, precision, lambda: False
-    )
+    run = _Run(model, params, suppressed_ids, generator, precision, lambda: False)
+    return run.finish(starts, starts[:, :1], state)
 
 
 @torch.no_grad()
 def extend(
     model: Decoder,
     starts: Tensor,
-    first_suppressed: Tensor,
+    barred: Tensor,
     params: SamplingParams,
     suppressed_ids: list[int],
     generator: Generator,
     precision: Precision = "fp32",
     stopped: Callable[[], bool] = lambda: False,
 ) -> Tensor:
-    """As `complete`, with all of the starts that has no padding decoded at once, and equal beginnings only once.
+    """As `complete`, but what all starts have is decoded at once, and no row begins with a token that is barred.
 
-    `first_suppressed`, (rows, V) bool, has the tokens that a row must not begin its continuation with.
+    `barred`, (rows, V) bool, are the tokens that must not follow a start at once.
     """
+    run = _Run(model, params, suppressed_ids, generator, precision, stopped)
     lengths = (starts != PAD).sum(dim=1)
-    prefill = int(lengths.min())
-    distinct, inverse = starts[:, :prefill].unique(dim=0, return_inverse=True)
-    state = _empty_state(model, len(distinct), prefill, precision)
-    if prefill > 1:
-        with autocast(precision, starts.device):
-            _, state = model.step(distinct[:, :-1], state)
-    state = state.select_rows(inverse, state.capacity)
-    barred = (lengths, first_suppressed)
-    new = starts[:, prefill - 1 : prefill]
-    return _decoded(model, starts, new, state, params, suppressed_ids, generator, precision, stopped, barred)
+    state, new = run.prefilled(starts, int(lengths.min()))
+    return run.finish(starts, new, state, (lengths, barred))
+
+
+@torch.no_grad()
+def extend_distinct(
+    model: Decoder,
+    starts: Tensor,
+    log_weights: Tensor,
+    barred: Tensor,
+    rows: int,
+    params: SamplingParams,
+    suppressed_ids: list[int],
+    generator: Generator,
+    precision: Precision = "fp32",
+    stopped: Callable[[], bool] = lambda: False,
+) -> tuple[Tensor, Tensor]:
+    """`rows` continuations of a few starts, (S, P) ids, drawn without replacement: (ids as of `complete`, their starts).
+
+    No two rows agree in their start and the first `_DISTINCT` tokens after it, as far as there are so many strings. The
+    order is that of draws one after the other (Gumbel top-k: stochastic beam search, Kool et al. 2019, ICML). The
+    weights, (S,), are ln p of each start up to a constant.
+    """
+    run = _Run(model, params, suppressed_ids, generator, precision, stopped)
+    lengths = (starts != PAD).sum(dim=1)
+    state, new = run.prefilled(starts, int(lengths.min()))
+    beam = _Beam(starts, log_weights, model.context, generator)
+    with autocast(precision, starts.device):
+        for position in range(state.length, min(starts.shape[1] - 1 + _DISTINCT, model.context + 1)):
+            logits, state = model.step(new, state)
+            logits[:, suppressed_ids] = -math.inf
+            first = lengths[beam.start] == position + 1
+            logits.masked_fill_(first[:, None] & barred[beam.start], -math.inf)
+            parent = beam.grow(filtered(logits, params), position, lengths[beam.start] > position + 1, rows)
+            full = state.length == state.capacity
+            if full or len(parent) != len(logits) or not torch.equal(parent, torch.arange(len(parent))):
+                state = state.select_rows(parent, state.capacity + _CAPACITY_STEP * full)
+            new = beam.ids[:, position : position + 1]
+            if bool(beam.finished.all()) or stopped():
+                break
+    order = beam.order(rows)
+    if bool(beam.finished.all()):
+        return beam.ids[order], beam.start[order]
+    given = torch.cat([starts[beam.start[order], :1], beam.ids[order, : state.length]], dim=1)
+    state, new = state.select_rows(order, state.capacity), new[order]
+    return run.finish(given, new, state, finished=beam.finished[order]), beam.start[order]
+
+
+class _Beam:
+    """The strings so far of `extend_distinct`, and for each the Gumbel variable that decides which are kept."""
+
+    def __init__(self, starts: Tensor, log_weights: Tensor, context: int, generator: Generator) -> None:
+        self.ids = torch.full((len(starts), context + 1), PAD, dtype=torch.long, device=starts.device)
+        self.ids[:, : starts.shape[1] - 1] = starts[:, 1:]
+        self.start = torch.arange(len(starts), device=starts.device)
+        self.finished = torch.zeros(len(starts), dtype=torch.bool, device=starts.device)
+        self._log_p = log_weights.double().log_softmax(dim=0)
+        self._generator = generator
+        self._gumbel = self._perturbed(self._log_p)
+
+    def grow(self, logits: Tensor, position: int, forced: Tensor, most: int) -> Tensor:
+        """Adds a token to each string, or ends it; keeps the best; returns the row that each came from."""
+        log_p = self._log_p[:, None] + logits.double().log_softmax(dim=-1)
+        perturbed = self._perturbed(log_p)
+        # conditioned on the largest one being that of the string so far
+        largest = perturbed.max(dim=1, keepdim=True).values
+        v = self._gumbel[:, None] - perturbed + torch.log1p(-(perturbed - largest).exp())
+        gumbel = self._gumbel[:, None] - v.relu() - torch.log1p(torch.exp(-v.abs()))
+        gumbel = gumbel.masked_fill(log_p == -math.inf, -math.inf)
+        fixed = forced | self.finished
+        token = torch.where(self.finished, EOS, self.ids[:, position])[fixed]
+        gumbel[fixed], log_p[fixed] = -math.inf, -math.inf
+        gumbel[fixed, token], log_p[fixed, token] = self._gumbel[fixed], self._log_p[fixed]
+        possible = int((gumbel > -math.inf).sum())
+        chosen = gumbel.flatten().topk(min(most, possible)).indices.sort().values
+        parent, token = chosen // logits.shape[1], chosen % logits.shape[1]
+        self._gumbel, self._log_p = gumbel.flatten()[chosen], log_p.flatten()[chosen]
+        self.start, was_finished, forced = self.start[parent], self.finished[parent], forced[parent]
+        self.ids = self.ids[parent]
+        self.ids[:, position] = torch.where(was_finished, PAD, token)
+        self.finished = was_finished | ((token == EOS) & ~forced)
+        return parent
+
+    def order(self, rows: int) -> Tensor:
+        """The rows in the order of their draws, from the beginning again if there are too few."""
+        ranked = self._gumbel.argsort(descending=True)
+        return ranked[torch.arange(rows, device=ranked.device) % len(ranked)]
+
+    def _perturbed(self, log_p: Tensor) -> Tensor:
+        uniform = torch.rand(log_p.shape, generator=self._generator, device=log_p.device, dtype=torch.float64)
+        return log_p - (-uniform.clamp_min(1e-300).log()).log()
 
 
 def _empty_state(model: Decoder, rows: int, positions: int, precision: Precision) -> DecodingState:
@@ -171,47 +262,62 @@ def _empty_state(model: Decoder, rows: int, positions: int, precision: Precision
     return model.empty_state(rows, capacity, torch.bfloat16 if half else None)
 
 
-def _decoded(
-    model: Decoder,
-    given: Tensor,
-    new: Tensor,
-    state: DecodingState,
-    params: SamplingParams,
-    suppressed_ids: list[int],
-    generator: Generator,
-    precision: Precision,
-    stopped: Callable[[], bool],
-    barred: tuple[Tensor, Tensor] | None = None,
-) -> Tensor:
-    """Continues `given`, (rows, P) ids from the start token on, padded at the end; `new` follow the state.
+class _Run(NamedTuple):
+    """What does not change while rows are decoded."""
 
-    `barred` has the position of each row's first new token, (rows,), and what it must not be, (rows, V).
-    """
-    rows, device = len(given), given.device
-    ids = torch.full((rows, model.context + 1), PAD, dtype=torch.long, device=device)
-    ids[:, : given.shape[1] - 1] = given[:, 1:]
-    row = torch.arange(rows, device=device)  # the row of `ids` that each row of the state writes to
-    finished = torch.zeros(rows, dtype=torch.bool, device=device)
-    with autocast(precision, device):
-        for position in range(state.length + new.shape[1] - 1, model.context + 1):
-            logits, state = model.step(new, state)
-            logits[:, suppressed_ids] = -math.inf
-            if barred is not None and position < given.shape[1]:
-                first = (barred[0][row] == position + 1)[:, None]
-                logits.masked_fill_(first & barred[1][row], -math.inf)
-            drawn = draw(logits, params, generator)
-            if position < given.shape[1] - 1:  # some rows have a token here
-                asked = ids[row, position]
-                drawn = torch.where(asked == PAD, drawn, asked)
-            ids[row, position] = drawn
-            finished |= drawn == EOS
-            if state.length == state.capacity:
-                running = int((~finished).sum())
-                if running == 0 or stopped():
-                    break
-                # the running rows first, then some finished ones, so that the same numbers of rows occur again
-                kept = finished.sort(stable=True).indices[: -(-running // _ROW_STEP) * _ROW_STEP]
-                state = state.select_rows(kept, state.capacity + _CAPACITY_STEP)
-                row, drawn, finished = row[kept], drawn[kept], finished[kept]
-            new = drawn[:, None]
-    return ids
+    model: Decoder
+    params: SamplingParams
+    suppressed_ids: list[int]
+    generator: Generator
+    precision: Precision
+    stopped: Callable[[], bool]
+
+    def prefilled(self, starts: Tensor, common: int) -> tuple[DecodingState, Tensor]:
+        """(state after all but the last of the first `common` ids, that last id); equal rows are decoded once."""
+        distinct, inverse = starts[:, :common].unique(dim=0, return_inverse=True)
+        state = _empty_state(self.model, len(distinct), common, self.precision)
+        if common > 1:
+            with autocast(self.precision, starts.device):
+                _, state = self.model.step(distinct[:, :-1], state)
+        return state.select_rows(inverse, state.capacity), starts[:, common - 1 : common]
+
+    def finish(
+        self,
+        given: Tensor,
+        new: Tensor,
+        state: DecodingState,
+        barred: tuple[Tensor, Tensor] | None = None,
+        finished: Tensor | None = None,
+    ) -> Tensor:
+        """Continues `given`, (rows, P) ids from the start token on, padded at the end; `new` follow the state.
+
+        `barred` has the length of each row's start, (rows,), and what must not follow it, (rows, V).
+        """
+        rows, device = len(given), given.device
+        ids = torch.full((rows, self.model.context + 1), PAD, dtype=torch.long, device=device)
+        ids[:, : given.shape[1] - 1] = given[:, 1:]
+        row = torch.arange(rows, device=device)  # the row of `ids` that each row of the state writes to
+        finished = torch.zeros(rows, dtype=torch.bool, device=device) if finished is None else finished
+        with autocast(self.precision, device):
+            for position in range(state.length + new.shape[1] - 1, self.model.context + 1):
+                logits, state = self.model.step(new, state)
+                logits[:, self.suppressed_ids] = -math.inf
+                if barred is not None and position < given.shape[1]:
+                    first = (barred[0][row] == position + 1)[:, None]
+                    logits.masked_fill_(first & barred[1][row], -math.inf)
+                drawn = draw(logits, self.params, self.generator)
+                if position < given.shape[1] - 1:  # some rows have a token here
+                    asked = ids[row, position]
+                    drawn = torch.where(asked == PAD, drawn, asked)
+                ids[row, position] = drawn
+                finished |= drawn == EOS
+                if state.length == state.capacity:
+                    running = int((~finished).sum())
+                    if running == 0 or self.stopped():
+                        break
+                    # the running rows first, then some finished ones, so that the same numbers of rows occur again
+                    kept = finished.sort(stable=True).indices[: -(-running // _ROW_STEP) * _ROW_STEP]
+                    state = state.select_rows(kept, state.capacity + _CAPACITY_STEP)
+                    row, drawn, finished = row[kept], drawn[kept], finished[kept]
+                new = drawn[:, None]
+        return ids

@@ -18,7 +18,7 @@ from torch import Tensor
 from molgen.chem.fragments import TO_FIND, Keep, Point, Step, beginning, keep_of
 from molgen.chem.pool import Workers
 from molgen.errors import MolgenError
-from molgen.generation.decode import SamplingParams, extend
+from molgen.generation.decode import SamplingParams, extend, extend_distinct
 from molgen.model.decoder import Decoder
 from molgen.model.likelihood import token_nll
 from molgen.runtime.device import Precision, autocast
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 _ROOTINGS_OF_ALL, _ROOTINGS_OF_ONE = 16, 1  # prompts among which one is chosen: if all rows have the same, or each its own
 _TAILS = 16  # forms of a fragment to be linked
 _MOST_ENDS = 24  # places where a linker may end, per row
+_FILLINGS = 8  # ways to fill the points that are not grown yet
 _CHUNK = 256  # rows of similar length that are decoded together
 _BATCH_TOKENS = 16_384
 _FREE = 99
@@ -47,7 +48,21 @@ class Row(NamedTuple):
 class _Prompt(NamedTuple):
     text: str
     ids: list[int]
+    """The start id and the text's."""
     places: list[int]
+    score: float = 0.0
+    """ln p of prompts that end at this site, up to a constant."""
+
+
+class _Sampler(NamedTuple):
+    """What does not change while strings are drawn."""
+
+    model: Decoder
+    params: SamplingParams
+    suppressed_ids: list[int]
+    generator: torch.Generator
+    precision: Precision
+    stopped: Callable[[], bool]
 
 
 class Growth:
@@ -85,8 +100,9 @@ class Growth:
         rng = np.random.default_rng(seed)
         random = torch.Generator(self._device).manual_seed(seed % 2**32)
         first = int(rng.integers(len(self.keep.fragments)))
-        grown = [Row(*self._begin[first])] * rows
-        for step in self.keep.steps(first):
+        steps = self.keep.steps(first)
+        grown = self._beginnings(rows, first, steps, rng)
+        for step in steps:
             active = [i for i, row in enumerate(grown) if row.places is not None]
             if not active or stopped():
                 break
@@ -95,11 +111,23 @@ class Growth:
                 grown[i] = row
         return [row.text for row in grown]
 
+    def _beginnings(self, rows: int, first: int, steps: Sequence[Step], rng: np.random.Generator) -> list[Row]:
+        """The fragment; if several groups are grown, with small ones in their places, in a few ways."""
+        if [step.kind for step in steps].count("grow") < 2:
+            return [Row(*self._begin[first])] * rows
+        seeds = rng.integers(2**31, size=min(_FILLINGS, rows)).tolist()
+        found = self._workers.map("filled", [[self.keep.text, first, seed] for seed in seeds], at_a_time=_FILLINGS)
+        ways = [Row(*way) for way in found if way] or [Row(*self._begin[first])]
+        return [ways[i % len(ways)] for i in range(rows)]
+
     def _check(self) -> None:
         """Raises MolgenError for tokens that the vocabulary lacks, and for a fragment that leaves no room."""
         for first in range(len(self._begin)):
             step = self.keep.steps(first)[0]
-            self._refuse_unreadable(self._prompts([Row(*self._begin[first])], step, 0, every=True)[0])
+            points = [point.dummy for point in step.points[: 1 if step.kind == "link" else None]]
+            items = [[*self._begin[first], self.keep.text, points, 0, _ROOTINGS_OF_ALL]]
+            found = self._workers.map("prompts", items)[0] or []
+            self._refuse_unreadable([text for site in found for text, _ in site])
         for pair in self.keep.pairs if len(self._begin) > 1 else ():
             for point in pair:
                 self._refuse_unreadable([text for text, _ in self._tails(point, 0)])
@@ -131,15 +159,23 @@ class Growth:
         stopped: Callable[[], bool],
     ) -> list[Row]:
         """The rows after a step."""
-        chosen = self._chosen(rows, step, rng)
-        going = [i for i, prompt in enumerate(chosen) if prompt is not None]
-        prompts = [prompt for prompt in chosen if prompt is not None]
-        drawn = self._continued(prompts, step, params, random, stopped)
-        result = [Row(row.text, None) for row in rows]
+        sampler = _Sampler(self._model, params, self._tokenizer.suppressed_ids, random, self._precision, stopped)
+        sources = list({row.text: row for row in rows}.values())
+        few = len(sources) <= _FILLINGS
+        found = self._prompts(sources if few else rows, step, int(rng.integers(2**31)))
+        chosen = self._chosen(found, rng)
+        if few:
+            pairs = self._from_few(sources, chosen, step, len(rows), sampler)
+        else:
+            pairs = self._from_each([prompts[0] if prompts else None for prompts in chosen], step, sampler)
+        going = [i for i, pair in enumerate(pairs) if pair[0] is not None]
+        prompts = [prompt for prompt, _ in pairs if prompt is not None]
+        drawn = [pairs[i][1] for i in going]
         if step.kind == "link":
             new = self._linked(prompts, drawn, step, rng)
         else:
             new = [self._attached(*pair, step) for pair in zip(prompts, drawn, strict=True)]
+        result = [Row(row.text, None) for row in rows]
         for i, row in zip(going, new, strict=True):
             result[i] = row
         return result
@@ -149,38 +185,38 @@ class Growth:
         if drawn is None:
             return Row(None, None)
         places = list(prompt.places)
-        if step.points:
-            for point in step.points:
-                places[point.dummy] = TO_FIND
+        for point in step.points:
+            places[point.dummy] = TO_FIND
         if step.kind == "grow":
             places[step.points[0].dummy] = self._atoms(prompt.ids)
         return Row(prompt.text + self._text(drawn), places)
 
-    def _chosen(self, rows: Sequence[Row], step: Step, rng: np.random.Generator) -> list[_Prompt | None]:
-        """A prompt for each row, drawn by the model's probability of it among some; None if there is none."""
-        distinct = len({row.text for row in rows})
-        sources = rows[:1] if distinct == 1 else rows
-        found = [self._read(texts) for texts in self._prompts(sources, step, int(rng.integers(2**31)))]
-        several = [(prompt.ids, 1) for prompts in found for prompt in prompts if len(prompts) > 1]
-        scores = iter(self._log_likelihoods(several))
-        weights = [_weights([next(scores) for _ in prompts] if len(prompts) > 1 else [0.0] * len(prompts)) for prompts in found]
-        if distinct == 1:
-            if not found[0]:
-                return [None] * len(rows)
-            return [found[0][i] for i in rng.choice(len(found[0]), len(rows), p=weights[0]).tolist()]
-        return [
-            prompts[int(rng.choice(len(prompts), p=weight))] if prompts else None
-            for prompts, weight in zip(found, weights, strict=True)
-        ]
-
-    def _prompts(self, rows: Sequence[Row], step: Step, seed: int, every: bool = False) -> list[list[list[object]]]:
-        """[text, places] of some prompts of each row; only the texts with `every`."""
+    def _prompts(self, rows: Sequence[Row], step: Step, seed: int) -> list[list[list[_Prompt]]]:
+        """The readable prompts of each site of each row."""
         points = [point.dummy for point in step.points[: 1 if step.kind == "link" else None]]
-        most = _ROOTINGS_OF_ALL if len(rows) == 1 else _ROOTINGS_OF_ONE
+        most = _ROOTINGS_OF_ALL if len(rows) <= _FILLINGS else _ROOTINGS_OF_ONE
         items = [[row.text, row.places, self.keep.text, points, seed + 61 * i, most] for i, row in enumerate(rows)]
         at_a_time = max(1, -(-len(items) // self._workers.processes))
-        found = [texts or [] for texts in self._workers.map("prompts", items, at_a_time=at_a_time)]
-        return [[text for text, _ in texts] for texts in found] if every else found
+        found = self._workers.map("prompts", items, at_a_time=at_a_time)
+        return [[self._read(site) for site in sites or []] for sites in found]
+
+    def _chosen(self, found: Sequence[Sequence[Sequence[_Prompt]]], rng: np.random.Generator) -> list[list[_Prompt]]:
+        """For each row one prompt of each site, drawn by the model's probability of it among those of the site.
+
+        The score of a prompt is then that of its site: the mean probability of the site's prompts.
+        """
+        several = [prompt for sites in found for site in sites if len(site) > 1 for prompt in site]
+        scores = iter(self._log_likelihoods([(prompt.ids, 1) for prompt in several]))
+        result = []
+        for sites in found:
+            chosen = []
+            for site in sites:
+                own = [next(scores) for _ in site] if len(site) > 1 else [0.0] * len(site)
+                if site:
+                    mean = float(np.logaddexp.reduce(own)) - math.log(len(own))
+                    chosen.append(site[int(rng.choice(len(site), p=_weights(own)))]._replace(score=mean))
+            result.append(chosen)
+        return result
 
     def _read(self, texts: Sequence[Sequence[object]]) -> list[_Prompt]:
         """The prompts that the model can read and go on from."""
@@ -191,30 +227,42 @@ class Growth:
                 prompts.append(_Prompt(str(text), [self._start, *ids], list(places)))  # type: ignore[call-overload]
         return prompts
 
-    def _continued(
-        self,
-        prompts: Sequence[_Prompt],
-        step: Step,
-        params: SamplingParams,
-        random: torch.Generator,
-        stopped: Callable[[], bool],
-    ) -> list[list[int] | None]:
-        """What the model writes after each prompt, without `<eos>`; None for an unfinished one."""
-        result: list[list[int] | None] = [None] * len(prompts)
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
-        for chunk in _chunks(order, prompts):
-            longest = max(len(prompts[i].ids) for i in chunk)
-            starts = torch.tensor([[*prompts[i].ids, *[PAD] * (longest - len(prompts[i].ids))] for i in chunk])
-            barred = torch.stack([self._barred(prompts[i], step) for i in chunk])
-            ids = extend(
-                *(self._model, starts.to(self._device), barred, params, self._tokenizer.suppressed_ids, random),
-                precision=self._precision,
-                stopped=stopped,
-            )
-            for i, row in zip(chunk, ids.cpu().numpy(), strict=True):
-                own = row[len(prompts[i].ids) - 1 :].tolist()
-                result[i] = own[: own.index(EOS)] if EOS in own else None
+    def _from_few(
+        self, sources: Sequence[Row], chosen: Sequence[Sequence[_Prompt]], step: Step, rows: int, sampler: "_Sampler"
+    ) -> list[tuple[_Prompt | None, list[int] | None]]:
+        """(prompt, what the model writes after it) for each row, no two alike, from the prompts of few molecules."""
+        prompts = [prompt for of_row in chosen for prompt in of_row]
+        if not prompts:
+            return [(None, None)] * rows
+        one_molecule = len(sources) == 1
+        weights = torch.tensor([prompt.score if one_molecule else 0.0 for prompt in prompts], device=self._device)
+        barred = torch.stack([self._barred(prompt, step) for prompt in prompts])
+        ids, start = extend_distinct(
+            sampler.model, self._padded(prompts), weights, barred, rows, *sampler[1:]
+        )
+        picked = [prompts[i] for i in start.tolist()]
+        return [(prompt, _ended(row, prompt)) for prompt, row in zip(picked, ids.cpu().numpy(), strict=True)]
+
+    def _from_each(
+        self, prompts: Sequence[_Prompt | None], step: Step, sampler: "_Sampler"
+    ) -> list[tuple[_Prompt | None, list[int] | None]]:
+        """(prompt, what the model writes after it) for each row, which has a prompt of its own."""
+        result: list[tuple[_Prompt | None, list[int] | None]] = [(None, None)] * len(prompts)
+        going = [(len(prompt.ids), i, prompt) for i, prompt in enumerate(prompts) if prompt is not None]
+        going.sort(key=lambda entry: entry[:2])
+        for at in range(0, len(going), _CHUNK):
+            chunk = going[at : at + _CHUNK]
+            own = [prompt for _, _, prompt in chunk]
+            barred = torch.stack([self._barred(prompt, step) for prompt in own])
+            ids = extend(sampler.model, self._padded(own), barred, *sampler[1:])
+            for (_, i, prompt), row in zip(chunk, ids.cpu().numpy(), strict=True):
+                result[i] = (prompt, _ended(row, prompt))
         return result
+
+    def _padded(self, prompts: Sequence[_Prompt]) -> Tensor:
+        longest = max(len(prompt.ids) for prompt in prompts)
+        rows = [[*prompt.ids, *[PAD] * (longest - len(prompt.ids))] for prompt in prompts]
+        return torch.tensor(rows, device=self._device)
 
     def _barred(self, prompt: _Prompt, step: Step) -> Tensor:
         """The tokens that must not follow a prompt: what would not be one group with the point's bond."""
@@ -247,13 +295,18 @@ class Growth:
                 head = [*prompt.ids, *(new or [])[:stop]]
                 sequences.append(([*head, *tail.ids[1:], EOS], len(head)))
         scores = iter(self._log_likelihoods(sequences))
-        rows = []
+        rows, seen = [], set[str]()
         for prompt, new, tail, possible in zip(prompts, drawn, picks, ends, strict=True):
             own = [next(scores) for _ in possible]
             if not possible:
                 rows.append(Row(prompt.text, None) if new is not None else Row(None, None))
                 continue
-            stop, last = possible[int(rng.choice(len(possible), p=_weights(own)))]
+            linkers = [self._text((new or [])[:stop]) for stop, _ in possible]
+            if not seen.issuperset(linkers):  # no linker twice, if there is another one
+                own = [-math.inf if linker in seen else score for linker, score in zip(linkers, own, strict=True)]
+            pick = int(rng.choice(len(possible), p=_weights(own)))
+            seen.add(linkers[pick])
+            stop, last = possible[pick]
             rows.append(self._joined(prompt, (new or [])[:stop], last, tail, step))
         return rows
 
@@ -331,6 +384,12 @@ class Growth:
         return sum(map(_is_atom, self._names(ids)))
 
 
+def _ended(row: npt.NDArray[np.int64], prompt: _Prompt) -> list[int] | None:
+    """What follows a prompt in a row of ids, without `<eos>`; None for an unfinished one."""
+    own: list[int] = row[len(prompt.ids) - 1 :].tolist()
+    return own[: own.index(EOS)] if EOS in own else None
+
+
 def _is_atom(token: str) -> bool:
     return token[:1].isalpha() or token[:1] == "["
 
@@ -349,10 +408,3 @@ def _weights(scores: Sequence[float]) -> npt.NDArray[np.float64]:
         return values
     raised = np.exp(values - values.max())
     return raised / raised.sum()  # type: ignore[no-any-return]
-
-
-def _chunks(order: Sequence[int], prompts: Sequence[_Prompt]) -> Iterator[list[int]]:
-    """The rows in lists that are decoded together; all of them if there are few prompts."""
-    size = len(order) if len({prompt.text for prompt in prompts}) <= _ROOTINGS_OF_ALL * 16 else _CHUNK
-    for i in range(0, len(order), max(1, size)):
-        yield list(order[i : i + size])
