@@ -66,12 +66,9 @@ def screen(
         return None, ""
     with quiet():
         canonical = str(Chem.MolToSmiles(molecule))
-        held: dict[str, Any] | None = {}
-        if keep:
-            written = parse(canonical)
-            held = described(written, keep_of(keep)) if written is not None else None
-            if held is None:
-                return canonical, "keep"
+        held = _held(canonical, keep) if keep else {}
+        if held is None:
+            return canonical, "keep"
         if where and not _condition(where).holds(_LazyProperties(molecule, held)):
             return canonical, "where"
         if any(not molecule.HasSubstructMatch(query_of(pattern)) for pattern in smarts):
@@ -83,6 +80,12 @@ def screen(
         if reactive and reactive_group(molecule, reactive, warheads):
             return canonical, "reactive"
     return canonical, ""
+
+
+def _held(canonical: str, keep: str) -> dict[str, Any] | None:
+    """The columns of what a canonical SMILES keeps; None if it does not hold it."""
+    molecule = parse(canonical)
+    return None if molecule is None else described(molecule, keep_of(keep))
 
 
 class _LazyProperties(Mapping[str, Any]):

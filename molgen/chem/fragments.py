@@ -1,4 +1,4 @@
-"""Fragments that molecules keep: their attachment points, and prompts at whose end a model goes on with what is attached.
+"""Fragments that molecules keep: their attachment points, and prompts at whose end a model writes what is attached.
 
 A point is an atom `*` with one bond, to an atom of the fragment. A prompt is a random SMILES of the molecule so far
 whose last atom is a point, without that point (PromptSMILES, Thomas et al. 2024, J. Cheminform. 16:77). So what follows
@@ -48,8 +48,8 @@ class Step(NamedTuple):
     """One piece of SMILES that the model writes."""
 
     kind: StepKind
-    """`grow`: something at a point; `ring`: a chain that joins two points of the molecule so far; `link`: one that joins
-    it with another fragment; `anywhere`: something in place of any hydrogen."""
+    """`grow`: a group at a point; `ring`: a chain that joins two points of the molecule so far; `link`: a chain that
+    joins it with another fragment; `anywhere`: a group in place of any hydrogen."""
     points: tuple[Point, ...]
     """Of the molecule so far first; empty for `anywhere`."""
 

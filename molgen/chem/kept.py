@@ -1,7 +1,7 @@
 """Whether a molecule holds what is to be kept, and what was attached: the columns of fragments.
 
-At an atom that is no point: the same element, charge, isotope, neighbours and hydrogens. At a point one neighbour more,
-with the point's bond order, and as many hydrogens. A group at one point is attached nowhere else. Stereo is compared by
+At an atom that is no point: the same element, charge, isotope, neighbours and hydrogens. At a point one neighbour
+more, with the point's bond order, and as many hydrogens. A group at one point is attached nowhere else. Stereo is compared by
 the order of neighbours. Bonds are compared up to aromaticity, for a new substituent may change RDKit's perception of it.
 """
 
@@ -11,7 +11,6 @@ from itertools import permutations
 from typing import Any, NamedTuple
 
 from rdkit import Chem
-from rdkit.Chem import rdMolDescriptors
 
 from molgen.chem.fragments import Fragment, Keep, Point, keep_of
 from molgen.chem.smiles import parse, quiet
@@ -119,11 +118,8 @@ def _same_bonds(molecule: Any, fragment: Fragment, places: dict[int, int]) -> bo
                 return False
             count += 1
     inside = set(places.values())
-    return count == sum(
-        neighbour.GetIdx() in inside and neighbour.GetIdx() > place
-        for place in inside
-        for neighbour in molecule.GetAtomWithIdx(place).GetNeighbors()
-    )
+    pairs = ((place, n.GetIdx()) for place in inside for n in molecule.GetAtomWithIdx(place).GetNeighbors())
+    return count == sum(place < other and other in inside for place, other in pairs)
 
 
 def _filled(molecule: Any, keep: Keep, places: Sequence[int]) -> Iterator[list[int]]:
@@ -229,7 +225,7 @@ def _columns(molecule: Any, keep: Keep, found: Kept) -> dict[str, Any]:
 
 
 def _linker(molecule: Any, keep: Keep, found: Kept, pair: tuple[Point, Point]) -> dict[str, Any]:
-    """A linker's SMILES, the atoms on its shortest path, its rotatable bonds and rings, the size of the ring it closes."""
+    """A linker's SMILES, atoms on its shortest path, rotatable bonds and rings, and the size of the ring it closes."""
     own = set(found.groups[pair[0].label])
     anchors = [found.places[point.anchor] for point in pair]
     marks = {(found.places[point.anchor], found.places[point.dummy]): i for i, point in enumerate(pair, 1)}
@@ -242,7 +238,7 @@ def _linker(molecule: Any, keep: Keep, found: Kept, pair: tuple[Point, Point]) -
         "path": path,
         "rotatable": sum(bool(own.intersection(bond)) for bond in molecule.GetSubstructMatches(_rotatable())),
         "rings": sum(set(ring) <= own for ring in molecule.GetRingInfo().AtomRings()),
-        "ring_size": path + _path(molecule, *anchors, inside) if same else None,
+        "ring_size": path + _path(molecule, anchors[0], anchors[1], inside) if same else None,
     }
 
 
@@ -296,5 +292,5 @@ def _rebond(editable: Any, outer: int, inner: int, added: int, kind: Any) -> Non
 
 @lru_cache(maxsize=1)
 def _rotatable() -> Any:
-    """Single bonds outside of rings between two atoms that are no ends, without amides (RDKit's strict pattern is near)."""
+    """Single bonds outside of rings between two atoms that are no ends; amides count."""
     return Chem.MolFromSmarts("[!$(*#*)&!D1&!$(C(F)(F)F)]-&!@[!$(*#*)&!D1&!$(C(F)(F)F)]")

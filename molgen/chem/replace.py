@@ -61,9 +61,7 @@ def _cut(molecule: Any, part: Keep, match: dict[int, int]) -> tuple[set[int], li
     """(atoms of the part, bonds to the rest); None if it is bonded elsewhere than at its points."""
     inside = set(match.values())
     bonds = [
-        bond
-        for bond in molecule.GetBonds()
-        if (bond.GetBeginAtomIdx() in inside) != (bond.GetEndAtomIdx() in inside)
+        bond for bond in molecule.GetBonds() if (bond.GetBeginAtomIdx() in inside) != (bond.GetEndAtomIdx() in inside)
     ]
     at = sorted(bond.GetBeginAtomIdx() if bond.GetBeginAtomIdx() in inside else bond.GetEndAtomIdx() for bond in bonds)
     if part.points and at != sorted(match[point.anchor] for point in part.points):

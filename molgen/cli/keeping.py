@@ -1,10 +1,33 @@
 """The options --keep, --close, --replace and --of, which several commands share, as one text of fragments."""
 
 import logging
+from typing import Annotated
+
+import typer
 
 from molgen.errors import MolgenError
 
 logger = logging.getLogger(__name__)
+
+KeepOption = Annotated[
+    str | None,
+    typer.Option(
+        "--keep",
+        metavar="SMILES",
+        help="Molecules that contain this fragment, grown at its points [*:1] [*:2]; two points with the same number "
+        "are joined by a linker (in RDKit's molzip: by a bond). Without points: grown at any hydrogen.",
+    ),
+]
+CloseOption = Annotated[
+    bool, typer.Option("--close", help="Of --keep: join its two points by a chain, which closes a ring.")
+]
+ReplaceOption = Annotated[
+    str | None,
+    typer.Option("--replace", metavar="SMILES", help="What else could stand in place of this part --of a molecule."),
+]
+OfOption = Annotated[
+    str | None, typer.Option("--of", metavar="SMILES", help="The molecule of --replace; its rest stays.")
+]
 
 
 def kept_text(keep: str | None, close: bool = False, replace: str | None = None, of: str | None = None) -> str:

@@ -21,7 +21,7 @@ import typer
 from molgen._version import __version__
 from molgen.cli.data import data_app
 from molgen.cli.optimize import benchmark, optimize
-from molgen.cli.keeping import kept_text
+from molgen.cli.keeping import CloseOption, KeepOption, OfOption, ReplaceOption, kept_text
 from molgen.cli.options import (
     DATA_HELP,
     Column,
@@ -138,22 +138,10 @@ def sample(
     prompt: Annotated[
         str, typer.Option(help="Start of the SMILES, such as 'c1ccc2[nH]': a prefix of tokens, not a substructure.")
     ] = "",
-    keep: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SMILES",
-            help="Molecules that contain this fragment, grown at its points [*:1] [*:2]; two points with the same "
-            "number are joined by a linker (in RDKit's molzip: by a bond). Without points: grown at any hydrogen.",
-        ),
-    ] = None,
-    close: Annotated[
-        bool, typer.Option("--close", help="Of --keep: join its two points by a chain, which closes a ring.")
-    ] = False,
-    replace: Annotated[
-        str | None,
-        typer.Option(metavar="SMILES", help="What else could stand in place of this part --of a molecule."),
-    ] = None,
-    of: Annotated[str | None, typer.Option(metavar="SMILES", help="The molecule of --replace; its rest stays.")] = None,
+    keep: KeepOption = None,
+    close: CloseOption = False,
+    replace: ReplaceOption = None,
+    of: OfOption = None,
     seed: Annotated[int, typer.Option(help="Other seeds give other molecules.")] = 0,
     valid: Annotated[bool, typer.Option("--valid", help="Draw until n are valid.")] = False,
     unique: Annotated[bool, typer.Option("--unique", help="Draw until n are distinct.")] = False,

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from molgen.cli.keeping import CloseOption, KeepOption, OfOption, ReplaceOption, kept_text
 from molgen.cli.options import DeviceOption, Force, RunArgument, check_target
 from molgen.errors import MolgenError
 
@@ -48,6 +49,10 @@ def optimize(
     not_smarts: Annotated[
         list[str] | None, typer.Option(help="A pattern that must not match; may be repeated.")
     ] = None,
+    keep: KeepOption = None,
+    close: CloseOption = False,
+    replace: ReplaceOption = None,
+    of: OfOption = None,
     alerts: Annotated[
         bool | None,
         typer.Option("--alerts/--no-alerts", help="Reject reactive groups.", show_default="with --preset people"),
@@ -103,6 +108,7 @@ def optimize(
         where=where,
         smarts=tuple(smarts or ()),
         not_smarts=tuple(not_smarts or ()),
+        keep=kept_text(keep, close, replace, of),
         calls=calls,
         preset=preset,
         alerts=alerts,

@@ -6,7 +6,7 @@ between them and logits are float32.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -143,11 +143,44 @@ def complete(
     return run.finish(starts, starts[:, :1], state)
 
 
+class Grammar:
+    """Which branches and rings are open in each row, so that all of them are closed, and no other ones, before the end.
+
+    Ids (B,) are added one after the other. All rows begin with what `opened` says: bits of ring labels, (B,).
+    """
+
+    def __init__(self, tokens: Sequence[str], opened: Tensor) -> None:
+        """`tokens` has the text of each id, empty for special ones."""
+        device = opened.device
+        labels = {name: i for i, name in enumerate(name for name in tokens if name.isdigit() or name[:1] == "%")}
+        bits = [1 << labels[name] if name in labels else 0 for name in tokens]
+        self._bits = torch.tensor(bits, dtype=torch.long, device=device)
+        depths = [(name == "(") - (name == ")") for name in tokens]
+        self._depths = torch.tensor(depths, dtype=torch.long, device=device)
+        self._closing = self._depths == -1
+        self.rings, self.depth = opened.clone(), torch.zeros_like(opened)
+
+    def bar(self, logits: Tensor) -> None:
+        """Sets logits (B, V) to minus infinity, in place: of the end with something open, of `)` with no branch open."""
+        is_open = (self.rings != 0) | (self.depth > 0)
+        logits[:, EOS].masked_fill_(is_open, -math.inf)
+        logits.masked_fill_((self.depth == 0)[:, None] & self._closing, -math.inf)
+
+    def add(self, ids: Tensor) -> None:
+        """Notes the next id of each row."""
+        self.rings, self.depth = self.rings ^ self._bits[ids], self.depth + self._depths[ids]
+
+    def select(self, rows: Tensor) -> None:
+        """Keeps some rows only, by index."""
+        self.rings, self.depth = self.rings[rows], self.depth[rows]
+
+
 @torch.no_grad()
 def extend(
     model: Decoder,
     starts: Tensor,
     barred: Tensor,
+    grammar: Grammar,
     params: SamplingParams,
     suppressed_ids: list[int],
     generator: Generator,
@@ -156,12 +189,12 @@ def extend(
 ) -> Tensor:
     """As `complete`, but what all starts have is decoded at once, and no row begins with a token that is barred.
 
-    `barred`, (rows, V) bool, are the tokens that must not follow a start at once.
+    `barred`, (rows, V) bool, are the tokens that must not follow a start at once; `grammar` is that of the starts' ends.
     """
     run = _Run(model, params, suppressed_ids, generator, precision, stopped)
     lengths = (starts != PAD).sum(dim=1)
     state, new = run.prefilled(starts, int(lengths.min()))
-    return run.finish(starts, new, state, (lengths, barred))
+    return run.finish(starts, new, state, _Continued(lengths, grammar, barred))
 
 
 @torch.no_grad()
@@ -170,6 +203,7 @@ def extend_distinct(
     starts: Tensor,
     log_weights: Tensor,
     barred: Tensor,
+    grammar: Grammar,
     rows: int,
     params: SamplingParams,
     suppressed_ids: list[int],
@@ -193,7 +227,12 @@ def extend_distinct(
             logits[:, suppressed_ids] = -math.inf
             first = lengths[beam.start] == position + 1
             logits.masked_fill_(first[:, None] & barred[beam.start], -math.inf)
-            parent = beam.grow(filtered(logits, params), position, lengths[beam.start] > position + 1, rows)
+            forced = lengths[beam.start] > position + 1
+            grammar.bar(logits)
+            parent = beam.grow(filtered(logits, params), position, forced, rows)
+            grammar.select(parent)
+            own = beam.ids[:, position]
+            grammar.add(torch.where(forced[parent], PAD, own))
             full = state.length == state.capacity
             if full or len(parent) != len(logits) or not torch.equal(parent, torch.arange(len(parent))):
                 state = state.select_rows(parent, state.capacity + _CAPACITY_STEP * full)
@@ -205,7 +244,10 @@ def extend_distinct(
         return beam.ids[order], beam.start[order]
     given = torch.cat([starts[beam.start[order], :1], beam.ids[order, : state.length]], dim=1)
     state, new = state.select_rows(order, state.capacity), new[order]
-    return run.finish(given, new, state, finished=beam.finished[order]), beam.start[order]
+    grammar.select(order)
+    done = torch.zeros_like(lengths[beam.start[order]])  # the starts are behind
+    continued = _Continued(done, grammar, finished=beam.finished[order])
+    return run.finish(given, new, state, continued), beam.start[order]
 
 
 class _Beam:
@@ -253,6 +295,32 @@ class _Beam:
         return log_p - (-uniform.clamp_min(1e-300).log()).log()
 
 
+class _Continued:
+    """What rows must not draw after their starts, whose lengths are given, (rows,)."""
+
+    def __init__(
+        self, lengths: Tensor, grammar: Grammar, barred: Tensor | None = None, finished: Tensor | None = None
+    ) -> None:
+        self._lengths, self._grammar, self._barred, self.finished = lengths, grammar, barred, finished
+        """`barred`, (rows, V): the tokens that must not be the first; `finished`, (rows,): rows that have ended."""
+
+    def bar(self, logits: Tensor, position: int) -> None:
+        """Changes the logits (rows, V) of a position, in place."""
+        self._grammar.bar(logits)
+        if self._barred is not None:
+            logits.masked_fill_((self._lengths == position + 1)[:, None] & self._barred, -math.inf)
+
+    def add(self, ids: Tensor, position: int) -> None:
+        """Notes the ids (rows,) of a position."""
+        self._grammar.add(torch.where(self._lengths > position + 1, PAD, ids))
+
+    def select(self, rows: Tensor) -> None:
+        """Keeps some rows only, by index."""
+        self._lengths = self._lengths[rows]
+        self._grammar.select(rows)
+        self._barred = None if self._barred is None else self._barred[rows]
+
+
 def _empty_state(model: Decoder, rows: int, positions: int, precision: Precision) -> DecodingState:
     """A state for so many positions, or a few more."""
     device = model.embedding.weight.device
@@ -274,7 +342,7 @@ class _Run(NamedTuple):
 
     def prefilled(self, starts: Tensor, common: int) -> tuple[DecodingState, Tensor]:
         """(state after all but the last of the first `common` ids, that last id); equal rows are decoded once."""
-        distinct, inverse = starts[:, :common].unique(dim=0, return_inverse=True)
+        distinct, inverse = torch.unique(starts[:, :common], dim=0, return_inverse=True)
         state = _empty_state(self.model, len(distinct), common, self.precision)
         if common > 1:
             with autocast(self.precision, starts.device):
@@ -286,29 +354,28 @@ class _Run(NamedTuple):
         given: Tensor,
         new: Tensor,
         state: DecodingState,
-        barred: tuple[Tensor, Tensor] | None = None,
-        finished: Tensor | None = None,
+        continued: "_Continued | None" = None,
     ) -> Tensor:
-        """Continues `given`, (rows, P) ids from the start token on, padded at the end; `new` follow the state.
-
-        `barred` has the length of each row's start, (rows,), and what must not follow it, (rows, V).
-        """
+        """Continues `given`, (rows, P) ids from the start token on, padded at the end; `new` follow the state."""
         rows, device = len(given), given.device
         ids = torch.full((rows, self.model.context + 1), PAD, dtype=torch.long, device=device)
         ids[:, : given.shape[1] - 1] = given[:, 1:]
         row = torch.arange(rows, device=device)  # the row of `ids` that each row of the state writes to
-        finished = torch.zeros(rows, dtype=torch.bool, device=device) if finished is None else finished
+        finished = torch.zeros(rows, dtype=torch.bool, device=device)
+        if continued is not None and continued.finished is not None:
+            finished = continued.finished
         with autocast(self.precision, device):
             for position in range(state.length + new.shape[1] - 1, self.model.context + 1):
                 logits, state = self.model.step(new, state)
                 logits[:, self.suppressed_ids] = -math.inf
-                if barred is not None and position < given.shape[1]:
-                    first = (barred[0][row] == position + 1)[:, None]
-                    logits.masked_fill_(first & barred[1][row], -math.inf)
+                if continued is not None:
+                    continued.bar(logits, position)
                 drawn = draw(logits, self.params, self.generator)
                 if position < given.shape[1] - 1:  # some rows have a token here
                     asked = ids[row, position]
                     drawn = torch.where(asked == PAD, drawn, asked)
+                if continued is not None:
+                    continued.add(drawn, position)
                 ids[row, position] = drawn
                 finished |= drawn == EOS
                 if state.length == state.capacity:
@@ -319,5 +386,7 @@ class _Run(NamedTuple):
                     kept = finished.sort(stable=True).indices[: -(-running // _ROW_STEP) * _ROW_STEP]
                     state = state.select_rows(kept, state.capacity + _CAPACITY_STEP)
                     row, drawn, finished = row[kept], drawn[kept], finished[kept]
+                    if continued is not None:
+                        continued.select(kept)
                 new = drawn[:, None]
         return ids

@@ -18,7 +18,7 @@ from torch import Tensor
 from molgen.chem.fragments import TO_FIND, Keep, Point, Step, beginning, keep_of
 from molgen.chem.pool import Workers
 from molgen.errors import MolgenError
-from molgen.generation.decode import SamplingParams, extend, extend_distinct
+from molgen.generation.decode import Grammar, SamplingParams, extend, extend_distinct
 from molgen.model.decoder import Decoder
 from molgen.model.likelihood import token_nll
 from molgen.runtime.device import Precision, autocast
@@ -26,13 +26,17 @@ from molgen.tokenizer import BOS, EOS, PAD, RANDOM, SmilesTokenizer
 
 logger = logging.getLogger(__name__)
 
-_ROOTINGS_OF_ALL, _ROOTINGS_OF_ONE = 16, 1  # prompts among which one is chosen: if all rows have the same, or each its own
+_ROOTINGS_OF_ALL, _ROOTINGS_OF_ONE = (
+    16,
+    1,
+)  # prompts among which one is chosen: if all rows have the same, or each its own
 _TAILS = 16  # forms of a fragment to be linked
 _MOST_ENDS = 24  # places where a linker may end, per row
 _FILLINGS = 8  # ways to fill the points that are not grown yet
 _CHUNK = 256  # rows of similar length that are decoded together
 _BATCH_TOKENS = 16_384
-_FREE = 99
+_BOND_ORDERS = {"=": 2, "#": 3}
+_VALENCES = {"C": 4, "N": 3, "O": 2, "S": 2, "c": 3}  # of atoms at which a linker may end though it went no further
 _BONDS = ("-", "=", "#", "/", "\\", ":", "$")
 
 
@@ -78,7 +82,7 @@ class Growth:
         self.knows_random_forms = RANDOM in tokenizer.special
         self._start = tokenizer.random_start if self.knows_random_forms else BOS
         size = len(tokenizer)
-        names = ["" for _ in tokenizer.special] + list(tokenizer.tokens)
+        names = self._texts = ["" for _ in tokenizer.special] + list(tokenizer.tokens)
         atoms = [_is_atom(name) for name in names]
         single = [is_atom or name in "-/\\" for is_atom, name in zip(atoms, names, strict=True)]
         anything = [bool(name) and name not in (".", ")") for name in names]
@@ -139,10 +143,12 @@ class Growth:
             raise MolgenError(f"--keep {self.keep.text}: no SMILES ends at a point", "mark another atom")
         if all(lacking):
             raise MolgenError(
-                f"--keep {self.keep.text}: the vocabulary lacks {' '.join(min(lacking, key=len))}",
+                f"--keep {self.keep.text}: the vocabulary lacks {' '.join(min(lacking, key=lambda tokens: len(tokens)))}",
                 "a run that was trained on molecules with such atoms",
             )
-        tokens = min(len(self._tokenizer.encode(text) or []) for text, no in zip(strings, lacking, strict=True) if not no)
+        tokens = min(
+            len(self._tokenizer.encode(text) or []) for text, no in zip(strings, lacking, strict=True) if not no
+        )
         if tokens + 2 > self._model.context:
             raise MolgenError(
                 f"--keep {self.keep.text}: {tokens} tokens, the context holds {self._model.context}",
@@ -238,7 +244,7 @@ class Growth:
         weights = torch.tensor([prompt.score if one_molecule else 0.0 for prompt in prompts], device=self._device)
         barred = torch.stack([self._barred(prompt, step) for prompt in prompts])
         ids, start = extend_distinct(
-            sampler.model, self._padded(prompts), weights, barred, rows, *sampler[1:]
+            sampler.model, self._padded(prompts), weights, barred, self._grammar(prompts), rows, *sampler[1:]
         )
         picked = [prompts[i] for i in start.tolist()]
         return [(prompt, _ended(row, prompt)) for prompt, row in zip(picked, ids.cpu().numpy(), strict=True)]
@@ -254,10 +260,19 @@ class Growth:
             chunk = going[at : at + _CHUNK]
             own = [prompt for _, _, prompt in chunk]
             barred = torch.stack([self._barred(prompt, step) for prompt in own])
-            ids = extend(sampler.model, self._padded(own), barred, *sampler[1:])
+            ids = extend(sampler.model, self._padded(own), barred, self._grammar(own), *sampler[1:])
             for (_, i, prompt), row in zip(chunk, ids.cpu().numpy(), strict=True):
                 result[i] = (prompt, _ended(row, prompt))
         return result
+
+    def _grammar(self, prompts: Sequence[_Prompt]) -> Grammar:
+        """That of the prompts' ends: all branches are closed, and all rings but one that the model is to close."""
+        grammar = Grammar(self._texts, torch.zeros(len(prompts), dtype=torch.long, device=self._device))
+        ids = self._padded(prompts)
+        for position in range(ids.shape[1]):
+            grammar.add(ids[:, position])
+        grammar.depth.zero_()
+        return grammar
 
     def _padded(self, prompts: Sequence[_Prompt]) -> Tensor:
         longest = max(len(prompt.ids) for prompt in prompts)
@@ -277,7 +292,7 @@ class Growth:
 
         The end of the linker is drawn by the model's probability of the fragment, and of the end, there.
         """
-        tails = [prompt for prompt in self._tail_prompts(step.points[1], int(rng.integers(2**31)))]
+        tails = self._read(self._tails(step.points[1], int(rng.integers(2**31))))
         if not tails:
             return [Row(prompt.text, None) for prompt in prompts]
         weights = _weights(self._log_likelihoods([([*tail.ids, EOS], 1) for tail in tails]))
@@ -324,35 +339,37 @@ class Growth:
     def _ends(self, ids: Sequence[int], atoms: int) -> Iterator[tuple[int, int]]:
         """(tokens, atom to bear the next one) of each beginning that has all its branches and rings closed.
 
-        A centre such as [C@H] is no end before it has as many bonds as it needs with the next one.
+        There the model itself has put one more bond, or the atom has room for one.
         """
         open_rings: set[str] = set()
         stack: list[int] = []
-        current, free = -1, {-1: 0}  # bonds that each atom lacks, if its token says so
-        for i, token in enumerate(self._names(ids), 1):
+        current, token_of, used = -1, {-1: ""}, {-1: 0}  # the bonds of each atom so far
+        order = 1
+        names = self._names(ids)
+        for i, token in enumerate(names, 1):
+            if token in _BONDS:
+                order = _BOND_ORDERS.get(token, 1)
+                continue
             if _is_atom(token):
-                free[current] -= 1
+                used[current] += order
                 current, atoms = atoms, atoms + 1
-                free[current] = _degree(token) - 1  # the bond to the atom before
+                token_of[current], used[current] = token, order
             elif token == "(":
                 stack.append(current)
             elif token == ")":
                 if not stack:
                     return
                 current = stack.pop()
-            elif token not in _BONDS:
+            else:
                 open_rings ^= {token}
-                free[current] -= 1
-            if not stack and not open_rings and token not in _BONDS and current >= 0 and (free[current] == 1 or free[current] > 4):
+                used[current] += order
+            order = 1
+            if not stack and not open_rings and current >= 0 and _has_room(token_of[current], used[current], names[i:]):
                 yield i, current
 
     def _tails(self, point: Point, seed: int) -> list[tuple[str, list[int]]]:
         found = self._workers.map("tails", [[self.keep.text, point.dummy, seed, _TAILS]])[0]
         return [(text, places) for text, places in found or []]
-
-    def _tail_prompts(self, point: Point, seed: int) -> list[_Prompt]:
-        """The readable forms of a fragment, each after one carbon atom as far as it is scored alone."""
-        return self._read(self._tails(point, seed))
 
     def _log_likelihoods(self, sequences: Sequence[tuple[Sequence[int], int]]) -> list[float]:
         """ln p of the ids of each sequence from a position on, given those before."""
@@ -394,11 +411,16 @@ def _is_atom(token: str) -> bool:
     return token[:1].isalpha() or token[:1] == "["
 
 
-def _degree(token: str) -> int:
-    """How many bonds to other atoms a token of an atom asks for; _FREE if its hydrogens may vary."""
-    if "@" not in token or token[1] not in "CN":
-        return _FREE
-    return 3 if "H" in token else 4
+def _has_room(token: str, used: int, after: Sequence[str]) -> bool:
+    """Whether an atom with so many bonds can have a single bond more in place of what the model wrote after it."""
+    if "@" in token and token[1] in "CN":  # all bonds but this one are there
+        return used == (2 if "H" in token else 3)
+    aromatic = token[:1].islower() or token[:2] in ("[n", "[c", "[s", "[o")
+    if aromatic and used < 2:  # its ring comes later
+        return False
+    if after:
+        return not aromatic or "=" not in after[:2]
+    return used < _VALENCES.get(token, 0)
 
 
 def _weights(scores: Sequence[float]) -> npt.NDArray[np.float64]:
