@@ -144,7 +144,7 @@ class Keep:
         return steps + [Step("grow", (point,)) for point in sorted(single, key=self._turn)]
 
     def _turn(self, point: Point) -> tuple[bool, int]:
-        """When a point is grown: first those of atoms that would be written as [SH] or [NH+] as long as they are not."""
+        """When a point is grown: first those of atoms that would be written as [SH] or [NH+] until then."""
         fragment = self.fragment_of(point)
         anchor = fragment.molecule.GetAtomWithIdx(point.anchor - fragment.first)
         return (anchor.GetAtomicNum() in (6, 7, 8) and not anchor.GetFormalCharge(), point.label)

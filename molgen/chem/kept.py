@@ -1,8 +1,9 @@
 """Whether a molecule holds what is to be kept, and what was attached: the columns of fragments.
 
 At an atom that is no point: the same element, charge, isotope, neighbours and hydrogens. At a point one neighbour
-more, with the point's bond order, and as many hydrogens. A group at one point is attached nowhere else. Stereo is compared by
-the order of neighbours. Bonds are compared up to aromaticity, for a new substituent may change RDKit's perception of it.
+more, with the point's bond order, and as many hydrogens. A group at one point is attached nowhere else. Stereo is
+compared by the order of neighbours. Bonds are compared up to aromaticity, for a new substituent may change RDKit's
+perception of it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -119,7 +120,7 @@ def _same_bonds(molecule: Any, fragment: Fragment, places: dict[int, int]) -> bo
             count += 1
     inside = set(places.values())
     pairs = ((place, n.GetIdx()) for place in inside for n in molecule.GetAtomWithIdx(place).GetNeighbors())
-    return count == sum(place < other and other in inside for place, other in pairs)
+    return bool(count == sum(place < other and other in inside for place, other in pairs))
 
 
 def _filled(molecule: Any, keep: Keep, places: Sequence[int]) -> Iterator[list[int]]:

@@ -20,8 +20,8 @@ import typer
 
 from molgen._version import __version__
 from molgen.cli.data import data_app
-from molgen.cli.optimize import benchmark, optimize
 from molgen.cli.keeping import CloseOption, KeepOption, OfOption, ReplaceOption, kept_text
+from molgen.cli.optimize import benchmark, optimize
 from molgen.cli.options import (
     DATA_HELP,
     Column,

@@ -144,7 +144,7 @@ def complete(
 
 
 class Grammar:
-    """Which branches and rings are open in each row, so that all of them are closed, and no other ones, before the end.
+    """Which branches and rings are open in each row, so that all of them, and no other ones, are closed at the end.
 
     Ids (B,) are added one after the other. All rows begin with what `opened` says: bits of ring labels, (B,).
     """
@@ -161,7 +161,7 @@ class Grammar:
         self.rings, self.depth = opened.clone(), torch.zeros_like(opened)
 
     def bar(self, logits: Tensor) -> None:
-        """Sets logits (B, V) to minus infinity, in place: of the end with something open, of `)` with no branch open."""
+        """Bars, in place in logits (B, V), `<eos>` with something open and `)` with no branch open."""
         is_open = (self.rings != 0) | (self.depth > 0)
         logits[:, EOS].masked_fill_(is_open, -math.inf)
         logits.masked_fill_((self.depth == 0)[:, None] & self._closing, -math.inf)
@@ -189,7 +189,7 @@ def extend(
 ) -> Tensor:
     """As `complete`, but what all starts have is decoded at once, and no row begins with a token that is barred.
 
-    `barred`, (rows, V) bool, are the tokens that must not follow a start at once; `grammar` is that of the starts' ends.
+    `barred`, (rows, V) bool, are the tokens that must not follow a start at once; `grammar` is that of the starts.
     """
     run = _Run(model, params, suppressed_ids, generator, precision, stopped)
     lengths = (starts != PAD).sum(dim=1)
@@ -211,7 +211,7 @@ def extend_distinct(
     precision: Precision = "fp32",
     stopped: Callable[[], bool] = lambda: False,
 ) -> tuple[Tensor, Tensor]:
-    """`rows` continuations of a few starts, (S, P) ids, drawn without replacement: (ids as of `complete`, their starts).
+    """`rows` continuations of a few starts, (S, P) ids, drawn without replacement: (ids as of `complete`, starts).
 
     No two rows agree in their start and the first `_DISTINCT` tokens after it, as far as there are so many strings. The
     order is that of draws one after the other (Gumbel top-k: stochastic beam search, Kool et al. 2019, ICML). The

@@ -141,7 +141,7 @@ class MoleculeGenerator:
             n, batches = self._batches(options)
             training = self.training_set() if options.rules.novel else frozenset()
             if growth is not None:
-                drawn = self._grown(growth, batches, options.params, options.seed)
+                drawn = self.grown(growth, batches, options.params, options.seed)
             else:
                 drawn = self.strings(batches, options.params, prompt=options.prompt, seed=options.seed)
             with closing(drawn) as draws:
@@ -191,7 +191,7 @@ class MoleculeGenerator:
 
         yield from self._drawn(batches, draw_batch, stopped)
 
-    def _grown(
+    def grown(
         self, growth: Growth, batches: Iterable[tuple[int, int]], params: SamplingParams, seed: int
     ) -> Generator[list[str | None]]:
         """As `strings`, of molecules that are grown from what is kept."""

@@ -142,8 +142,9 @@ class Growth:
         if not strings and not any(lacking):
             raise MolgenError(f"--keep {self.keep.text}: no SMILES ends at a point", "mark another atom")
         if all(lacking):
+            fewest = sorted(lacking, key=len)[0]
             raise MolgenError(
-                f"--keep {self.keep.text}: the vocabulary lacks {' '.join(min(lacking, key=lambda tokens: len(tokens)))}",
+                f"--keep {self.keep.text}: the vocabulary lacks {' '.join(fewest)}",
                 "a run that was trained on molecules with such atoms",
             )
         tokens = min(
@@ -169,18 +170,22 @@ class Growth:
         sources = list({row.text: row for row in rows}.values())
         few = len(sources) <= _FILLINGS
         found = self._prompts(sources if few else rows, step, int(rng.integers(2**31)))
-        chosen = self._chosen(found, rng)
-        if few:
-            pairs = self._from_few(sources, chosen, step, len(rows), sampler)
+        scores = self._scores(found)
+        if few and self._distinct(step):
+            prompts = [_picked(site, own, rng) for site, own in zip(found[0], scores[0], strict=True)]
+            pairs = self._from_sites(prompts, step, len(rows), sampler)
         else:
-            pairs = self._from_each([prompts[0] if prompts else None for prompts in chosen], step, sampler)
+            place = {row.text: i for i, row in enumerate(sources)}
+            numbers = [place[row.text] for row in rows] if few else range(len(rows))
+            own = [_picked(found[i][0], scores[i][0], rng) if found[i] else None for i in numbers]
+            pairs = self._from_each(own, step, sampler)
         going = [i for i, pair in enumerate(pairs) if pair[0] is not None]
-        prompts = [prompt for prompt, _ in pairs if prompt is not None]
+        begun = [prompt for prompt, _ in pairs if prompt is not None]
         drawn = [pairs[i][1] for i in going]
         if step.kind == "link":
-            new = self._linked(prompts, drawn, step, rng)
+            new = self._linked(begun, drawn, step, rng)
         else:
-            new = [self._attached(*pair, step) for pair in zip(prompts, drawn, strict=True)]
+            new = [self._attached(*pair, step) for pair in zip(begun, drawn, strict=True)]
         result = [Row(row.text, None) for row in rows]
         for i, row in zip(going, new, strict=True):
             result[i] = row
@@ -204,25 +209,18 @@ class Growth:
         items = [[row.text, row.places, self.keep.text, points, seed + 61 * i, most] for i, row in enumerate(rows)]
         at_a_time = max(1, -(-len(items) // self._workers.processes))
         found = self._workers.map("prompts", items, at_a_time=at_a_time)
-        return [[self._read(site) for site in sites or []] for sites in found]
+        readable = [[self._read(site) for site in sites or []] for sites in found]
+        return [[site for site in sites if site] for sites in readable]
 
-    def _chosen(self, found: Sequence[Sequence[Sequence[_Prompt]]], rng: np.random.Generator) -> list[list[_Prompt]]:
-        """For each row one prompt of each site, drawn by the model's probability of it among those of the site.
+    def _distinct(self, step: Step) -> bool:
+        """Whether rows must not get the same string in a step: unless groups at other points make them different."""
+        return step.kind != "grow" or len(self.keep.singles) == 1
 
-        The score of a prompt is then that of its site: the mean probability of the site's prompts.
-        """
+    def _scores(self, found: Sequence[Sequence[Sequence[_Prompt]]]) -> list[list[list[float]]]:
+        """ln p of each prompt of each site of each row; 0 for one that is alone."""
         several = [prompt for sites in found for site in sites if len(site) > 1 for prompt in site]
         scores = iter(self._log_likelihoods([(prompt.ids, 1) for prompt in several]))
-        result = []
-        for sites in found:
-            chosen = []
-            for site in sites:
-                own = [next(scores) for _ in site] if len(site) > 1 else [0.0] * len(site)
-                if site:
-                    mean = float(np.logaddexp.reduce(own)) - math.log(len(own))
-                    chosen.append(site[int(rng.choice(len(site), p=_weights(own)))]._replace(score=mean))
-            result.append(chosen)
-        return result
+        return [[[next(scores) for _ in site] if len(site) > 1 else [0.0] for site in sites] for sites in found]
 
     def _read(self, texts: Sequence[Sequence[object]]) -> list[_Prompt]:
         """The prompts that the model can read and go on from."""
@@ -233,15 +231,13 @@ class Growth:
                 prompts.append(_Prompt(str(text), [self._start, *ids], list(places)))  # type: ignore[call-overload]
         return prompts
 
-    def _from_few(
-        self, sources: Sequence[Row], chosen: Sequence[Sequence[_Prompt]], step: Step, rows: int, sampler: "_Sampler"
+    def _from_sites(
+        self, prompts: Sequence[_Prompt], step: Step, rows: int, sampler: "_Sampler"
     ) -> list[tuple[_Prompt | None, list[int] | None]]:
-        """(prompt, what the model writes after it) for each row, no two alike, from the prompts of few molecules."""
-        prompts = [prompt for of_row in chosen for prompt in of_row]
+        """(prompt, what the model writes after it) for each row, no two alike, from one prompt of each site."""
         if not prompts:
             return [(None, None)] * rows
-        one_molecule = len(sources) == 1
-        weights = torch.tensor([prompt.score if one_molecule else 0.0 for prompt in prompts], device=self._device)
+        weights = torch.tensor([prompt.score for prompt in prompts], device=self._device)
         barred = torch.stack([self._barred(prompt, step) for prompt in prompts])
         ids, start = extend_distinct(
             sampler.model, self._padded(prompts), weights, barred, self._grammar(prompts), rows, *sampler[1:]
@@ -399,6 +395,12 @@ class Growth:
 
     def _atoms(self, ids: Sequence[int]) -> int:
         return sum(map(_is_atom, self._names(ids)))
+
+
+def _picked(prompts: Sequence[_Prompt], scores: Sequence[float], rng: np.random.Generator) -> _Prompt:
+    """One of a site's prompts, by its probability. Its score becomes that of the site: the mean probability."""
+    mean = float(np.logaddexp.reduce(scores)) - math.log(len(scores))
+    return prompts[int(rng.choice(len(prompts), p=_weights(scores)))]._replace(score=mean)
 
 
 def _ended(row: npt.NDArray[np.int64], prompt: _Prompt) -> list[int] | None:

@@ -59,8 +59,9 @@ class SampleTable:
     The columns: `error` says why RDKit cannot parse the string. `duplicate_of` is the number (from 1) of the first row
     with the same molecule. `nearest_training` is the training molecule with the highest Tanimoto similarity (Morgan
     fingerprints of radius 2, 1,024 bits), which is `nn_similarity`. `log_likelihood` is that of the string as drawn, in
-    nats, at temperature 1. With `keep`, there are the columns of what the molecules hold too. If the training molecules are not available, the columns about them are empty, or a
-    MolgenError is raised if they were requested by name.
+    nats, at temperature 1. With `keep`, there are the columns of what the molecules hold too. If the
+    training molecules are not available, the columns about them are empty, or a MolgenError is raised if they were
+    requested by name.
     """
 
     def __init__(

@@ -191,8 +191,8 @@ def write_samples(
 ) -> Written:
     """Writes samples batch by batch, complete rows only; draws the first valid ones; returns what it wrote.
 
-    In the picture, the fragments of `keep` are highlighted. Without `table`: one SMILES per line. With it: a .csv file of its columns, or an .sdf file of valid molecules with
-    2D coordinates and the columns as fields. Without `output` it writes to stdout.
+    Without `table`: one SMILES per line. With it: a .csv file of its columns, or an .sdf file of valid molecules with
+    2D coordinates and the columns as fields. Without `output` it writes to stdout. The picture highlights `keep`.
     Until all rows are written, or a signal ends the writing, the file has the name `.x.smi.########.part` with eight
     random digits. In a process group each process writes its own part; at the end the main process joins the parts.
     Raises MolgenError if the disk has not enough space for all molecules, estimated from the first batch.
