@@ -26,7 +26,7 @@ def assembled(text: str, seed: int, groups: Sequence[str], linkers: Sequence[str
         sites = prompts(smiles, places, text, points, seed, 1)
         if not sites:
             return None
-        prompt, places = sites[int(rng.integers(len(sites)))][0]
+        prompt, places, _ = sites[int(rng.integers(len(sites)))][0]
         smiles = prompt + str(rng.choice(linkers if step.kind == "link" else groups))
         for point in step.points:
             places[point.dummy] = TO_FIND

@@ -263,7 +263,9 @@ def _written(molecule: Any, random: bool = False, root: int = -1) -> tuple[str, 
 def prompts(
     smiles: str, places: Sequence[int], text: str, points: Sequence[int], seed: int, most: int
 ) -> list[list[list[Any]]]:
-    """For each site up to `most` distinct prompts [string, places] for the next piece; none if no SMILES ends there.
+    """For each site up to `most` distinct prompts [string, places, key] of the next piece; none if none ends there.
+
+    The key is the canonical SMILES of the molecule with its site: the same key means the same prompts.
 
     `points` are the numbers of one point (`grow`), of two points of the molecule (`ring`), or none (`anywhere`). Only
     the last has several sites: the atoms with hydrogens, of equivalent ones the first. What is at a point is removed.
@@ -284,10 +286,10 @@ def prompts(
             ends = [_with_dummy(molecule, [(site, 1)]) for site in _sites(molecule, places)]
         found = []
         for number, end in enumerate(end for end in ends if end is not None):
-            prompts_of_site = []
+            prompts_of_site, key = [], str(Chem.MolToSmiles(end))
             for prompt, order in _endings(end, len(asked) == 2, seed + number * _DRAWS, most):
                 position = {atom: i for i, atom in enumerate(order)}
-                prompts_of_site.append([prompt, [position.get(place, ABSENT) for place in places]])
+                prompts_of_site.append([prompt, [position.get(place, ABSENT) for place in places], key])
             found.append(prompts_of_site)
         return [site for site in found if site]
 

@@ -1,7 +1,7 @@
 """The fragment tasks of SAFE (Noutahi et al. 2024, Digit. Discov. 3:796): ten drugs, four tasks, 100 draws each.
 
-`fragment-drugs.csv` has the drugs and their fragments as the benchmark gives them (datamol-io/safe-drugs, CC BY 4.0; columns
-as in NVIDIA-Digital-Bio/genmol, data/fragments.csv). Published figures do not say whether the fragment is kept.
+`fragment-drugs.csv` has the drugs and their fragments as the benchmark gives them (datamol-io/safe-drugs, CC BY 4.0;
+columns as in NVIDIA-Digital-Bio/genmol, data/fragments.csv). Published figures do not say whether the fragment is kept.
 Here a molecule counts for uniqueness, quality, diversity and distance only if it is.
 """
 

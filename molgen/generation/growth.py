@@ -7,8 +7,9 @@ with the model's probability of a molecule that has the fragment.
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,7 @@ _ROOTINGS_OF_ALL, _ROOTINGS_OF_ONE = (
 _TAILS = 16  # forms of a fragment to be linked
 _MOST_ENDS = 24  # places where a linker may end, per row
 _FILLINGS = 8  # ways to fill the points that are not grown yet
+_ALIKE = 0.9  # share of distinct molecules up to which rows are drawn together, without replacement
 _CHUNK = 256  # rows of similar length that are decoded together
 _BATCH_TOKENS = 16_384
 _BOND_ORDERS = {"=": 2, "#": 3}
@@ -54,6 +56,8 @@ class _Prompt(NamedTuple):
     ids: list[int]
     """The start id and the text's."""
     places: list[int]
+    key: str = ""
+    """Equal for prompts of the same molecule at the same site."""
     score: float = 0.0
     """ln p of prompts that end at this site, up to a constant."""
 
@@ -105,19 +109,25 @@ class Growth:
         random = torch.Generator(self._device).manual_seed(seed % 2**32)
         first = int(rng.integers(len(self.keep.fragments)))
         steps = self.keep.steps(first)
-        grown = self._beginnings(rows, first, steps, rng)
-        for step in steps:
+        groups = [step for step in steps if step.kind == "grow"]
+        grown = self._beginnings(rows, first, len(groups), rng)
+        if len(groups) > 2:  # each group once more, now that the others are there: the first ones are too large
+            steps += groups
+        for number, step in enumerate(steps, 1):
             active = [i for i, row in enumerate(grown) if row.places is not None]
             if not active or stopped():
                 break
-            new = self._grown([grown[i] for i in active], step, params, random, rng, stopped)
+            sampler = _Sampler(self._model, params, self._tokenizer.suppressed_ids, random, self._precision, stopped)
+            # rows differ from each other at the end, and already where the same prompts are of all of them
+            distinct = number == len(steps) or step.kind != "grow"
+            new = self._grown([grown[i] for i in active], step, distinct, sampler, rng)
             for i, row in zip(active, new, strict=True):
                 grown[i] = row
         return [row.text for row in grown]
 
-    def _beginnings(self, rows: int, first: int, steps: Sequence[Step], rng: np.random.Generator) -> list[Row]:
+    def _beginnings(self, rows: int, first: int, groups: int, rng: np.random.Generator) -> list[Row]:
         """The fragment; if several groups are grown, with small ones in their places, in a few ways."""
-        if [step.kind for step in steps].count("grow") < 2:
+        if groups < 2:
             return [Row(*self._begin[first])] * rows
         seeds = rng.integers(2**31, size=min(_FILLINGS, rows)).tolist()
         found = self._workers.map("filled", [[self.keep.text, first, seed] for seed in seeds], at_a_time=_FILLINGS)
@@ -131,7 +141,7 @@ class Growth:
             points = [point.dummy for point in step.points[: 1 if step.kind == "link" else None]]
             items = [[*self._begin[first], self.keep.text, points, 0, _ROOTINGS_OF_ALL]]
             found = self._workers.map("prompts", items)[0] or []
-            self._refuse_unreadable([text for site in found for text, _ in site])
+            self._refuse_unreadable([text for site in found for text, *_ in site])
         for pair in self.keep.pairs if len(self._begin) > 1 else ():
             for point in pair:
                 self._refuse_unreadable([text for text, _ in self._tails(point, 0)])
@@ -157,28 +167,27 @@ class Growth:
             )
 
     def _grown(
-        self,
-        rows: Sequence[Row],
-        step: Step,
-        params: SamplingParams,
-        random: torch.Generator,
-        rng: np.random.Generator,
-        stopped: Callable[[], bool],
+        self, rows: Sequence[Row], step: Step, distinct: bool, sampler: "_Sampler", rng: np.random.Generator
     ) -> list[Row]:
-        """The rows after a step."""
-        sampler = _Sampler(self._model, params, self._tokenizer.suppressed_ids, random, self._precision, stopped)
+        """The rows after a step; with `distinct` no two alike, if there were few molecules before."""
         sources = list({row.text: row for row in rows}.values())
         few = len(sources) <= _FILLINGS
         found = self._prompts(sources if few else rows, step, int(rng.integers(2**31)))
         scores = self._scores(found)
-        if few and self._distinct(step):
-            prompts = [_picked(site, own, rng) for site, own in zip(found[0], scores[0], strict=True)]
+        place = {row.text: i for i, row in enumerate(sources)}
+        numbers = [place[row.text] if few else i for i, row in enumerate(rows)]
+        counts = Counter(site[0].key for i in numbers for site in found[i])
+        if distinct and len(counts) <= _ALIKE * len(rows):
+            sites: dict[str, tuple[list[_Prompt], list[float]]] = {}
+            for of_row, own in zip(found, scores, strict=True):
+                sites |= {site[0].key: (site, score) for site, score in zip(of_row, own, strict=True)}
+            prompts = [_picked(*sites[key], rng) for key in counts]
+            if step.points:  # how often each molecule is there; of one with several sites, their probabilities count
+                prompts = [prompt._replace(score=math.log(counts[prompt.key])) for prompt in prompts]
             pairs = self._from_sites(prompts, step, len(rows), sampler)
         else:
-            place = {row.text: i for i, row in enumerate(sources)}
-            numbers = [place[row.text] for row in rows] if few else range(len(rows))
-            own = [_picked(found[i][0], scores[i][0], rng) if found[i] else None for i in numbers]
-            pairs = self._from_each(own, step, sampler)
+            each = [_picked(found[i][0], scores[i][0], rng) if found[i] else None for i in numbers]
+            pairs = self._from_each(each, step, sampler)
         going = [i for i, pair in enumerate(pairs) if pair[0] is not None]
         begun = [prompt for prompt, _ in pairs if prompt is not None]
         drawn = [pairs[i][1] for i in going]
@@ -212,23 +221,19 @@ class Growth:
         readable = [[self._read(site) for site in sites or []] for sites in found]
         return [[site for site in sites if site] for sites in readable]
 
-    def _distinct(self, step: Step) -> bool:
-        """Whether rows must not get the same string in a step: unless groups at other points make them different."""
-        return step.kind != "grow" or len(self.keep.singles) == 1
-
     def _scores(self, found: Sequence[Sequence[Sequence[_Prompt]]]) -> list[list[list[float]]]:
         """ln p of each prompt of each site of each row; 0 for one that is alone."""
         several = [prompt for sites in found for site in sites if len(site) > 1 for prompt in site]
         scores = iter(self._log_likelihoods([(prompt.ids, 1) for prompt in several]))
         return [[[next(scores) for _ in site] if len(site) > 1 else [0.0] for site in sites] for sites in found]
 
-    def _read(self, texts: Sequence[Sequence[object]]) -> list[_Prompt]:
+    def _read(self, texts: Sequence[Sequence[Any]]) -> list[_Prompt]:
         """The prompts that the model can read and go on from."""
         prompts = []
-        for text, places in texts:
-            ids = self._tokenizer.encode(str(text))
+        for text, places, *key in texts:
+            ids = self._tokenizer.encode(text)
             if ids is not None and len(ids) + 2 <= self._model.context:
-                prompts.append(_Prompt(str(text), [self._start, *ids], list(places)))  # type: ignore[call-overload]
+                prompts.append(_Prompt(text, [self._start, *ids], list(places), *key))
         return prompts
 
     def _from_sites(
