@@ -393,9 +393,11 @@ def _with_dummy(molecule: Any, bonds: Sequence[tuple[int, int]]) -> Any | None:
 def _endings(molecule: Any, ring: bool, seed: int, most: int) -> Iterator[tuple[str, list[int]]]:
     """Distinct random SMILES up to the dummy atom, their last atom, with their atoms in order."""
     dummy, seen = molecule.GetNumAtoms() - 1, set()
+    ends = [neighbour.GetIdx() for neighbour in molecule.GetAtomWithIdx(dummy).GetNeighbors()]
     for i in range(_DRAWS):
         _seed(seed + i + 1)
-        text, order = _written(molecule, random=True)
+        # a chain that closes a ring is written last only if one of its ends is written first
+        text, order = _written(molecule, random=True, root=ends[i % 2] if ring else -1)
         cut = _OPEN_RING.search(text) if ring else None
         end = cut.start() if cut else len(text) - 1 if text.endswith("*") and not ring else -1
         if end > 0 and order[-1] == dummy and text[:end] not in seen:
