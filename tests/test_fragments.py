@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -295,3 +296,17 @@ def test_the_benchmark_stands_beside_published_rows_and_random_groups(cli: Cli) 
     if done.code == 2:  # a fragment whose tokens the run lacks is named
         assert "vocabulary lacks" in done.err
     assert cli("benchmark", "fragments", "moses-small", "--task", "motive").code == 2
+
+
+def test_every_command_of_the_document_runs(cli: Cli) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "fragments.md").read_text(encoding="utf-8")
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, flags=re.S) for line in block.splitlines() if line]
+    assert len(lines) >= 5
+    for line in lines:
+        # the run that is in the repository has a context of 64, and seldom closes a large ring
+        line = line.replace("druglike", "moses-small").replace("ring_size >= 12", "ring_size >= 8")
+        line = line.replace("[*:1]N1CCN(c2ccc(Nc3nccc(-c4cccnc4)n3)cc2)CC1", "[*:1]N1CCOCC1")
+        line = line.replace("linker_path >= 8 and linker_path <= 12 and linker_rotatable >= 5", "linker_path >= 2")
+        done = cli(*shlex.split(re.sub(r"-n \d+", "-n 3", line))[1:])
+        assert done.code == 0, (line, done.err)
+        assert "of the draws" in done.err
