@@ -44,6 +44,7 @@ BATCH_ON_CPU, BATCH_ON_GPU = 2_048, 8_192
 """Default batch sizes."""
 BYTES_PER_SAMPLE = 300  # memory of a sample: its strings with Python's overhead
 _FEWEST_TRIED = 512  # minimum batch size if draws may be rejected, also for fewer samples
+_FEWEST_GROWN = 128  # the same for draws that are grown from fragments
 
 
 class MoleculeGenerator:
@@ -155,8 +156,9 @@ class MoleculeGenerator:
         largest = options.batch_size or (BATCH_ON_CPU if self.device.type == "cpu" else BATCH_ON_GPU)
         parts = batches_of(n, largest)
         if options.kept_rules != RejectionRules():
-            # from fragments most draws are kept, and a draw takes longer
-            least = min(_FEWEST_TRIED, largest) if options.rules != RejectionRules() else n + n // 8 + 8
+            least = _FEWEST_TRIED
+            if options.keep:  # a draw takes longer, and most are kept if nothing else is asked for
+                least = _FEWEST_GROWN if options.rules != RejectionRules() else n + n // 8 + 8
             rows = max(rows_before(1, n, parts), min(least, largest))
             return group.part(n), ((number, rows) for number in count(group.rank, group.size))
         mine = group.run_of(range(parts))
