@@ -16,6 +16,8 @@ from rdkit.Chem import QED, Descriptors, Fragments, rdDepictor, rdFingerprintGen
 from rdkit.Chem.Scaffolds import MurckoScaffold
 
 from molgen.chem.alerts import alerts, moses_filters
+from molgen.chem.fragments import keep_of
+from molgen.chem.kept import described
 from molgen.chem.smiles import failure, parse, quiet
 from molgen.chem.standardize import parent_of, tautomer_of
 
@@ -286,13 +288,17 @@ _CELLS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def tabulate(smiles: str, columns: Sequence[str]) -> dict[str, Any]:
-    """The named properties of a valid molecule (`molblock` and `fingerprint` too), or {"error": cause}."""
+def tabulate(smiles: str, columns: Sequence[str], keep: str = "") -> dict[str, Any]:
+    """The named properties of a valid molecule (`molblock` and `fingerprint` too), or {"error": cause}.
+
+    With `keep`, a text of `fragments.numbered`, also all columns of what is kept, empty for a molecule without it.
+    """
     molecule = parse(smiles)
     if molecule is None:
         return {"error": failure(smiles)}
     with quiet():
-        return {name: _CELLS[name](molecule) for name in columns}
+        held = described(molecule, keep_of(keep)) if keep else None
+        return {name: _CELLS[name](molecule) for name in columns} | (held or {})
 
 
 def _packed(bits: Any) -> str:

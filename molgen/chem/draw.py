@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rdkit import Chem
+from rdkit import Chem, Geometry
 from rdkit.Chem import Draw, rdDepictor, rdFMCS
 from rdkit.Chem.Draw import rdMolDraw2D
 
+from molgen.chem.fragments import keep_of
+from molgen.chem.kept import find
 from molgen.chem.smiles import parse, quiet
 from molgen.runtime.files import write_atomically
 
@@ -37,14 +39,17 @@ class Drawing(NamedTuple):
     """SVG path data by its classes: an element, `f` (filled), `d` (dashed), `m` (shared with another molecule)."""
 
 
-def draw_grid(smiles: Sequence[str], path: Path, columns: int = 6) -> int:
+def draw_grid(smiles: Sequence[str], path: Path, columns: int = 6, keep: str = "") -> int:
     """Draws the valid molecules among `smiles` into a .png or .svg file; returns how many.
+
+    With `keep`, a text of `fragments.numbered`, what is kept is highlighted and lies alike in all of them.
 
     Raises RuntimeError when no molecule is valid.
     """
     molecules = [m for m in map(parse, smiles) if m is not None]
     if not molecules:
         raise RuntimeError(f"{path}: no valid molecule to draw; sample more, or train longer")
+    shared = _laid_out(molecules, keep) if keep else [[] for _ in molecules]
     svg = path.suffix == ".svg"
     options: Any = rdMolDraw2D.MolDrawOptions()
     options.padding = 0.08
@@ -53,6 +58,8 @@ def draw_grid(smiles: Sequence[str], path: Path, columns: int = 6) -> int:
         picture: Any = _draw.MolsToGridImage(
             molecules,
             molsPerRow=min(columns, len(molecules)),
+            highlightAtomLists=shared,
+            highlightBondLists=[_bonds_of(*pair) for pair in zip(molecules, shared, strict=True)],
             subImgSize=(260, 200),
             useSVG=svg,
             drawOptions=options,
@@ -61,6 +68,36 @@ def draw_grid(smiles: Sequence[str], path: Path, columns: int = 6) -> int:
     content = picture if isinstance(picture, str | bytes) else picture.data
     write_atomically(path, content.encode() if isinstance(content, str) else content)
     return len(molecules)
+
+
+def _laid_out(molecules: Sequence[Any], keep: str) -> list[list[int]]:
+    """The kept atoms of each molecule, which get the coordinates that they have in the first one."""
+    found = [_kept(molecule, keep) for molecule in molecules]
+    model: dict[int, Any] = {}
+    for molecule, places in zip(molecules, found, strict=True):
+        with quiet():
+            first = keep_of(keep).fragments[0].atoms  # two fragments do not lie alike
+            fixed = {place: model[i] for i, place in places.items() if i in model and i in first}
+            coordinates: Any = rdDepictor
+            coordinates.Compute2DCoords(molecule, coordMap=fixed) if fixed else coordinates.Compute2DCoords(molecule)
+        if not model and places:
+            conformer = molecule.GetConformer()
+            model = {i: Geometry.Point2D(*list(conformer.GetAtomPosition(at))[:2]) for i, at in places.items()}
+    return [sorted(places.values()) for places in found]
+
+
+def _kept(molecule: Any, keep: str) -> dict[int, int]:
+    """Number of a kept atom → its atom; empty for a molecule without what is kept."""
+    asked = keep_of(keep)
+    found = find(molecule, asked)
+    if found is None:
+        return {}
+    return {i: found.places[i] for fragment in asked.fragments for i in fragment.atoms}
+
+
+def _bonds_of(molecule: Any, atoms: Sequence[int]) -> list[int]:
+    inside = set(atoms)
+    return [b.GetIdx() for b in molecule.GetBonds() if {b.GetBeginAtomIdx(), b.GetEndAtomIdx()} <= inside]
 
 
 def rdkit_svg(molecule: Any, width: int, height: int, **options: float | bool) -> str:

@@ -9,6 +9,8 @@ from rdkit import Chem
 from molgen.chem.alerts import alerts
 from molgen.chem.conditions import Condition
 from molgen.chem.descriptors import PROPERTIES
+from molgen.chem.fragments import keep_of
+from molgen.chem.kept import columns_of, described
 from molgen.chem.reactive import reactive_group
 from molgen.chem.smiles import MOST_CHARACTERS, parse, quiet
 from molgen.errors import MolgenError
@@ -29,11 +31,14 @@ class MoleculeFilter(NamedTuple):
     """Names of REACTIVE that must not occur."""
     warheads: tuple[str, ...] = ()
     """Patterns in whose matches a reactive group may occur."""
+    keep: str = ""
+    """Fragments that must be kept, as `fragments.numbered` writes them; `where` may use their columns too."""
 
     def checked(self) -> "MoleculeFilter":
         """Returns self. Raises MolgenError for a condition or pattern that is not valid."""
         if self.where:
-            Condition(self.where).check(PROPERTIES, "--where")
+            kept = columns_of(keep_of(self.keep)) if self.keep else ()
+            Condition(self.where).check([*PROPERTIES, *kept], "--where")
         named = (("--smarts", self.smarts), ("--not-smarts", self.not_smarts), ("--warhead", self.warheads))
         for option, patterns in named:
             for pattern in patterns:
@@ -50,6 +55,7 @@ def screen(
     no_alerts: bool,
     reactive: Sequence[str] = (),
     warheads: Sequence[str] = (),
+    keep: str = "",
 ) -> tuple[str | None, str]:
     """(canonical SMILES, name of the first field of `MoleculeFilter` that rejects the molecule, or "").
 
@@ -60,7 +66,10 @@ def screen(
         return None, ""
     with quiet():
         canonical = str(Chem.MolToSmiles(molecule))
-        if where and not _condition(where).holds(_LazyProperties(molecule)):
+        held = _held(canonical, keep) if keep else {}
+        if held is None:
+            return canonical, "keep"
+        if where and not _condition(where).holds(_LazyProperties(molecule, held)):
             return canonical, "where"
         if any(not molecule.HasSubstructMatch(query_of(pattern)) for pattern in smarts):
             return canonical, "smarts"
@@ -73,14 +82,20 @@ def screen(
     return canonical, ""
 
 
-class _LazyProperties(Mapping[str, Any]):
-    """A molecule's properties, each computed when a condition uses it."""
+def _held(canonical: str, keep: str) -> dict[str, Any] | None:
+    """The columns of what a canonical SMILES keeps; None if it does not hold it."""
+    molecule = parse(canonical)
+    return None if molecule is None else described(molecule, keep_of(keep))
 
-    def __init__(self, molecule: Any) -> None:
-        self._molecule = molecule
+
+class _LazyProperties(Mapping[str, Any]):
+    """A molecule's properties, each computed when a condition uses it, and the columns of what it keeps."""
+
+    def __init__(self, molecule: Any, held: Mapping[str, Any]) -> None:
+        self._molecule, self._held = molecule, held
 
     def __getitem__(self, name: str) -> Any:
-        return PROPERTIES[name].compute(self._molecule)
+        return self._held[name] if name in self._held else PROPERTIES[name].compute(self._molecule)
 
     def __iter__(self) -> Any:
         return iter(PROPERTIES)

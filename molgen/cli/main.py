@@ -20,6 +20,7 @@ import typer
 
 from molgen._version import __version__
 from molgen.cli.data import data_app
+from molgen.cli.keeping import CloseOption, KeepOption, OfOption, ReplaceOption, kept_text
 from molgen.cli.optimize import benchmark, optimize
 from molgen.cli.options import (
     DATA_HELP,
@@ -137,6 +138,10 @@ def sample(
     prompt: Annotated[
         str, typer.Option(help="Start of the SMILES, such as 'c1ccc2[nH]': a prefix of tokens, not a substructure.")
     ] = "",
+    keep: KeepOption = None,
+    close: CloseOption = False,
+    replace: ReplaceOption = None,
+    of: OfOption = None,
     seed: Annotated[int, typer.Option(help="Other seeds give other molecules.")] = 0,
     valid: Annotated[bool, typer.Option("--valid", help="Draw until n are valid.")] = False,
     unique: Annotated[bool, typer.Option("--unique", help="Draw until n are distinct.")] = False,
@@ -180,6 +185,7 @@ def sample(
 
         targets = SampleTargets(output, grid, columns, diverse)
         check_target(targets.meta, force)
+        kept = kept_text(keep, close, replace, of)
         found = find_run(run).path
         check_apart({"-o": output, "--grid": grid, "the account beside it": targets.meta}, [found])
         generator = MoleculeGenerator.load(runtime.group.broadcast_str(str(found)), runtime=runtime)
@@ -187,7 +193,8 @@ def sample(
             generator.run.check_molecules()
         wanted = MoleculeFilter(where, tuple(smarts or ()), tuple(not_smarts or ()), no_alerts)
         params, rules = SamplingParams(temperature, top_k, top_p), RejectionRules(valid, unique, novel, wanted)
-        sample_into(generator, SampleOptions(n, params, rules, prompt, seed, batch_size), targets, _command())
+        options = SampleOptions(n, params, rules, prompt, seed, batch_size, kept)
+        sample_into(generator, options, targets, _command())
 
 
 def _metric_name(text: str) -> str:

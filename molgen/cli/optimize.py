@@ -8,8 +8,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from molgen.cli.keeping import CloseOption, KeepOption, OfOption, ReplaceOption, kept_text
 from molgen.cli.options import DeviceOption, Force, RunArgument, check_target
 from molgen.errors import MolgenError
+from molgen.runtime.device import Device
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +50,10 @@ def optimize(
     not_smarts: Annotated[
         list[str] | None, typer.Option(help="A pattern that must not match; may be repeated.")
     ] = None,
+    keep: KeepOption = None,
+    close: CloseOption = False,
+    replace: ReplaceOption = None,
+    of: OfOption = None,
     alerts: Annotated[
         bool | None,
         typer.Option("--alerts/--no-alerts", help="Reject reactive groups.", show_default="with --preset people"),
@@ -103,6 +109,7 @@ def optimize(
         where=where,
         smarts=tuple(smarts or ()),
         not_smarts=tuple(not_smarts or ()),
+        keep=kept_text(keep, close, replace, of),
         calls=calls,
         preset=preset,
         alerts=alerts,
@@ -135,39 +142,89 @@ def optimize(
 
 
 def benchmark(
-    suite: Annotated[Literal["pmo"], typer.Argument(help="pmo: 23 tasks of practical molecular optimisation.")],
+    suite: Annotated[
+        Literal["pmo", "fragments"],
+        typer.Argument(help="pmo: 23 tasks of optimisation. fragments: SAFE's four tasks on ten drugs."),
+    ],
     run: RunArgument = None,
     task: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="A task; may be repeated; default: all.")
     ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="May be repeated.", show_default="0")] = None,
     calls: Annotated[
-        int, typer.Option("-n", "--number", metavar="CALLS", help="Molecules to score per task.")
-    ] = 10_000,
-    preset: Annotated[Literal["people", "benchmark"], typer.Option(help="As in `optimize`.")] = "benchmark",
+        int | None,
+        typer.Option(
+            "-n",
+            "--number",
+            metavar="CALLS",
+            min=2,
+            help="Molecules to score per task, or to draw per drug.",
+            show_default="10000, or 100",
+        ),
+    ] = None,
+    preset: Annotated[
+        Literal["people", "benchmark"] | None, typer.Option(help="Of pmo: as in `optimize`.", show_default="benchmark")
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The folder of the tasks' runs.", show_default="runs/pmo-<run>")
+        Path | None, typer.Option(help="Of pmo: the folder of the tasks' runs.", show_default="runs/pmo-<run>")
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
     device: DeviceOption = "auto",
     force: Force = False,
 ) -> None:
-    """Run PMO's tasks from a run; a benchmark that was stopped goes on. The table stands beside published rows."""
+    """Run a benchmark's tasks from a run. The table stands beside published rows."""
+    check_target(json, force)
+    if suite == "fragments":
+        if preset is not None or out is not None:
+            raise MolgenError("--preset, --out: of pmo only", "leave them out")
+        text = _fragments(run, task or [], seed or [0], calls or 100, device)
+    else:
+        text = _pmo(run, task or [], seed or [0], out, calls or 10_000, preset or "benchmark", device)
+    if json is not None:
+        from molgen.runtime.files import write_atomically
+
+        write_atomically(json, text.encode())
+
+
+def _fragments(run: str | None, tasks: list[str], seeds: list[int], n: int, device: Device) -> str:
+    """Prints the table as far as it came; the results as JSON."""
+    from molgen.evaluation.fragments import run_tasks, table, to_json
+    from molgen.generation.generator import MoleculeGenerator
+
+    generator = MoleculeGenerator.load(run, device)
+    path = generator.run.path if generator.run else Path("run")
+    results = []
+    try:
+        for result in run_tasks(generator, tasks, seeds, n):
+            results.append(result)
+    finally:
+        if results:
+            print(table(results, path.name), flush=True)
+    return to_json(results, {"run": str(path), "n": n})
+
+
+def _pmo(
+    run: str | None,
+    tasks: list[str],
+    seeds: list[int],
+    out: Path | None,
+    calls: int,
+    preset: Literal["people", "benchmark"],
+    device: Device,
+) -> str:
+    """Prints the table as far as it came; the results as JSON. A benchmark that was stopped goes on."""
     from molgen.optimize.benchmarks import check_tasks, run_suite, table, to_json
     from molgen.optimize.options import OptimizeOptions
     from molgen.runs import find_run
-    from molgen.runtime.files import write_atomically
 
-    check_target(json, force)
-    tasks, prior = check_tasks(task or []), find_run(run)
-    folder = out or Path("runs") / f"{suite}-{prior.path.name}"
+    chosen, prior = check_tasks(tasks), find_run(run)
+    folder = out or Path("runs") / f"pmo-{prior.path.name}"
     results = []
     try:
         options = OptimizeOptions(calls=calls, preset=preset, device=device)
-        for result in run_suite(prior, tasks, seed or [0], folder, options):
+        for result in run_suite(prior, chosen, seeds, folder, options):
             results.append(result)
     finally:
         if results:
             print(table(results), flush=True)
-    if json is not None:
-        write_atomically(json, to_json(results, {"prior": str(prior.path), "calls": calls, "preset": preset}).encode())
+    return to_json(results, {"prior": str(prior.path), "calls": calls, "preset": preset})

@@ -6,14 +6,14 @@ between them and logits are float32.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from molgen.errors import MolgenError
-from molgen.model.decoder import Decoder
+from molgen.model.decoder import Decoder, DecodingState
 from molgen.runtime.device import Precision, autocast, uses_bf16
 from molgen.tokenizer import BOS, EOS, PAD
 
@@ -22,6 +22,7 @@ from molgen.tokenizer import BOS, EOS, PAD
 _CAPACITY_STEP = 8
 _MIN_TEMPERATURE, _MAX_TEMPERATURE = 1e-30, 1e30  # its inverse and logits of up to 1e8 divided by it are finite
 _ROUNDING = 1e-6  # of a sum of probabilities whose logits are float32
+_DISTINCT = 16  # tokens within which rows with the same start differ
 _ROW_STEP = 32  # oneDNN makes and keeps a kernel for each number of rows: a gigabyte if all numbers differ
 
 
@@ -73,20 +74,28 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     return torch.full_like(logits, -math.inf).scatter(-1, index, ordered.masked_fill(left_out, -math.inf))
 
 
+def filtered(logits: Tensor, params: SamplingParams) -> Tensor:
+    """Logits (B, V) in float32 as the parameters change them; with temperature 0 only the largest one is left."""
+    logits = logits.float()
+    if params.temperature == 0:
+        return keep_top_k(logits, 1)
+    logits = logits / params.temperature
+    if params.top_k is not None:
+        logits = keep_top_k(logits, params.top_k)
+    if params.top_p is not None:
+        logits = keep_top_p(logits, params.top_p)
+    return logits
+
+
 def draw(logits: Tensor, params: SamplingParams, generator: Generator) -> Tensor:
     """Logits (B, V) -> ids (B,), an exact draw without a cumulated sum.
 
     The Gumbel-max trick with exponential times: if token i has a time of rate p_i, its time is the shortest of all with
     probability p_i. So the token with the largest p / time is drawn. Times have a resolution of 2^-24.
     """
-    logits = logits.float()
     if params.temperature == 0:
-        return logits.argmax(dim=-1)
-    logits = logits / params.temperature
-    if params.top_k is not None:
-        logits = keep_top_k(logits, params.top_k)
-    if params.top_p is not None:
-        logits = keep_top_p(logits, params.top_p)
+        return logits.float().argmax(dim=-1)
+    logits = filtered(logits, params)
     # uniform numbers are below 1, so no time is 0; 0 gives an infinite time. `exponential_` takes three times as long
     times = torch.rand(logits.shape, generator=generator, device=logits.device).log_().neg_()
     return (logits.softmax(dim=-1) / times).argmax(dim=-1)
@@ -111,7 +120,9 @@ def decode(
     """
     device = model.embedding.weight.device
     given = torch.tensor([BOS, *prompt], dtype=torch.long, device=device).expand(rows, -1)
-    return _decoded(model, given, len(prompt) + 1, params, suppressed_ids, generator, precision, stopped)
+    state = _empty_state(model, rows, len(prompt) + 1, precision)
+    run = _Run(model, params, suppressed_ids, generator, precision, stopped)
+    return run.finish(given, given, state)
 
 
 @torch.no_grad()
@@ -127,47 +138,255 @@ def complete(
 
     Returns ids (rows, context + 1) as `decode`, the starts' tokens included.
     """
-    return _decoded(model, starts, 1, params, suppressed_ids, generator, precision, lambda: False)
+    state = _empty_state(model, len(starts), 1, precision)
+    run = _Run(model, params, suppressed_ids, generator, precision, lambda: False)
+    return run.finish(starts, starts[:, :1], state)
 
 
-def _decoded(
+class Grammar:
+    """Which branches and rings are open in each row, so that all of them, and no other ones, are closed at the end.
+
+    Ids (B,) are added one after the other. All rows begin with what `opened` says: bits of ring labels, (B,).
+    """
+
+    def __init__(self, tokens: Sequence[str], opened: Tensor) -> None:
+        """`tokens` has the text of each id, empty for special ones."""
+        device = opened.device
+        labels = {name: i for i, name in enumerate(name for name in tokens if name.isdigit() or name[:1] == "%")}
+        bits = [1 << labels[name] if name in labels else 0 for name in tokens]
+        self._bits = torch.tensor(bits, dtype=torch.long, device=device)
+        depths = [(name == "(") - (name == ")") for name in tokens]
+        self._depths = torch.tensor(depths, dtype=torch.long, device=device)
+        self._closing = self._depths == -1
+        self.rings, self.depth = opened.clone(), torch.zeros_like(opened)
+
+    def bar(self, logits: Tensor) -> None:
+        """Bars, in place in logits (B, V), `<eos>` with something open and `)` with no branch open."""
+        is_open = (self.rings != 0) | (self.depth > 0)
+        logits[:, EOS].masked_fill_(is_open, -math.inf)
+        logits.masked_fill_((self.depth == 0)[:, None] & self._closing, -math.inf)
+
+    def add(self, ids: Tensor) -> None:
+        """Notes the next id of each row."""
+        self.rings, self.depth = self.rings ^ self._bits[ids], self.depth + self._depths[ids]
+
+    def select(self, rows: Tensor) -> None:
+        """Keeps some rows only, by index."""
+        self.rings, self.depth = self.rings[rows], self.depth[rows]
+
+
+@torch.no_grad()
+def extend(
     model: Decoder,
-    given: Tensor,
-    prefill: int,
+    starts: Tensor,
+    barred: Tensor,
+    grammar: Grammar,
     params: SamplingParams,
     suppressed_ids: list[int],
     generator: Generator,
-    precision: Precision,
-    stopped: Callable[[], bool],
+    precision: Precision = "fp32",
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Tensor:
-    """Continues `given`, (rows, P) ids from the start token on; its first `prefill` columns have no padding."""
-    rows, device = len(given), given.device
-    ids = torch.full((rows, model.context + 1), PAD, dtype=torch.long, device=device)
-    ids[:, : given.shape[1] - 1] = given[:, 1:]
-    row = torch.arange(rows, device=device)  # the row of `ids` that each row of the state writes to
-    new = given[:, :prefill]
-    finished = torch.zeros(rows, dtype=torch.bool, device=device)
-    capacity = -(-prefill // _CAPACITY_STEP) * _CAPACITY_STEP
-    # a CPU multiplies many small matrices faster in float32
-    half = device.type != "cpu" and uses_bf16(precision, device)
-    state = model.empty_state(rows, capacity, torch.bfloat16 if half else None)
-    with autocast(precision, device):
-        for position in range(prefill - 1, model.context + 1):
+    """As `complete`, but what all starts have is decoded at once, and no row begins with a token that is barred.
+
+    `barred`, (rows, V) bool, are the tokens that must not follow a start at once; `grammar` is that of the starts.
+    """
+    run = _Run(model, params, suppressed_ids, generator, precision, stopped)
+    lengths = (starts != PAD).sum(dim=1)
+    state, new = run.prefilled(starts, int(lengths.min()))
+    return run.finish(starts, new, state, _Continued(lengths, grammar, barred))
+
+
+@torch.no_grad()
+def extend_distinct(
+    model: Decoder,
+    starts: Tensor,
+    log_weights: Tensor,
+    barred: Tensor,
+    grammar: Grammar,
+    rows: int,
+    params: SamplingParams,
+    suppressed_ids: list[int],
+    generator: Generator,
+    precision: Precision = "fp32",
+    stopped: Callable[[], bool] = lambda: False,
+) -> tuple[Tensor, Tensor]:
+    """`rows` continuations of a few starts, (S, P) ids, drawn without replacement: (ids as of `complete`, starts).
+
+    No two rows agree in their start and the first `_DISTINCT` tokens after it, as far as there are so many strings. The
+    order is that of draws one after the other (Gumbel top-k: stochastic beam search, Kool et al. 2019, ICML). The
+    weights, (S,), are ln p of each start up to a constant.
+    """
+    run = _Run(model, params, suppressed_ids, generator, precision, stopped)
+    lengths = (starts != PAD).sum(dim=1)
+    state, new = run.prefilled(starts, int(lengths.min()))
+    beam = _Beam(starts, log_weights, model.context, generator)
+    with autocast(precision, starts.device):
+        for position in range(state.length, min(starts.shape[1] - 1 + _DISTINCT, model.context + 1)):
             logits, state = model.step(new, state)
             logits[:, suppressed_ids] = -math.inf
-            drawn = draw(logits, params, generator)
-            if position < given.shape[1] - 1:  # some rows have a token here
-                asked = ids[row, position]
-                drawn = torch.where(asked == PAD, drawn, asked)
-            ids[row, position] = drawn
-            finished |= drawn == EOS
-            if state.length == state.capacity:
-                running = int((~finished).sum())
-                if running == 0 or stopped():
-                    break
-                # the running rows first, then some finished ones, so that the same numbers of rows occur again
-                kept = finished.sort(stable=True).indices[: -(-running // _ROW_STEP) * _ROW_STEP]
-                state = state.select_rows(kept, state.capacity + _CAPACITY_STEP)
-                row, drawn, finished = row[kept], drawn[kept], finished[kept]
-            new = drawn[:, None]
-    return ids
+            first = lengths[beam.start] == position + 1
+            logits.masked_fill_(first[:, None] & barred[beam.start], -math.inf)
+            forced = lengths[beam.start] > position + 1
+            grammar.bar(logits)
+            parent = beam.grow(filtered(logits, params), position, forced, rows)
+            grammar.select(parent)
+            own = beam.ids[:, position]
+            grammar.add(torch.where(forced[parent], PAD, own))
+            full = state.length == state.capacity
+            if full or len(parent) != len(logits) or not torch.equal(parent, torch.arange(len(parent))):
+                state = state.select_rows(parent, state.capacity + _CAPACITY_STEP * full)
+            new = beam.ids[:, position : position + 1]
+            if bool(beam.finished.all()) or stopped():
+                break
+    order = beam.order(rows)
+    if bool(beam.finished.all()):
+        return beam.ids[order], beam.start[order]
+    given = torch.cat([starts[beam.start[order], :1], beam.ids[order, : state.length]], dim=1)
+    state, new = state.select_rows(order, state.capacity), new[order]
+    grammar.select(order)
+    done = torch.zeros_like(lengths[beam.start[order]])  # the starts are behind
+    continued = _Continued(done, grammar, finished=beam.finished[order])
+    return run.finish(given, new, state, continued), beam.start[order]
+
+
+class _Beam:
+    """The strings so far of `extend_distinct`, and for each the Gumbel variable that decides which are kept."""
+
+    def __init__(self, starts: Tensor, log_weights: Tensor, context: int, generator: Generator) -> None:
+        self.ids = torch.full((len(starts), context + 1), PAD, dtype=torch.long, device=starts.device)
+        self.ids[:, : starts.shape[1] - 1] = starts[:, 1:]
+        self.start = torch.arange(len(starts), device=starts.device)
+        self.finished = torch.zeros(len(starts), dtype=torch.bool, device=starts.device)
+        self._log_p = log_weights.double().log_softmax(dim=0)
+        self._generator = generator
+        self._gumbel = self._perturbed(self._log_p)
+
+    def grow(self, logits: Tensor, position: int, forced: Tensor, most: int) -> Tensor:
+        """Adds a token to each string, or ends it; keeps the best; returns the row that each came from."""
+        log_p = self._log_p[:, None] + logits.double().log_softmax(dim=-1)
+        perturbed = self._perturbed(log_p)
+        # conditioned on the largest one being that of the string so far
+        largest = perturbed.max(dim=1, keepdim=True).values
+        v = self._gumbel[:, None] - perturbed + torch.log1p(-(perturbed - largest).exp())
+        gumbel = self._gumbel[:, None] - v.relu() - torch.log1p(torch.exp(-v.abs()))
+        gumbel = gumbel.masked_fill(log_p == -math.inf, -math.inf)
+        fixed = forced | self.finished
+        token = torch.where(self.finished, EOS, self.ids[:, position])[fixed]
+        gumbel[fixed], log_p[fixed] = -math.inf, -math.inf
+        gumbel[fixed, token], log_p[fixed, token] = self._gumbel[fixed], self._log_p[fixed]
+        possible = int((gumbel > -math.inf).sum())
+        chosen = gumbel.flatten().topk(min(most, possible)).indices.sort().values
+        parent, token = chosen // logits.shape[1], chosen % logits.shape[1]
+        self._gumbel, self._log_p = gumbel.flatten()[chosen], log_p.flatten()[chosen]
+        self.start, was_finished, forced = self.start[parent], self.finished[parent], forced[parent]
+        self.ids = self.ids[parent]
+        self.ids[:, position] = torch.where(was_finished, PAD, token)
+        self.finished = was_finished | ((token == EOS) & ~forced)
+        return parent
+
+    def order(self, rows: int) -> Tensor:
+        """The rows in the order of their draws, from the beginning again if there are too few."""
+        ranked = self._gumbel.argsort(descending=True)
+        return ranked[torch.arange(rows, device=ranked.device) % len(ranked)]
+
+    def _perturbed(self, log_p: Tensor) -> Tensor:
+        uniform = torch.rand(log_p.shape, generator=self._generator, device=log_p.device, dtype=torch.float64)
+        return log_p - (-uniform.clamp_min(1e-300).log()).log()
+
+
+class _Continued:
+    """What rows must not draw after their starts, whose lengths are given, (rows,)."""
+
+    def __init__(
+        self, lengths: Tensor, grammar: Grammar, barred: Tensor | None = None, finished: Tensor | None = None
+    ) -> None:
+        self._lengths, self._grammar, self._barred, self.finished = lengths, grammar, barred, finished
+        """`barred`, (rows, V): the tokens that must not be the first; `finished`, (rows,): rows that have ended."""
+
+    def bar(self, logits: Tensor, position: int) -> None:
+        """Changes the logits (rows, V) of a position, in place."""
+        self._grammar.bar(logits)
+        if self._barred is not None:
+            logits.masked_fill_((self._lengths == position + 1)[:, None] & self._barred, -math.inf)
+
+    def add(self, ids: Tensor, position: int) -> None:
+        """Notes the ids (rows,) of a position."""
+        self._grammar.add(torch.where(self._lengths > position + 1, PAD, ids))
+
+    def select(self, rows: Tensor) -> None:
+        """Keeps some rows only, by index."""
+        self._lengths = self._lengths[rows]
+        self._grammar.select(rows)
+        self._barred = None if self._barred is None else self._barred[rows]
+
+
+def _empty_state(model: Decoder, rows: int, positions: int, precision: Precision) -> DecodingState:
+    """A state for so many positions, or a few more."""
+    device = model.embedding.weight.device
+    # a CPU multiplies many small matrices faster in float32
+    half = device.type != "cpu" and uses_bf16(precision, device)
+    capacity = -(-positions // _CAPACITY_STEP) * _CAPACITY_STEP
+    return model.empty_state(rows, capacity, torch.bfloat16 if half else None)
+
+
+class _Run(NamedTuple):
+    """What does not change while rows are decoded."""
+
+    model: Decoder
+    params: SamplingParams
+    suppressed_ids: list[int]
+    generator: Generator
+    precision: Precision
+    stopped: Callable[[], bool]
+
+    def prefilled(self, starts: Tensor, common: int) -> tuple[DecodingState, Tensor]:
+        """(state after all but the last of the first `common` ids, that last id); equal rows are decoded once."""
+        distinct, inverse = torch.unique(starts[:, :common], dim=0, return_inverse=True)
+        state = _empty_state(self.model, len(distinct), common, self.precision)
+        if common > 1:
+            with autocast(self.precision, starts.device):
+                _, state = self.model.step(distinct[:, :-1], state)
+        return state.select_rows(inverse, state.capacity), starts[:, common - 1 : common]
+
+    def finish(
+        self,
+        given: Tensor,
+        new: Tensor,
+        state: DecodingState,
+        continued: "_Continued | None" = None,
+    ) -> Tensor:
+        """Continues `given`, (rows, P) ids from the start token on, padded at the end; `new` follow the state."""
+        rows, device = len(given), given.device
+        ids = torch.full((rows, self.model.context + 1), PAD, dtype=torch.long, device=device)
+        ids[:, : given.shape[1] - 1] = given[:, 1:]
+        row = torch.arange(rows, device=device)  # the row of `ids` that each row of the state writes to
+        finished = torch.zeros(rows, dtype=torch.bool, device=device)
+        if continued is not None and continued.finished is not None:
+            finished = continued.finished
+        with autocast(self.precision, device):
+            for position in range(state.length + new.shape[1] - 1, self.model.context + 1):
+                logits, state = self.model.step(new, state)
+                logits[:, self.suppressed_ids] = -math.inf
+                if continued is not None:
+                    continued.bar(logits, position)
+                drawn = draw(logits, self.params, self.generator)
+                if position < given.shape[1] - 1:  # some rows have a token here
+                    asked = ids[row, position]
+                    drawn = torch.where(asked == PAD, drawn, asked)
+                if continued is not None:
+                    continued.add(drawn, position)
+                ids[row, position] = drawn
+                finished |= drawn == EOS
+                if state.length == state.capacity:
+                    running = int((~finished).sum())
+                    if running == 0 or self.stopped():
+                        break
+                    # the running rows first, then some finished ones, so that the same numbers of rows occur again
+                    kept = finished.sort(stable=True).indices[: -(-running // _ROW_STEP) * _ROW_STEP]
+                    state = state.select_rows(kept, state.capacity + _CAPACITY_STEP)
+                    row, drawn, finished = row[kept], drawn[kept], finished[kept]
+                    if continued is not None:
+                        continued.select(kept)
+                new = drawn[:, None]
+        return ids

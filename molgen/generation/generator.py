@@ -1,8 +1,9 @@
 """MoleculeGenerator: samples molecules from a trained run and computes their log-likelihoods."""
 
+import logging
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import count, islice
@@ -15,27 +16,35 @@ import torch
 
 from molgen.chem.descriptors import PROPERTIES
 from molgen.chem.filters import MoleculeFilter
+from molgen.chem.fragments import keep_of, numbered
+from molgen.chem.kept import columns_of
 from molgen.chem.smiles import RDKIT_VERSION
 from molgen.data.batches import Corpus
 from molgen.errors import MolgenError
 from molgen.generation.decode import SamplingParams, decode
+from molgen.generation.growth import Growth
 from molgen.generation.options import SampleOptions
 from molgen.generation.rejection import RejectionRules, Sample, SampleStream, SamplingStats, select
 from molgen.machine import Runtime
 from molgen.model.decoder import Decoder
 from molgen.model.likelihood import likelihood
 from molgen.runs import Run, find_run
-from molgen.runtime.device import Device, check_memory, split_on_oom
+from molgen.runtime.device import Device, Precision, check_memory, split_on_oom
 from molgen.runtime.threads import shared_threads, worker_threads
 from molgen.tokenizer import SmilesTokenizer
 
 if TYPE_CHECKING:
     from molgen.generation.notebook import MoleculeFrame
 
+logger = logging.getLogger(__name__)
+
+DrawBatch = Callable[[int, int], list[str | None]]
+"""(number of a batch, rows) → strings, None for an unfinished one."""
 BATCH_ON_CPU, BATCH_ON_GPU = 2_048, 8_192
 """Default batch sizes."""
 BYTES_PER_SAMPLE = 300  # memory of a sample: its strings with Python's overhead
 _FEWEST_TRIED = 512  # minimum batch size if draws may be rejected, also for fewer samples
+_FEWEST_GROWN = 128  # the same for draws that are grown from fragments
 
 
 class MoleculeGenerator:
@@ -70,6 +79,8 @@ class MoleculeGenerator:
         top_k: int | None = None,
         top_p: float | None = None,
         prompt: str = "",
+        keep: str = "",
+        close: bool = False,
         seed: int = 0,
         valid: bool = False,
         unique: bool = False,
@@ -84,7 +95,9 @@ class MoleculeGenerator:
         """A DataFrame of `n` molecules in the order in which they were drawn; a notebook shows it with pictures.
 
         Its columns are smiles (empty if the draw was empty or unfinished), canonical (None if invalid), valid, and
-        the requested `columns`, which are names of `molgen.chem.descriptors.PROPERTIES`. The same seed and batch size
+        the requested `columns`, which are names of `molgen.chem.descriptors.PROPERTIES`. With `keep`, fragments with
+        points such as "[*:1]c1ccccc1" that all molecules contain, also those of `molgen.chem.kept.columns_of`; `close`
+        joins its two points to a ring. The same seed and batch size
         give the same molecules on the same device. With filters (from `valid` to `no_alerts`) it draws until n
         molecules pass them; there are fewer if almost no draw passes. Raises MolgenError for invalid arguments.
         """
@@ -92,15 +105,18 @@ class MoleculeGenerator:
 
         check_memory(f"n={n:,}", BYTES_PER_SAMPLE * n)
         columns = (columns,) if isinstance(columns, str) else tuple(columns)
+        kept = numbered(keep, close) if keep else ""
+        known = [*PROPERTIES, *(columns_of(keep_of(kept)) if kept else ())]
         for name in columns:
-            if name not in PROPERTIES:
-                raise MolgenError(f"columns: no property {name!r}", f"properties: {', '.join(PROPERTIES)}")
+            if name not in known:
+                raise MolgenError(f"columns: no property {name!r}", f"properties: {', '.join(known)}")
         needed, unwanted = ((s,) if isinstance(s, str) else tuple(s) for s in (smarts, not_smarts))
         rules = RejectionRules(valid, unique, novel, MoleculeFilter(where, needed, unwanted, no_alerts))
-        options = SampleOptions(n, SamplingParams(temperature, top_k, top_p), rules, prompt, seed, batch_size)
+        options = SampleOptions(n, SamplingParams(temperature, top_k, top_p), rules, prompt, seed, batch_size, kept)
         samples = [sample for batch in self.stream(options) for sample in batch]
         smiles = [sample.smiles for sample in samples]
-        properties = self.runtime.workers.map("tabulate", smiles, columns=list(columns)) if columns else []
+        cells = [name for name in columns if name in PROPERTIES]
+        properties = self.runtime.workers.map("tabulate", smiles, columns=cells, keep=kept) if columns else []
         frame = MoleculeFrame(
             {
                 "smiles": smiles,
@@ -119,14 +135,18 @@ class MoleculeGenerator:
         Raises MolgenError for invalid options.
         """
         options.check(self.runtime.group)
-        stats = SamplingStats()
+        stats = SamplingStats(keeps=bool(options.keep))
+        growth = self.growth(options.keep) if options.keep else None
 
         def samples() -> Iterator[list[Sample]]:
             n, batches = self._batches(options)
             training = self.training_set() if options.rules.novel else frozenset()
-            drawn = self.strings(batches, options.params, prompt=options.prompt, seed=options.seed)
+            if growth is not None:
+                drawn = self.grown(growth, batches, options.params, options.seed)
+            else:
+                drawn = self.strings(batches, options.params, prompt=options.prompt, seed=options.seed)
             with closing(drawn) as draws:
-                yield from select(draws, n, options.rules, training, self.runtime.workers, stats)
+                yield from select(draws, n, options.kept_rules, training, self.runtime.workers, stats)
 
         return SampleStream(options.n, samples(), stats)
 
@@ -135,8 +155,11 @@ class MoleculeGenerator:
         n, group = options.n, self.runtime.group
         largest = options.batch_size or (BATCH_ON_CPU if self.device.type == "cpu" else BATCH_ON_GPU)
         parts = batches_of(n, largest)
-        if options.rules != RejectionRules():
-            rows = max(rows_before(1, n, parts), min(_FEWEST_TRIED, largest))
+        if options.kept_rules != RejectionRules():
+            least = _FEWEST_TRIED
+            if options.keep:  # a draw takes longer, and most are kept if nothing else is asked for
+                least = _FEWEST_GROWN if options.rules != RejectionRules() else n + n // 8 + 8
+            rows = max(rows_before(1, n, parts), min(least, largest))
             return group.part(n), ((number, rows) for number in count(group.rank, group.size))
         mine = group.run_of(range(parts))
         # a generator, because a list would grow with n
@@ -150,13 +173,8 @@ class MoleculeGenerator:
 
         A batch's random numbers depend only on the seed and its number. Raises MolgenError for invalid arguments.
         """
-        if not 0 <= seed < 2**64:
-            raise MolgenError(f"--seed {seed}: out of range", "0 to 2^64 - 1")
-        params, start = params.checked(len(self.tokenizer)), self._prompt_ids(prompt)
-        precision = self.run.config.training.precision if self.run else "auto"
-        # The CPU's generator has a seed of 32 bits; consecutive seeds are different for all batches of a run.
-        first = int(np.random.SeedSequence(seed).generate_state(1)[0])
-        stopped, suppressed_ids = Event(), self.tokenizer.suppressed_ids
+        params, start, first = params.checked(len(self.tokenizer)), self._prompt_ids(prompt), _first_seed(seed)
+        stopped, suppressed_ids, precision = Event(), self.tokenizer.suppressed_ids, self._precision
 
         def draw_batch(number: int, rows: int) -> list[str | None]:
             def drawn(*parts: int) -> list[str | None]:
@@ -173,6 +191,23 @@ class MoleculeGenerator:
             self._half_batches, texts = split_on_oom(self._half_batches, partial(drawn, rows), half_batches)
             return texts
 
+        yield from self._drawn(batches, draw_batch, stopped)
+
+    def grown(
+        self, growth: Growth, batches: Iterable[tuple[int, int]], params: SamplingParams, seed: int
+    ) -> Generator[list[str | None]]:
+        """As `strings`, of molecules that are grown from what is kept."""
+        params, first, stopped = params.checked(len(self.tokenizer)), _first_seed(seed), Event()
+
+        def draw_batch(number: int, rows: int) -> list[str | None]:
+            return growth.draw(rows, params, (first + number) % 2**32, stopped.is_set)
+
+        yield from self._drawn(batches, draw_batch, stopped)
+
+    def _drawn(
+        self, batches: Iterable[tuple[int, int]], draw_batch: DrawBatch, stopped: Event
+    ) -> Generator[list[str | None]]:
+        """The batches in their order, several at a time on a CPU."""
         threads, waiting = worker_threads(self.device), iter(batches)
         ahead = list(islice(waiting, 2 * threads))  # so that no thread waits for the consumer of the results
         if len(ahead) == 1:
@@ -186,6 +221,23 @@ class MoleculeGenerator:
                     pending.extend(executor.submit(draw_batch, *batch) for batch in islice(waiting, 1))
             finally:
                 stopped.set()
+
+    def growth(self, keep: str) -> Growth:
+        """What grows molecules from the fragments of `molgen.chem.fragments.numbered`.
+
+        Raises MolgenError for fragments that the run cannot read; logs a warning for a run that saw no random SMILES.
+        """
+        growth = Growth(self.model, self.tokenizer, keep, self.runtime.workers, self._precision)
+        if not growth.knows_random_forms:
+            logger.warning(
+                "--keep: this run has seen canonical SMILES only, and prompts are random SMILES: expect molecules that "
+                "are larger and odder than the run's own, and more draws lost; train with training.randomized=0.5"
+            )
+        return growth
+
+    @property
+    def _precision(self) -> Precision:
+        return self.run.config.training.precision if self.run else "auto"
 
     def log_likelihood(self, smiles: Sequence[str] | str) -> npt.NDArray[np.float64]:
         """ln p of each string and its `<eos>` in nats, (n,); NaN for unknown tokens or strings beyond the context.
@@ -243,6 +295,16 @@ class MoleculeGenerator:
         if len(tokens) >= self.model.context:
             raise MolgenError(f"--prompt: {len(tokens)} tokens, the context holds {self.model.context}", "shorten it")
         return self.tokenizer.encode(prompt) or []
+
+
+def _first_seed(seed: int) -> int:
+    """The seed of the first batch. The CPU's generator has 32 bits; all batches of consecutive seeds get other ones.
+
+    Raises MolgenError for a seed out of range.
+    """
+    if not 0 <= seed < 2**64:
+        raise MolgenError(f"--seed {seed}: out of range", "0 to 2^64 - 1")
+    return int(np.random.SeedSequence(seed).generate_state(1)[0])
 
 
 def sample(

@@ -25,6 +25,13 @@ class SampleOptions:
     seed: int = 0
     batch_size: int | None = None
     """Maximum number of molecules per batch; None: the default of the device."""
+    keep: str = ""
+    """Fragments from which all molecules are grown, as `molgen.chem.fragments.numbered` writes them."""
+
+    @property
+    def kept_rules(self) -> RejectionRules:
+        """The rules, and that a molecule holds what is kept."""
+        return self.rules._replace(filter=self.rules.filter._replace(keep=self.keep)) if self.keep else self.rules
 
     def check(self, group: ProcessGroup) -> None:
         """Raises MolgenError for a value out of range, and for `unique` with several processes."""
@@ -37,6 +44,8 @@ class SampleOptions:
             )
         if self.rules.unique:
             check_memory(f"--unique: to remember {self.n:,} molecules", _BYTES_PER_KEY * self.n)
-        self.rules.filter.checked()
+        self.kept_rules.filter.checked()
+        if self.keep and self.prompt:
+            raise MolgenError("--keep and --prompt: one of them", "a fragment that is kept is the prompt")
         if self.batch_size is not None and not 1 <= self.batch_size <= _LARGEST_BATCH:
             raise MolgenError(f"--batch-size {self.batch_size}: out of range", f"1 to {_LARGEST_BATCH:,}")

@@ -53,7 +53,7 @@ class RejectionRules(NamedTuple):
         return self.valid or self.novel or self.filters
 
 
-REASONS = ("valid", *MoleculeFilter._fields, "novel", "unique")
+REASONS = ("valid", "keep", *(name for name in MoleculeFilter._fields if name != "keep"), "novel", "unique")
 """The rules in the order in which they are checked; a draw counts as rejected by the first rule that it fails."""
 
 
@@ -69,6 +69,14 @@ class SamplingStats:
     gave_up: bool = False
     rejected: Counter[str] = field(default_factory=Counter)
     """Rejected draws by their rule in REASONS."""
+    keeps: bool = False
+    """Whether the rules ask for fragments."""
+
+    @property
+    def kept_share(self) -> float:
+        """The share of the draws that are valid and hold the fragments, before all other rules; NaN without draws."""
+        lost = self.rejected["valid"] + self.rejected["keep"]
+        return 1 - lost / self.draws if self.draws else float("nan")
 
     def all_reduce(self, group: ProcessGroup) -> None:
         """Replaces the counts by their sums over all processes."""

@@ -11,6 +11,8 @@ import numpy as np
 
 from molgen.chem.clean import LOST
 from molgen.chem.descriptors import PROPERTIES
+from molgen.chem.fragments import keep_of
+from molgen.chem.kept import columns_of as kept_columns
 from molgen.errors import MolgenError
 from molgen.generation.generator import MoleculeGenerator
 from molgen.generation.rejection import Sample
@@ -35,16 +37,19 @@ _FORMATS = {name: column.style for name, column in PROPERTIES.items()} | {
 _FINGERPRINT_BYTES = 128  # 1,024 bits
 
 
-def columns_of(asked: str | None) -> tuple[str, ...]:
-    """The columns of a comma-separated list; COLUMNS for `all`, CHEAP for None. Raises MolgenError for other names."""
+def columns_of(asked: str | None, kept: Sequence[str] = ()) -> tuple[str, ...]:
+    """The columns of a comma-separated list; all for `all`, CHEAP and `kept` for None; `kept` are those of fragments.
+
+    Raises MolgenError for other names.
+    """
     if asked is None:
-        return CHEAP
+        return (*CHEAP, *kept)
     if asked == "all":
-        return COLUMNS
+        return (*COLUMNS, *kept)
     names = tuple(name.strip() for name in asked.split(","))
     for name in names:
-        if name not in COLUMNS:
-            raise MolgenError(f"--columns: no column {name!r}", f"all, or some of {','.join(COLUMNS)}")
+        if name not in (*COLUMNS, *kept):
+            raise MolgenError(f"--columns: no column {name!r}", f"all, or some of {','.join((*COLUMNS, *kept))}")
     return tuple(dict.fromkeys(names))
 
 
@@ -54,12 +59,17 @@ class SampleTable:
     The columns: `error` says why RDKit cannot parse the string. `duplicate_of` is the number (from 1) of the first row
     with the same molecule. `nearest_training` is the training molecule with the highest Tanimoto similarity (Morgan
     fingerprints of radius 2, 1,024 bits), which is `nn_similarity`. `log_likelihood` is that of the string as drawn, in
-    nats, at temperature 1. If the training molecules are not available, the columns about them are empty, or a
-    MolgenError is raised if they were requested by name.
+    nats, at temperature 1. With `keep`, there are the columns of what the molecules hold too. If the
+    training molecules are not available, the columns about them are empty, or a MolgenError is raised if they were
+    requested by name.
     """
 
-    def __init__(self, asked: str | None, generator: MoleculeGenerator, molblocks: bool = False) -> None:
-        self.columns = columns_of(asked)
+    def __init__(
+        self, asked: str | None, generator: MoleculeGenerator, molblocks: bool = False, keep: str = ""
+    ) -> None:
+        kept = kept_columns(keep_of(keep)) if keep else ()
+        self.columns = columns_of(asked, kept)
+        self._keep = keep if set(kept) & set(self.columns) else ""
         if generator.runtime.group.size > 1 and "duplicate_of" in self.columns:
             if asked is not None:
                 raise MolgenError(
@@ -90,7 +100,7 @@ class SampleTable:
         nearest = self._compares_training and not {"nearest_training", "nn_similarity"}.isdisjoint(self.columns)
         parts = [*self._parts, *(["fingerprint"] if nearest else [])]
         with ThreadPoolExecutor(1) as thread:  # RDKit's processes and the model work in parallel
-            described = thread.submit(self._workers.map, "tabulate", smiles, columns=parts)
+            described = thread.submit(self._workers.map, "tabulate", smiles, columns=parts, keep=self._keep)
             wants_likelihood = "log_likelihood" in self.columns
             likelihoods = self._generator.log_likelihood(smiles).tolist() if wants_likelihood else []
             properties = described.result()

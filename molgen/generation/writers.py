@@ -48,6 +48,7 @@ _FORMATS = (".smi", ".csv", ".sdf")
 _TABLES = (".csv", ".sdf")
 _REJECTED = {
     "valid": "invalid",
+    "keep": "without what is kept",
     "where": "by --where",
     "smarts": "by --smarts",
     "not_smarts": "by --not-smarts",
@@ -130,10 +131,10 @@ def sample_into(generator: MoleculeGenerator, options: SampleOptions, targets: S
         stream = pick_diverse(stream, targets.diverse, generator.runtime)
     table = None
     if targets.table is not None:
-        table = SampleTable(targets.columns, generator, targets.table.suffix == ".sdf")
+        table = SampleTable(targets.columns, generator, targets.table.suffix == ".sdf", options.keep)
         if "duplicate_of" in table.columns:
             check_memory(f"-n {options.n:,}: the column duplicate_of", _BYTES_PER_ENTRY * options.n)
-    written = write_samples(stream, targets.output, targets.grid, group, table)
+    written = write_samples(stream, targets.output, targets.grid, group, table, options.keep)
     if group.is_main:
         if options.prompt and generator.starts_like_training(options.prompt) is False:
             logger.info(
@@ -186,11 +187,12 @@ def write_samples(
     grid: Path | None = None,
     group: ProcessGroup = SINGLE_PROCESS,
     table: SampleTable | None = None,
+    keep: str = "",
 ) -> Written:
     """Writes samples batch by batch, complete rows only; draws the first valid ones; returns what it wrote.
 
     Without `table`: one SMILES per line. With it: a .csv file of its columns, or an .sdf file of valid molecules with
-    2D coordinates and the columns as fields. Without `output` it writes to stdout.
+    2D coordinates and the columns as fields. Without `output` it writes to stdout. The picture highlights `keep`.
     Until all rows are written, or a signal ends the writing, the file has the name `.x.smi.########.part` with eight
     random digits. In a process group each process writes its own part; at the end the main process joins the parts.
     Raises MolgenError if the disk has not enough space for all molecules, estimated from the first batch.
@@ -222,7 +224,7 @@ def write_samples(
         stream.stats.all_reduce(group)
         _join_parts(output, parts, file, group)
     if grid is not None and group.is_main:
-        drawn = draw_grid(written.drawable, grid)
+        drawn = draw_grid(written.drawable, grid, keep=keep)
         logger.info(f"{drawn} molecules drawn into {grid}")
     if as_records and group.is_main and written.valid < written.rows:
         logger.info(f"{written.rows - written.valid:,} invalid ones have no record in {output}")
@@ -271,7 +273,8 @@ def summary(written: Written, stats: SamplingStats, generator: MoleculeGenerator
     unfinished = f", {stats.unfinished} unfinished" if stats.unfinished else ""
     without = f"; no novelty: {unknown}" if unknown else ""
     few = f" (uniqueness and novelty of the first {compared:,} valid ones)" if compared < written.valid else ""
-    return f"{written.rows:,} molecules{draws}: {shown}{few}{unfinished}{_rejections(stats)}{without}"
+    held = f", kept in {stats.kept_share:.1%} of the draws" if stats.keeps and stats.draws else ""
+    return f"{written.rows:,} molecules{draws}: {shown}{few}{unfinished}{held}{_rejections(stats)}{without}"
 
 
 def _rejections(stats: SamplingStats) -> str:
@@ -299,6 +302,7 @@ def _write_meta(
         "seed": options.seed,
         **options.params._asdict(),
         "prompt": options.prompt,
+        "keep": options.keep,
         "batch_size": options.batch_size,
         "filters": {"valid": rules.valid, "unique": rules.unique, "novel": rules.novel, **rules.filter._asdict()},
         "diverse": targets.diverse,
@@ -310,6 +314,7 @@ def _write_meta(
         "kept": stats.kept,
         "unfinished": stats.unfinished,
         "rejected": {name: stats.rejected[name] for name in REASONS},
+        **({"kept_share": stats.kept_share} if stats.keeps else {}),
         "versions": {"molgen": __version__, **{name: version(name) for name in ("torch", "rdkit", "numpy")}},
     }
     write_atomically(targets.meta, (json.dumps(account, indent=1, allow_nan=False) + "\n").encode())

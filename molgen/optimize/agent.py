@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from molgen.config import TrainingConfig
 from molgen.data.batches import Batch, Corpus, Rows
 from molgen.generation.decode import SamplingParams, complete
+from molgen.generation.growth import Growth
 from molgen.machine import Runtime
 from molgen.model.decoder import Decoder
 from molgen.model.likelihood import token_nll
@@ -38,7 +39,13 @@ class Lesson(NamedTuple):
 class Agent:
     """Draws molecules and learns from their rewards, beside the prior that it started from."""
 
-    def __init__(self, prior: Decoder, tokenizer: SmilesTokenizer, config: LearnerConfig, runtime: Runtime) -> None:
+    def __init__(
+        self, prior: Decoder, tokenizer: SmilesTokenizer, config: LearnerConfig, runtime: Runtime, keep: str = ""
+    ) -> None:
+        """With `keep`, a text of `molgen.chem.fragments.numbered`, all that it samples is grown from these fragments.
+
+        Raises MolgenError for fragments that the prior cannot read.
+        """
         self.prior, self.model = prior.eval().requires_grad_(False), copy.deepcopy(prior).eval().requires_grad_(True)
         self.tokenizer, self.config, self._runtime = tokenizer, config, runtime
         self._training = TrainingConfig(
@@ -48,6 +55,8 @@ class Agent:
         self._rewards = torch.empty(0)
         self._step = Step(self.model, self.optimizer, self._loss, self._training, TrainerState(), runtime)
         self._num_chunks = worker_threads(runtime.device)
+        precision = self._training.precision
+        self._growth = Growth(self.model, tokenizer, keep, runtime.workers, precision) if keep else None
 
     @property
     def models(self) -> dict[str, nn.Module]:
@@ -58,6 +67,22 @@ class Agent:
     def knows_random_forms(self) -> bool:
         """Whether the prior was trained on random SMILES."""
         return RANDOM in self.tokenizer.special
+
+    @property
+    def grows(self) -> bool:
+        """Whether all that it samples is grown from fragments that are kept."""
+        return self._growth is not None
+
+    def sample(self, n: int, seed: int) -> list[str | None]:
+        """`n` strings, grown from what is kept, if anything; None for an unfinished one."""
+        if self._growth is None:
+            return self.draw([[self.start(False)]] * n, seed)
+        chunks = min(self._num_chunks, n)
+        sizes = [len(range(i, n, chunks)) for i in range(chunks)]
+        with shared_threads(max(1, chunks)) as threads:
+            seeds = range(seed, seed + chunks)
+            parts = threads.map(self._growth.draw, sizes, [SamplingParams()] * chunks, seeds)
+            return [text for part in parts for text in part]
 
     def start(self, random: bool) -> int:
         """The id that starts a canonical or a random SMILES."""

@@ -201,7 +201,7 @@ def _scorer_failed(error: ScorerFailedError, run: Run) -> MolgenError:
 def _saved_agent(run: Run, config: OptimizeConfig, runtime: Runtime) -> Agent:
     """An agent of the right shape, to be filled from a state."""
     model = build_model(run.config.model, len(run.tokenizer)).to(runtime.device)
-    return Agent(model, run.tokenizer, config.learner, runtime)
+    return Agent(model, run.tokenizer, config.learner, runtime, config.keep)
 
 
 def _values_of_scorer(ledger: Ledger, asked: Objective) -> dict[str, float]:
@@ -306,7 +306,7 @@ def dry_run(run: str | os.PathLike[str] | None, options: OptimizeOptions) -> lis
     config = config_of(prior, asked, options, scorer)
     tokenizer = extended_vocabulary(prior.tokenizer, asked)
     model = initial_model(prior.config, tokenizer, prior).to(runtime.device)
-    agent = Agent(model, tokenizer, config.learner, runtime)
+    agent = Agent(model, tokenizer, config.learner, runtime, config.keep)
     stage = asked.all_stages[0]
     with judging(asked, scorer, runtime, options, config, {}) as judge:
         smiles = molecules_of_prior(agent, judge, _DRY)

@@ -33,6 +33,8 @@ class OptimizeOptions:
     """A condition that every molecule must meet."""
     smarts: tuple[str, ...] = ()
     not_smarts: tuple[str, ...] = ()
+    keep: str = ""
+    """Fragments that every molecule keeps and is grown from, such as '[*:1]c1ccccc1'."""
     calls: int | None = None
     """Molecules to score; None: 10,000, or those of the run that is resumed."""
     preset: Preset = "people"

@@ -68,8 +68,9 @@ class Proposer:
         if len(self._memory) < _WARM:
             parts = {"agent": sum(parts.values()), "completion": 0, "genetic": 0}
         begun = self._beginnings(parts["completion"], rng)
-        starts = [[self._agent.start(False)]] * (parts["agent"] + parts["completion"] - len(begun))
-        drawn = self._agent.draw([*starts, *begun], int(rng.integers(2**31)))
+        n, seed = parts["agent"] + parts["completion"] - len(begun), int(rng.integers(2**31))
+        starts = [[self._agent.start(False)]] * n
+        drawn = self._agent.sample(n, seed) if self._agent.grows else self._agent.draw([*starts, *begun], seed)
         return [
             *(Candidate(smiles or "", "agent") for smiles in drawn[: len(starts)]),
             *(Candidate(smiles or "", "completion") for smiles in drawn[len(starts) :]),
@@ -78,7 +79,7 @@ class Proposer:
 
     def _beginnings(self, n: int, rng: np.random.Generator) -> list[list[int]]:
         """The start id and some tokens of good molecules; random SMILES, if known, so that every part may be new."""
-        if not n:
+        if not n or self._agent.grows:  # what is kept is the beginning then
             return []
         smiles = [molecule.canonical for molecule in self._memory.pick(n, rng)]
         random = self._agent.knows_random_forms

@@ -141,11 +141,17 @@ class Search:
             self.agent.learn(lessons, rng)
         ahead = self._proposed(self.state.round + 1) if self.config.learner.ahead else []
         rewards = dict.fromkeys(rejected, 0.0) | self._rewards(chosen, records, report)
-        fresh = [Lesson(m.canonical, x) for m, x in rewards.items() if m.origin == "agent" and x == x]
+        fresh = [self._lesson(m, x) for m, x in rewards.items() if m.origin == "agent" and x == x]
         if len(fresh) >= _FEWEST_FRESH * self.config.learner.batch:  # a step on a few would be as long as on many
             self.agent.learn(fresh, rng)
         self._finish(report, ahead)
         return report
+
+    def _lesson(self, molecule: Molecule, reward: float) -> Lesson:
+        """A molecule of the agent's: as it was drawn if it was grown from what is kept, else as canonical SMILES."""
+        if self.agent.grows:
+            return Lesson(molecule.smiles, reward, self.agent.knows_random_forms)
+        return Lesson(molecule.canonical, reward)
 
     def _rewards(
         self, chosen: Sequence[Molecule], records: Iterator[Record], report: RoundReport

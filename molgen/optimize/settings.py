@@ -94,6 +94,8 @@ class OptimizeConfig(Section):
     """Reactive groups, by name, that are rejected."""
     warheads: list[str] = Field(default=[])
     """Patterns in which such a group is wanted."""
+    keep: str = ""
+    """Fragments that every molecule keeps and is grown from, as `molgen.chem.fragments.numbered` writes them."""
     on_error: Literal["stop", "skip"] = "stop"
     """After a scorer's failure: stop, or go on without a score for the molecules concerned."""
     seed: Annotated[int, Field(ge=0)] = 0

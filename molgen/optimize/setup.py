@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from molgen.checkpoint import save_state, saved_fingerprint
 from molgen.chem.filters import MoleculeFilter
+from molgen.chem.fragments import keep_of, numbered
 from molgen.chem.smiles import RDKIT_VERSION, canonical, flat
 from molgen.config import parse_yaml, to_yaml
 from molgen.errors import MolgenError
@@ -60,7 +61,7 @@ def create_search(
     _ = _accepted(asked, config)  # raises an error for a filter that is not valid before anything is written
     tokenizer = extended_vocabulary(prior.tokenizer, asked)
     model = initial_model(prior.config, tokenizer, prior).to(runtime.device)
-    agent = Agent(model, tokenizer, config.learner, runtime)
+    agent = Agent(model, tokenizer, config.learner, runtime, config.keep)
     with judging(asked, scorer, runtime, options, config, known) as judge:
         molecules_of_prior(agent, judge, 1)  # raises an error for filters that nothing passes
         _check_range(asked, agent, judge)
@@ -87,6 +88,7 @@ def config_of(prior: Run, asked: Objective, options: OptimizeOptions, scorer: Sc
         learner=options.learner or PRESETS[options.preset],
         alerts=alerts_of(options),
         warheads=list(options.warheads),
+        keep=keep_of(numbered(options.keep)).text if options.keep else "",
         on_error=options.on_error or "stop",
         seed=options.seed,
     )
@@ -111,7 +113,10 @@ def _described(scorer: Scorer) -> ScorerConfig:
 
 def fingerprint_of(run: Run, config: OptimizeConfig) -> dict[str, str]:
     """What a saved state belongs to."""
-    return {"optimize": json.dumps(config.model_dump()), "tokenizer": run.tokenizer.fingerprint}
+    values = config.model_dump()
+    if not config.keep:  # as of searches that began before there was such a setting
+        del values["keep"]
+    return {"optimize": json.dumps(values), "tokenizer": run.tokenizer.fingerprint}
 
 
 def saved_config(path: Path) -> OptimizeConfig:
@@ -146,6 +151,8 @@ def check_same(config: OptimizeConfig, options: OptimizeOptions, scorer: Scorer 
             raise MolgenError(
                 f"{key} {given} with --resume, but {path} began with {getattr(config, key)}", "leave it out"
             )
+    if options.keep and numbered(options.keep) != config.keep:
+        raise MolgenError(f"another --keep with --resume than {path} began with", "leave it out")
     changing = ("minimise", "maximise", "where", "smarts", "not_smarts", "blind_to_stereo")
     asked = options.objective is not None and scorer is None
     asked |= any(getattr(options, key) != getattr(default, key) for key in changing)
@@ -166,7 +173,8 @@ def check_same(config: OptimizeConfig, options: OptimizeOptions, scorer: Scorer 
 
 def _accepted(asked: Objective, config: OptimizeConfig) -> MoleculeFilter:
     """The hard filters. Raises MolgenError for one that is not valid."""
-    return asked.filter._replace(reactive=tuple(config.alerts), warheads=tuple(config.warheads)).checked()
+    filters = asked.filter._replace(reactive=tuple(config.alerts), warheads=tuple(config.warheads), keep=config.keep)
+    return filters.checked()
 
 
 @contextmanager
@@ -224,7 +232,7 @@ def molecules_of_prior(agent: Agent, judge: Judge, n: int) -> list[str]:
     """Distinct molecules that the agent, before its first step, draws and the hard filters accept."""
     found: dict[str, None] = {}
     for seed in range(20):
-        drawn = agent.draw([[agent.start(False)]] * (2 * n), seed)
+        drawn = agent.sample(2 * n, seed)
         smiles = [one for one in judge.workers.map("canonical", [text or "" for text in drawn]) if one]
         found |= {one: None for one, cause in zip(smiles, judge.rejected(smiles), strict=True) if not cause}
         if len(found) >= n:
