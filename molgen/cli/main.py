@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated, Any, cast, get_args
 
 import typer
 
@@ -29,6 +29,7 @@ from molgen.cli.options import (
     Recipe,
     RunArgument,
     Settings,
+    Targets,
     Where,
     check_apart,
     check_target,
@@ -84,6 +85,10 @@ def train(
     device: Annotated[Device | None, typer.Option(help="Where to train.", show_default="auto")] = None,
     smiles_column: Column = None,
     where: Where = None,
+    target: Targets = None,
+    predictor: Annotated[
+        str | None, typer.Option(help="What `predict` takes; auto: the best on validation.", show_default="auto")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with --out, else with the newest unfinished run.")
     ] = False,
@@ -91,7 +96,8 @@ def train(
 ) -> None:
     """Train on a dataset or a file (default: Tox21) into a run directory."""
     options = {"seed": seed, "device": device, "init": init}
-    training = {f"training.{name}": value for name, value in options.items()}
+    training: dict[str, Any] = {f"training.{name}": value for name, value in options.items()}
+    training |= {"data.targets": target or None, "prediction.predictor": predictor}
     recipe, resolved = configuration(data, config, settings, smiles_column, where, training)
     from molgen import runs
     from molgen.training.train import train as run_training

@@ -34,6 +34,14 @@ Recipe = Annotated[
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting; may be repeated.")
 ]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        metavar="COLUMN",
+        help="Also learn to predict it; or NAME = formula, such as 'pIC50 = 9 - log10(IC50_nM)'. May be repeated.",
+    ),
+]
 RunArgument = Annotated[
     str | None,
     typer.Argument(help="A run directory, or `moses-small`; default: the newest under runs/.", show_default=False),

@@ -17,6 +17,7 @@ from molgen.model.likelihood import Likelihood, likelihood
 from molgen.runs import Run, at_work
 from molgen.runtime.device import hardware
 from molgen.training.callbacks import standard_callbacks
+from molgen.training.joint import JointObjective
 from molgen.training.model_card import model_card
 from molgen.training.resume import TrainerState
 from molgen.training.setup import open_source, prepare_run
@@ -44,10 +45,18 @@ def train(config: Config, out: str | os.PathLike[str], resume: bool = False, for
         at_work(out) if runtime.group.is_main else nullcontext(),
     ):
         run, data, fingerprint = prepare_run(source, out, resume, force, runtime)
-        state = Trainer(run, data, runtime, fingerprint, standard_callbacks(runtime.group.is_main)).fit()
+        joint = joint_objective(run.config, data)
+        state = Trainer(run, data, runtime, fingerprint, standard_callbacks(runtime.group.is_main), joint).fit()
         if runtime.group.is_main:
             _write_report(run, data, state, source.summary, source.encoded_from, runtime)
     return run
+
+
+def joint_objective(config: Config, data: TrainingData) -> JointObjective | None:
+    """What a run with targets minimises; None for a run without."""
+    if not data.labels:
+        return None
+    return JointObjective.of(data.labels["train"], data.labels["validation"], data.corpus, config.prediction)
 
 
 def _by_source(held_out: Likelihood, data: TrainingData) -> dict[str, dict[str, float | None]]:
