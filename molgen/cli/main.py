@@ -36,6 +36,7 @@ from molgen.cli.options import (
     check_unchanged,
     configuration,
 )
+from molgen.cli.predict import predict
 from molgen.errors import MolgenError
 from molgen.evaluation.options import EvalOptions, Split
 from molgen.metrics import MetricName
@@ -294,8 +295,9 @@ def score(
     from molgen.machine import Runtime
 
     runtime = Runtime(device, workers=shared_workers())  # they start while the rest is imported
+    from molgen.data.readers import read_molecules
     from molgen.generation.generator import MoleculeGenerator
-    from molgen.generation.score import Score, columns_of, read_molecules, score_rows
+    from molgen.generation.score import Score, columns_of, score_rows
 
     generator = MoleculeGenerator.load(run, runtime=runtime)
     rows = score_rows(read_molecules(file, smiles_column), generator, as_written, strings)
@@ -313,6 +315,7 @@ def _command() -> str:
     return shlex.join(["molgen", *sys.argv[1:]])
 
 
+app.command()(predict)
 app.command()(optimize)
 app.command()(benchmark)
 

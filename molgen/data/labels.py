@@ -121,7 +121,9 @@ class LabelArrays(NamedTuple):
             if len(own) and np.isin(own, (0, 1)).all():
                 found.append((0.0, 1.0, True))
             else:
-                found.append((float(own.mean()) if len(own) else 0.0, float(own.std()) or 1.0 if len(own) else 1.0, False))
+                found.append(
+                    (float(own.mean()) if len(own) else 0.0, float(own.std()) or 1.0 if len(own) else 1.0, False)
+                )
         centre, spread, classes = (np.array(column) for column in zip(*found, strict=True))
         return Scales(centre.astype(np.float64), spread.astype(np.float64), classes.astype(bool))
 

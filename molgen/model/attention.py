@@ -34,9 +34,7 @@ class CausalSelfAttention(nn.Module):
         shape, device = (rows, self.kv_heads, capacity, self.head_width), self.inputs.weight.device
         return KVCache(torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device))
 
-    def forward(
-        self, x: Tensor, start: int = 0, cache: KVCache | None = None, seen: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, start: int = 0, cache: KVCache | None = None, seen: Tensor | None = None) -> Tensor:
         """(B, T, D) -> (B, T, D). With a cache the T new positions follow the `start` positions in it.
 
         Several new positions attend only to each other, which is correct for `start` = 0. With `seen`, (B, T) of

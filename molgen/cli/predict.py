@@ -1,0 +1,36 @@
+"""`molgen predict`."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from molgen.cli.options import Column, DeviceOption, RunArgument
+
+
+def predict(
+    file: Annotated[str, typer.Argument(help="A file of molecules, or - for stdin.")],
+    run: RunArgument = None,
+    predictor: Annotated[
+        str | None,
+        typer.Option(help="auto, joint, forest, boosting, svm or mean.", show_default="what the training chose"),
+    ] = None,
+    smiles_column: Column = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Predict what a run was trained to predict (--target): a CSV on stdout, one line for each molecule of the file."""
+    import csv
+
+    from molgen.chem.pool import shared_workers
+    from molgen.machine import Runtime
+
+    runtime = Runtime(device, workers=shared_workers())  # they start while the rest is imported
+    from molgen.data.readers import read_molecules
+    from molgen.prediction.predictor import RunPredictor
+    from molgen.prediction.table import columns_of, predict_rows
+
+    loaded = RunPredictor.load(run, runtime=runtime, kind=predictor)
+    rows = predict_rows(read_molecules(file, smiles_column), loaded)
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    table.writerow(columns_of(loaded.run.targets))
+    table.writerows(rows)
