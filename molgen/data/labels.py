@@ -110,7 +110,8 @@ class LabelArrays(NamedTuple):
     @property
     def measured(self) -> npt.NDArray[np.bool_]:
         """(N, T) where there is a value that is not censored."""
-        return ~np.isnan(self.values) & (self.sides == 0)
+        found: npt.NDArray[np.bool_] = ~np.isnan(self.values) & (self.sides == 0)
+        return found
 
     @property
     def scales(self) -> "Scales":

@@ -51,7 +51,7 @@ class Target:
 
 def parse_targets(config: DataConfig, columns: Sequence[str]) -> list[Target]:
     """The targets of a configuration. Raises MolgenError for an unknown column, a name that is taken, or one twice."""
-    found = []
+    found: list[Target] = []
     for text in config.targets:
         match = _ASSIGNED.fullmatch(text.strip())
         name, formula = target_name(text), Formula(match[2]) if match else None

@@ -149,7 +149,7 @@ class Decoder(nn.Module):
         seen = {"seen": ids != PAD} if bidirectional else {}
         for block in self.blocks:
             x = block(x, **seen)
-        return x
+        return x  # type: ignore[no-any-return]
 
     def logits(self, x: Tensor) -> Tensor:
         """The stream (B, ..., D) -> logits (B, ..., V) in float32."""

@@ -151,9 +151,9 @@ class _Target:
         chosen_settings, out_of_fold = self._tuned(training, groups)
         kinds = list(chosen_settings)
         apart = {kind: self._fit(kind, chosen_settings[kind], training) for kind in kinds}
-        predicted = {k: f(self.prints.rows(validation), self.prints) for k, f in apart.items()}
-        weights: dict[str, float] = {**self._stacked(out_of_fold)}
-        stack = sum((w * predicted[k] for k, w in weights.items()), np.zeros(len(validation)))  # type: ignore[index]
+        predicted: dict[str, Values] = {k: f(self.prints.rows(validation), self.prints) for k, f in apart.items()}
+        weights = self._stacked(out_of_fold)
+        stack = sum((w * predicted[k] for k, w in weights.items()), np.zeros(len(validation)))
         share = 0.0
         said = self.joint[validation]
         errors = {}
@@ -227,20 +227,17 @@ class _Target:
             result[outside] = model(self.prints.rows(rows[outside]), self.prints)
         return result
 
-    def _stacked(self, out_of_fold: tuple[Indices, dict[Kind, Values]]) -> dict[Kind, float]:
+    def _stacked(self, out_of_fold: tuple[Indices, dict[Kind, Values]]) -> dict[str, float]:
         """Non-negative weights that sum to 1, of the lowest squared error on held-out molecules (Breiman 1996)."""
         rows, predictions = out_of_fold
         if not predictions:
             return {}
         measured = self.measured[rows]
+        truth = self.values[rows][measured]
         matrix = np.column_stack([p[measured] for p in predictions.values()])
-        found, _ = nnls(
-            matrix - self.values[rows][measured].mean(),
-            self.values[rows][measured] - self.values[rows][measured].mean(),
-        )
-        total = found.sum() or 1.0
-        found = found / total if found.sum() else np.full(len(found), 1 / len(found))
-        return dict(zip(predictions, found.tolist(), strict=True))
+        found, _ = nnls(matrix - truth.mean(), truth - truth.mean())
+        shares = found / found.sum() if found.sum() else np.full(len(found), 1 / len(found))
+        return dict(zip(map(str, predictions), shares.tolist(), strict=True))
 
     def _calibrated(
         self,

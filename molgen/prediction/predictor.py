@@ -1,4 +1,4 @@
-"""A trained run with targets as an object: molecules in, predictions with intervals and the nearest known molecule out."""
+"""A trained run with targets as an object: molecules to predictions, intervals and the nearest known molecule."""
 
 import hashlib
 import logging
@@ -57,7 +57,7 @@ class RunPredictor:
     """
 
     def __init__(self, run: Run, runtime: Runtime, kind: str | None = None) -> None:
-        """`kind` is a predictor's name in place of the run's own. Raises MolgenError if the run has none of this kind."""
+        """`kind` names a predictor in place of the run's own. Raises MolgenError if the run has none of this kind."""
         if not run.targets:
             raise MolgenError(f"{run.path}: predicts nothing", "train on a table, with --target COLUMN")
         if not os.path.lexists(run.path / PREDICTORS):

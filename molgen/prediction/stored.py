@@ -27,12 +27,12 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 class Calibration(Section):
     """How sure one predictor of one target is."""
 
-    coefficients: list[Number] = []
+    coefficients: list[Number] = Field(default=[])
     least: Number = 0.0
     quantile: Number = 0.0
     constant: Number = 0.0
     n: int = 0
-    bounds: list[list[Number]] = []
+    bounds: list[list[Number]] = Field(default=[])
     """Of a class: the rows of `venn_abers`."""
 
     @property
@@ -59,7 +59,7 @@ class TargetModel(Section):
     validation: int
     """Molecules that these errors are of."""
     calibrations: dict[str, Calibration]
-    bins: list[list[Number]] = []
+    bins: list[list[Number]] = Field(default=[])
     too_far: Number | None = None
     noise: Number | None = None
     noise_molecules: int = 0

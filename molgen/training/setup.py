@@ -90,10 +90,10 @@ class DatasetSource:
         validation = _with_known_tokens(dataset.split("validation"), tokenizer, group)
         data = TrainingData(corpus, validation, canonical_smiles, tokenizer)
         if targets := len(run.config.data.targets):
-            held_out = [smiles for smiles in dataset.split("validation") if tokenizer.encode(smiles) is not None]
+            readable = [smiles for smiles in dataset.split("validation") if tokenizer.encode(smiles) is not None]
             labels = {
                 split: _shared_labels(LabelArrays.of(dataset.labels, smiles, targets), group)
-                for split, smiles in (("train", canonical_smiles), ("validation", held_out))
+                for split, smiles in (("train", canonical_smiles), ("validation", readable))
             }
             return replace(data, labels=labels)
         if (shares := run.config.data.sources) is None:

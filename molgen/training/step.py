@@ -26,8 +26,8 @@ from molgen.training.resume import TrainerState
 Loss = Callable[[Any, Batch, Rows], tuple[Tensor, Tensor]]
 """(model, B molecules, their rows in the corpus (B,)) → (the sum of their losses, that of their NLL in nats), scalars.
 
-The step minimises the first and divides it by the number of positions or molecules of the batch. It may call the loss with a part of a
-batch, because of threads or memory, so a loss must be a sum over molecules.
+The step minimises the first, divided by the number of positions or molecules of the batch. It may call the loss with a
+part of a batch, because of threads or memory, so a loss must be a sum over molecules.
 """
 
 
