@@ -84,7 +84,7 @@ def _by_time(kept: Sequence[tuple[Row, str]], config: DataConfig, train: int, va
     if column is None or not any(column in (row.cells or {}) for row, _ in kept):
         raise MolgenError(
             f"{config.source}: data.split is `time`, but there is no column {column or 'data.time_column'}",
-            "--set data.time_column=NAME, and --target",
+            "--set data.time_column=NAME",
         )
     texts = [(row.cells or {}).get(column, "").strip() for row, _ in kept]
     numbers = [number(text) for text in texts if text]

@@ -143,6 +143,7 @@ def check_scale(values: Sequence[float], config: DataConfig, target: Target, uni
     return ""
 
 
+_LIKE_A_NUMBER = re.compile(r"[<>=~≥≤≈+\-\s]*[\d.,]|[<>=~≥≤≈]")
 _PAIRS = (
     *(("inactive", "active"), ("no", "yes"), ("false", "true"), ("negative", "positive"), ("neg", "pos")),
     *(("n", "y"), ("-", "+"), ("nontoxic", "toxic"), ("non-toxic", "toxic"), ("f", "t"), ("fail", "pass")),
@@ -163,7 +164,7 @@ def classes(texts: Mapping[str, int], target: Target, source: str) -> dict[str, 
                 f"{source}: {target.name} is {next(iter(folded))} in every row", "a class needs the other one too"
             )
         return {text: int(number(text.casefold()) or 0) for text in texts}
-    words = {text for text in folded if number(text) is None and not text.startswith((">", "<", "~", "="))}
+    words = {text for text in folded if not _LIKE_A_NUMBER.match(text)}
     if sum(folded[word] for word in words) * 2 <= folded.total():
         return None
     pair = next((pair for pair in _PAIRS if set(folded) == set(pair)), None)

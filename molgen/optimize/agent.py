@@ -101,16 +101,13 @@ class Agent:
         with self._step.threads():
             self._step(self._step.shards(corpus, [rows], rng), len(readable))
 
-    def _loss(self, model: nn.Module, batch: Batch, rows: Rows) -> tuple[Tensor, Tensor]:
-        """((ln p_prior + σ · reward − ln p_agent)², the NLL), both summed over molecules.
-
-        It is REINVENT's loss (Olivecrona et al. 2017).
-        """
+    def _loss(self, model: nn.Module, batch: Batch, rows: Rows) -> Tensor:
+        """(ln p_prior + σ · reward − ln p_agent)², summed over molecules: REINVENT's loss (Olivecrona et al. 2017)."""
         nll = token_nll(model(batch.inputs), batch.targets).sum(dim=1)
         with torch.no_grad():
             prior_nll = token_nll(self.prior(batch.inputs), batch.targets).sum(dim=1)
         augmented = self.config.sigma * self._rewards[torch.from_numpy(rows)] - prior_nll
-        return (augmented + nll).square().sum(), nll.sum()
+        return (augmented + nll).square().sum()
 
     @torch.no_grad()
     def distance(self, smiles: Sequence[str]) -> float:

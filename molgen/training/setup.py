@@ -62,7 +62,7 @@ class DatasetSource:
             labels = run.labels if config.data.targets else {}
             dataset = Dataset(config.data.source, tuple(run.molecules), tuple(run.dropped), labels)
         else:
-            rows = read_source(config.data, cells=bool(config.data.targets or config.data.time_column))
+            rows = read_source(config.data)
             logger.info(f"{config.data.source}: {len(rows):,} rows; loading DeepChem's tokenizer, cleaning, splitting")
             pattern = deepchem_pattern()
             pretrained_tokens = frozenset(pretrained.tokenizer.tokens if pretrained else ())

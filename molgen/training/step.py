@@ -23,18 +23,17 @@ from molgen.runtime.threads import shared_threads, worker_threads
 from molgen.training.optim import ParallelMap, take_step
 from molgen.training.resume import TrainerState
 
-Loss = Callable[[Any, Batch, Rows], tuple[Tensor, Tensor]]
-"""(model, B molecules, their rows in the corpus (B,)) → (the sum of their losses, that of their NLL in nats), scalars.
+Loss = Callable[[Any, Batch, Rows], Tensor | tuple[Tensor, Tensor]]
+"""(model, B molecules, their rows in the corpus (B,)) → the sum of their losses, a scalar; or (it, what is reported).
 
-The step minimises the first, divided by the number of positions or molecules of the batch. It may call the loss with a
+The step minimises the sum, divided by the number of positions or molecules of the batch. It may call the loss with a
 part of a batch, because of threads or memory, so a loss must be a sum over molecules.
 """
 
 
-def nll_loss(model: nn.Module, batch: Batch, _: Rows) -> tuple[Tensor, Tensor]:
+def nll_loss(model: nn.Module, batch: Batch, _: Rows) -> Tensor:
     """−ln p of the molecules' tokens and `<eos>`, summed, in nats: maximum likelihood."""
-    nll = token_nll(model(batch.inputs), batch.targets).sum()
-    return nll, nll
+    return token_nll(model(batch.inputs), batch.targets).sum()
 
 
 class Shard(NamedTuple):
@@ -84,15 +83,15 @@ class Step:
         return list(map(Shard, repeat(corpus), rows, seeds.integers(2**63, size=len(rows)).tolist()))
 
     def __call__(self, shards: Sequence[Shard], divisor: int) -> list[Tensor]:
-        """Takes one step; returns the summed NLL of each shard of this process.
+        """Takes one step; returns the summed loss of each shard of this process, or what is reported of it.
 
         The gradient is that of the sum over all shards of all processes, divided by `divisor`.
         """
         gradient = [torch.zeros_like(parameter) for parameter in self._parameters]
-        nlls = []
+        losses = []
         # in a fixed order, because the rounding of sums depends on it
-        for nll, shard_gradient in self._parallel_map(partial(self._gradient, divisor), shards):
-            nlls.append(nll)
+        for loss, shard_gradient in self._parallel_map(partial(self._gradient, divisor), shards):
+            losses.append(loss)
             for total, addend in zip(gradient, shard_gradient, strict=True):
                 total += addend
         self._runtime.group.all_reduce_sum_(gradient)
@@ -101,10 +100,10 @@ class Step:
         if self._config.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._parameters, self._config.clip_norm)
         take_step(self._optimizer, self._parallel_map, self._num_chunks)
-        return nlls
+        return losses
 
     def _gradient(self, divisor: int, shard: Shard) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The summed NLL of a shard, and the gradient of its part of the batch's loss."""
+        """The summed loss of a shard (or what is reported), and the gradient of its part of the batch's loss."""
         if len(shard.rows) == 1:
             return self._full_batch(divisor, shard)
         self._state.halved, result = split_on_oom(
@@ -113,15 +112,16 @@ class Step:
         return result
 
     def _half_batches(self, divisor: int, shard: Shard) -> tuple[Tensor, tuple[Tensor, ...]]:
-        (nll, gradient), (more, others) = (self._full_batch(divisor, shard.half(i)) for i in range(2))
-        return nll + more, tuple(a + b for a, b in zip(gradient, others, strict=True))
+        (loss, gradient), (more, others) = (self._full_batch(divisor, shard.half(i)) for i in range(2))
+        return loss + more, tuple(a + b for a, b in zip(gradient, others, strict=True))
 
     def _full_batch(self, divisor: int, shard: Shard) -> tuple[Tensor, tuple[Tensor, ...]]:
         seed_dropout(shard.seed, self._runtime.device)
         batch = shard.corpus.batch(shard.rows, self._runtime.device)
         with autocast(self._config.precision, self._runtime.device):
-            loss, nll = self._loss(self._model, batch, shard.rows)
+            found = self._loss(self._model, batch, shard.rows)
+        loss, reported = found if isinstance(found, tuple) else (found, found)
         # Not `.backward()`: it would add to one `.grad` in the order in which threads finish, so a resume would not be
         # exact. A parameter that this batch does not use gets a gradient of zero.
         gradient = torch.autograd.grad(loss / divisor, self._parameters, allow_unused=True, materialize_grads=True)
-        return nll.detach(), gradient
+        return reported.detach(), gradient
