@@ -4,7 +4,8 @@ import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from functools import partial
+from dataclasses import replace
+from functools import cached_property, partial
 from itertools import count, islice
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from molgen.chem.conditions import Condition
 from molgen.chem.descriptors import PROPERTIES
 from molgen.chem.filters import MoleculeFilter
 from molgen.chem.smiles import RDKIT_VERSION
@@ -24,7 +26,9 @@ from molgen.generation.rejection import RejectionRules, Sample, SampleStream, Sa
 from molgen.machine import Runtime
 from molgen.model.decoder import Decoder
 from molgen.model.likelihood import likelihood
-from molgen.runs import Run, find_run
+from molgen.prediction.columns import PredictedCondition, predicted_columns, predicted_names
+from molgen.prediction.predictor import RunPredictor
+from molgen.runs import PREDICTORS, Run, find_run
 from molgen.runtime.device import Device, check_memory, split_on_oom
 from molgen.runtime.threads import shared_threads, worker_threads
 from molgen.tokenizer import SmilesTokenizer
@@ -84,7 +88,8 @@ class MoleculeGenerator:
         """A DataFrame of `n` molecules in the order in which they were drawn; a notebook shows it with pictures.
 
         Its columns are smiles (empty if the draw was empty or unfinished), canonical (None if invalid), valid, and
-        the requested `columns`, which are names of `molgen.chem.descriptors.PROPERTIES`. The same seed and batch size
+        the requested `columns`, which are names of `molgen.chem.descriptors.PROPERTIES` or of predictions.
+        The same seed and batch size
         give the same molecules on the same device. With filters (from `valid` to `no_alerts`) it draws until n
         molecules pass them; there are fewer if almost no draw passes. Raises MolgenError for invalid arguments.
         """
@@ -92,15 +97,21 @@ class MoleculeGenerator:
 
         check_memory(f"n={n:,}", BYTES_PER_SAMPLE * n)
         columns = (columns,) if isinstance(columns, str) else tuple(columns)
+        predictions = predicted_names(self.run.targets) if self.run is not None else []
         for name in columns:
-            if name not in PROPERTIES:
-                raise MolgenError(f"columns: no property {name!r}", f"properties: {', '.join(PROPERTIES)}")
+            if name not in (*PROPERTIES, *predictions):
+                known = ", ".join([*PROPERTIES, *predictions])
+                raise MolgenError(f"columns: no property {name!r}", f"properties: {known}")
         needed, unwanted = ((s,) if isinstance(s, str) else tuple(s) for s in (smarts, not_smarts))
         rules = RejectionRules(valid, unique, novel, MoleculeFilter(where, needed, unwanted, no_alerts))
         options = SampleOptions(n, SamplingParams(temperature, top_k, top_p), rules, prompt, seed, batch_size)
         samples = [sample for batch in self.stream(options) for sample in batch]
         smiles = [sample.smiles for sample in samples]
-        properties = self.runtime.workers.map("tabulate", smiles, columns=list(columns)) if columns else []
+        own = [name for name in columns if name in PROPERTIES]
+        properties = self.runtime.workers.map("tabulate", smiles, columns=own) if own else []
+        predicted = {}
+        if self.predictor is not None and set(columns) & set(predictions):
+            predicted = predicted_columns(self.predictor, [sample.canonical or "" for sample in samples])
         frame = MoleculeFrame(
             {
                 "smiles": smiles,
@@ -109,7 +120,7 @@ class MoleculeGenerator:
             }
         )
         for name in columns:
-            frame[name] = [(row or {}).get(name) for row in properties]
+            frame[name] = predicted[name] if name in predicted else [(row or {}).get(name) for row in properties]
         return frame
 
     def stream(self, options: SampleOptions) -> SampleStream:
@@ -118,6 +129,7 @@ class MoleculeGenerator:
         RDKit parses one batch while the next ones are drawn. In a process group each process draws some of the batches.
         Raises MolgenError for invalid options.
         """
+        options = self._with_predictions(options)
         options.check(self.runtime.group)
         stats = SamplingStats()
 
@@ -129,6 +141,26 @@ class MoleculeGenerator:
                 yield from select(draws, n, options.rules, training, self.runtime.workers, stats)
 
         return SampleStream(options.n, samples(), stats)
+
+    @cached_property
+    def predictor(self) -> RunPredictor | None:
+        """What predicts the run's targets; None for a run without targets, and for one whose training has not ended."""
+        if self.run is None or not self.run.targets or not (self.run.path / PREDICTORS).exists():
+            return None
+        return RunPredictor(self.run, self.runtime)
+
+    def _with_predictions(self, options: SampleOptions) -> SampleOptions:
+        """The options with a condition on predictions apart from the filter, which the workers apply."""
+        where = options.rules.filter.where
+        if not where or self.run is None or not self.run.targets:
+            return options
+        predicted = set(predicted_names(self.run.targets))
+        if predicted.isdisjoint(Condition(where).names):
+            return options
+        predictor = self.predictor or RunPredictor(self.run, self.runtime)  # says what is missing
+        condition = PredictedCondition(where, predictor, self.runtime.workers)
+        rules = options.rules._replace(filter=options.rules.filter._replace(where=""), predicted=condition)
+        return replace(options, rules=rules)
 
     def _batches(self, options: SampleOptions) -> tuple[int, Iterable[tuple[int, int]]]:
         """(number of samples for this process, the (number, rows) of each batch that it draws)."""

@@ -14,6 +14,8 @@ from scipy.optimize import isotonic_regression, nnls
 
 Values = npt.NDArray[np.float64]
 
+LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+"""Coverages of the calibration curve."""
 _NEAREST = 5
 _LEAST_SCALE = 0.3  # of the mean absolute error: no interval is narrower than this share of the usual one
 _GRID = 101
@@ -60,6 +62,8 @@ class Intervals(NamedTuple):
     """The half-width that does not depend on the molecule, for comparison."""
     n: int
     """Molecules that it was calibrated on."""
+    curve: tuple[float, ...] = ()
+    """The half-widths, in expected errors, for a coverage of LEVELS."""
 
     @classmethod
     def calibrated(
@@ -75,6 +79,7 @@ class Intervals(NamedTuple):
             conformal_quantile(errors / expected, coverage),
             conformal_quantile(errors, coverage),
             len(errors),
+            tuple(conformal_quantile(errors / expected, level) for level in LEVELS),
         )
 
     def half_widths(self, difficulties: Values) -> Values:

@@ -287,7 +287,8 @@ class _Target:
                 found = Intervals.calibrated(near, np.abs(self.values[validation] - values), scale, coverage)
             else:
                 continue
-            calibrations[kind] = stored.Calibration(**found._asdict() | {"coefficients": list(found.coefficients)})
+            lists = {"coefficients": list(found.coefficients), "curve": list(found.curve)}
+            calibrations[kind] = stored.Calibration(**found._asdict() | lists)
         return residuals, calibrations, self._bins(settings, training)
 
     def _difficulty(

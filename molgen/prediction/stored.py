@@ -32,13 +32,14 @@ class Calibration(Section):
     quantile: Number = 0.0
     constant: Number = 0.0
     n: int = 0
+    curve: list[Number] = Field(default=[])
     bounds: list[list[Number]] = Field(default=[])
     """Of a class: the rows of `venn_abers`."""
 
     @property
     def intervals(self) -> Intervals:
         """Of a value."""
-        return Intervals(tuple(self.coefficients), self.least, self.quantile, self.constant, self.n)
+        return Intervals(tuple(self.coefficients), self.least, self.quantile, self.constant, self.n, tuple(self.curve))
 
 
 class TargetModel(Section):
