@@ -27,7 +27,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from molgen.chem import analogs, clean, descriptors, filters, genetic, likeness, oracles, prepare
+from molgen.chem import analogs, clean, descriptors, environments, filters, genetic, likeness, oracles, prepare
 from molgen.chem.smiles import add_carbon, canonical, random_form, random_forms
 from molgen.runtime.distributed import local_world_size
 from molgen.runtime.isolation import isolated_python
@@ -49,6 +49,7 @@ TASKS: dict[str, Callable[..., Any]] = {
     "offspring": genetic.offspring,
     "versus": analogs.versus,
     "forms": prepare.forms,
+    "atoms_in_fingerprint": environments.atoms_in_fingerprint,
 }
 _CHUNK = 500
 # Limits of CPU time, not of wall time: on a busy machine a worker may run slowly for no fault of a molecule.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -133,7 +134,7 @@ def _intervals(one: TargetEvaluation, target: TargetModel, widths: Values, neare
     expected = half / max(calibration.quantile, 1e-12)
     pairs = zip(LEVELS, calibration.curve, strict=False)
     one.calibration = [(level, float((errors <= quantile * expected).mean())) for level, quantile in pairs]
-    for low, high in zip(_SIMILARITIES, _SIMILARITIES[1:], strict=False):
+    for low, high in pairwise(_SIMILARITIES):
         inside = (nearest[known] >= low) & ((nearest[known] < high) | (high == 1))
         if inside.any():
             one.by_similarity.append(
@@ -175,7 +176,7 @@ def _refit(
         return
     kind = min(kinds, key=lambda one_kind: target.errors.get(one_kind, np.inf))
     setting = next(s for s in SETTINGS[kind] if dict(s) == dict(target.settings[kind]))
-    prints = Fingerprints.of([smiles[i] for i in rows], runtime.workers)
+    prints = Fingerprints.of([smiles[i] for i in rows.tolist()], runtime.workers)
     one.refitted = kind
     for name, division in divisions.items():
         fold, held = division[rows], np.full(len(rows), np.nan)

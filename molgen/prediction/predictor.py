@@ -122,6 +122,20 @@ class RunPredictor:
             found.append(own)
         return found
 
+    def on_fingerprints(self, prints: Fingerprints, place: int) -> Values:
+        """(N,) what the neighbours say: the one that was chosen, or their mean by their weights, or all alike."""
+        target = self.targets[place]
+        fitted = self._fitted[target.name]
+        kind = self.kinds[target.name]
+        shares = {one: target.weights.get(one, 0.0) for one in fitted}
+        if kind in fitted:
+            shares = {one: float(one == kind) for one in fitted}
+        elif not sum(shares.values()):
+            shares = dict.fromkeys(fitted, 1.0)
+        total = sum(shares.values())
+        parts = [share / total * fitted[one](prints, self._prints) for one, share in shares.items() if share]
+        return np.asarray(np.sum(parts, axis=0), np.float64)
+
     def combined(self, target: stored.TargetModel, members: dict[str, Values]) -> Values:
         """`mean`: the weighted mean of the members; without the joint model where it cannot read the molecule."""
         shape = next(iter(members.values())).shape
