@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import math
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -372,3 +374,27 @@ def test_explain_draws_the_atoms_that_raise_a_prediction(cli: Cli, joint_run: Ru
     assert found[0] is not None and len(found[0]) == 11 and found[1] is None
     assert cli("predict", "new.smi", joint_run.path, "--explain", "why.pdf").code == 2
     assert cli("predict", "new.smi", joint_run.path, "--explain", "why.svg").code == 2  # it exists
+
+
+@pytest.mark.slow
+def test_every_command_of_the_page_on_prediction_runs_in_order(cli: Cli, moses_mini: list[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "prediction.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```sh\n(.*?)```", page, flags=re.S)
+    lines = [line for block in blocks for line in block.splitlines()]
+    assert len(lines) == 6
+    rows = []
+    for i, smiles in enumerate(moses_mini[:120]):
+        relation = ">" if i % 10 == 3 else "="
+        rows.append(f"M{i},{smiles},{relation},{10 ** (9 - 4 - potency(smiles)):.1f}")
+    Path("assay.csv").write_text("id,SMILES,relation,IC50_nM\n" + "\n".join(rows) + "\n")
+    Path("new.smi").write_text("".join(f"{smiles} N{i}\n" for i, smiles in enumerate(moses_mini[200:210])))
+    for line in lines:
+        line = line.replace("molgen train ", "molgen train --set training.epochs=1 --set data.min_token_count=1 ")
+        command, _, target = line.partition(" > ") if line.endswith(".csv") and "predict" in line else (line, "", "")
+        done = cli(*shlex.split(command)[1:])
+        assert done.code == 0, (line, done.err)
+        if target:
+            Path(target).write_text(done.out)
+    with Path("predictions.csv").open() as file:
+        assert all(float(row["pIC50_low"]) < float(row["pIC50"]) for row in csv.DictReader(file))
+    assert {"why.svg", "hits.csv", "potency.html"} <= {path.name for path in Path().iterdir()}

@@ -417,7 +417,7 @@ def _each(subjects: Sequence[Subject], prepare: Callable[[Subject], T | None]) -
 class PredictionPart(NamedTuple):
     """The predictions of one target."""
 
-    text: str
+    lines: list[str]
     """The figures, as `molgen eval` prints them."""
     plots: list[Scatter]
 
@@ -441,7 +441,7 @@ def _predictions(subject: Subject) -> list[PredictionPart] | None:
             caption = f"Found {what} against what was said; on the line: honest"
             points = one.calibration
             plots.append(Scatter(title, f"{what} said", "found", points, (0.0, 1.0), caption, joined=True))
-        found.append(PredictionPart("\n".join(lines(one, evaluation.split)), plots))
+        found.append(PredictionPart(lines(one, evaluation.split), plots))
     return found or None
 
 
