@@ -56,14 +56,16 @@ def configuration(
     where: str | None,
     options: Mapping[str, Any],
 ) -> tuple[str | None, "Config"]:
-    """(name of the recipe, configuration); the recipe is `config`, else that of `--init`, else the dataset's.
+    """(name of the recipe, configuration); the recipe is `config`, else that of `--init` (`joint` with targets), else the
+    dataset's.
 
     `settings` are the values of `--set`; `options` are values of other options by setting.
     """
     from molgen.config import load_config, recipes
 
     of_dataset = data if data in recipes() else "tox21" if data is None else None
-    recipe = config or ("finetune" if options.get("training.init") else of_dataset)
+    tuned = "joint" if options.get("data.targets") else "finetune"
+    recipe = config or (tuned if options.get("training.init") else of_dataset)
     named = {"data.source": data, "data.smiles_column": smiles_column, "data.where": where, **options}
     return recipe, load_config(recipe, settings or [], named)
 

@@ -117,7 +117,7 @@ def tox21(prior: str, out: Path, seed: int, settings: Sequence[str]) -> None:
     targets = [part for task in TASKS for part in ("--target", task)]
     split = ["data.split=scaffold", f"data.split_seed={seed}", "data.train_size=6200", "data.validation_size=800"]
     began = time.monotonic()
-    _train(run, ["tox21", "--init", prior, "--config", "finetune", "--seed", str(seed), *targets], [*split, *settings])
+    _train(run, ["tox21", "--init", prior, "--seed", str(seed), *targets], [*split, *settings])
     figures_file = out / f"tox21-{seed}-eval.json"
     molgen("eval", str(run), "-n", "200", "--json", str(figures_file), "--force")
     predictions = json.loads(figures_file.read_text())["predictions"]
