@@ -205,6 +205,34 @@ def test_a_held_out_replicate_holds_its_molecule_out(table: Table) -> None:
     assert {m.smiles: m.split for m in found.molecules}["CCO"] == "test"
 
 
+def test_a_relation_beside_both_a_concentration_and_its_logarithm_asks(table: Table) -> None:
+    text = "SMILES,relation,IC50_nM,pIC50\nCCO,>,10000,5\nCCN,=,100,7\nCCCO,=,10,8\n"
+    with pytest.raises(MolgenError, match="may be of IC50_nM or of pIC50") as refused:
+        table(text, "pIC50")
+    assert "data.relation_column='relation'" in str(refused.value.hint)
+    own = table(text, "pIC50", relation_column="relation")
+    assert label(own, "CCO").relation == ">"
+    assert label(table(text, "p = 9 - log10(IC50_nM)"), "CCO").relation == "<"
+    assert label(table(text.replace(">", "="), "pIC50"), "CCO").relation == "="  # no bounds, so nothing is unclear
+
+
+def test_a_formula_for_another_unit_than_the_table_says_is_refused(table: Table) -> None:
+    with pytest.raises(MolgenError, match="another unit than uM") as refused:
+        table(csv_of("IC50_uM", ["1", "2", "30"]), "pIC50 = 9 - log10(IC50_uM)")
+    assert "pIC50 = 6 - log10(IC50_uM)" in str(refused.value.hint)
+    with pytest.raises(MolgenError, match="another unit than uM"):
+        table(csv_of("IC50", ["1", "2", "30"], "unit", ["uM"] * 3), "pIC50 = 9 - log10(IC50)")
+    assert label(table(csv_of("IC50", ["1", "2", "30"], "unit", ["nM"] * 3), "p = 9 - log10(IC50)"), "CCO").value == 9
+
+
+def test_units_in_the_cells_are_named_as_the_trouble(table: Table, capfd: pytest.CaptureFixture[str]) -> None:
+    found = table(csv_of("Ki", ["5", "6", "7", "500 nM"]), "pK = 9 - log10(Ki)")
+    assert not label(found, "CCCN").known
+    assert "1 cells have a unit beside the number, such as '500 nM'" in capfd.readouterr().err
+    with pytest.raises(MolgenError, match="they have a unit beside the number"):
+        table(csv_of("Ki", ["5 nM", "6 uM", "7 nM"]), "pK = 9 - log10(Ki)")
+
+
 def test_unknown_columns_and_taken_names_are_refused(table: Table) -> None:
     with pytest.raises(MolgenError, match="no column 'pKI'") as refused:
         table(csv_of("pKi", ["5", "6", "7"]), "pKI")

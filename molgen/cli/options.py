@@ -56,8 +56,9 @@ def configuration(
     where: str | None,
     options: Mapping[str, Any],
 ) -> tuple[str | None, "Config"]:
-    """(name of the recipe, configuration); the recipe is `config`, else that of `--init` (`joint` with targets), else the
-    dataset's.
+    """(name of the recipe, configuration).
+
+    The recipe is `config`, else that of `--init` (`joint` with targets), else the dataset's.
 
     `settings` are the values of `--set`; `options` are values of other options by setting.
     """

@@ -16,7 +16,15 @@ from molgen.config import DataConfig
 from molgen.data.compared import Compared, only_decimal
 from molgen.data.rows import Row, shown
 from molgen.data.splitting import is_held_out
-from molgen.data.targets import Target, check_pooled, check_scale, classes, parse_targets, relation_column
+from molgen.data.targets import (
+    Target,
+    check_pooled,
+    check_relations,
+    check_scale,
+    classes,
+    parse_targets,
+    relation_column,
+)
 from molgen.errors import MolgenError
 
 logger = logging.getLogger(__name__)
@@ -27,6 +35,7 @@ _SIDES = {
     **dict.fromkeys(("<", "<<", "<=", "=<", "≤"), "<"),
     **dict.fromkeys(("", "=", "~", "≈", "=="), "="),
 }
+_WITH_UNIT = re.compile(r"[-+]?\d[\d.,]*(?:[eE][-+]?\d+)?\s*[A-Za-zµμ%°][\w/%µμ·^-]*")
 _OPPOSITE = {">": "<", "<": ">", "=": "="}
 _WIDE = 1.0  # replicates that spread over more than this, in the target's units, are listed
 _MOST_LISTED = 10
@@ -236,6 +245,8 @@ def _read(rows: Sequence[Row], target: Target, config: DataConfig, columns: Sequ
             f"such as {examples[0]}",
             "a target is a column of numbers, or of two classes, or a formula of such columns",
         )
+    sides = Counter(label.relation for label in labels if label.known)
+    check_relations(sides, relations, config, target, columns)
     if hint := check_scale(values, config, target, unit):
         logger.info(hint)
     return labels
@@ -264,7 +275,8 @@ def _row_label(
             return MISSING, ("have a relation that is not known", shown(relation))
         found = number(reader[column].read(column, rest, place))
         if found is None or not math.isfinite(found):
-            return MISSING, ("are no numbers", shown(text))
+            has_unit = _WITH_UNIT.fullmatch(rest)
+            return MISSING, ("have a unit beside the number" if has_unit else "are no numbers", shown(text))
         values[column], sides[column] = found, _SIDES[relation]
     if target.formula is None:
         return Label(values[target.name], sides[target.name]), None

@@ -93,6 +93,33 @@ def relation_column(config: DataConfig, target: Target, columns: Sequence[str]) 
     return next(iter(named or [name for name in columns if plain(name) in _RELATION_NAMES]), None)
 
 
+def check_relations(
+    used: Mapping[str, int], relations: str | None, config: DataConfig, target: Target, columns: Sequence[str]
+) -> None:
+    """Raises MolgenError if it is not clear whether bounds are of a logarithm or of the concentration beside it.
+
+    `used` counts the values by the side of their bound. An IC50 above 10,000 nM is a pIC50 below 5.
+    """
+    if relations is None or config.relation_column is not None or target.formula is not None:
+        return
+    raw = next((name for name in columns if name != target.name and _is_raw(name)), None)
+    if raw is None or not _LOGARITHM.search(target.name) or not (used.get(">", 0) + used.get("<", 0)):
+        return
+    column = raw if raw.isidentifier() else f"`{raw}`"
+    raise MolgenError(
+        f"{config.source}: the column {relations} may be of {raw} or of {target.name}: their bounds have opposite sides",
+        f"--target '{target.name} = 9 - log10({column})' if {raw} is in nM; or, if it is of {target.name} itself, "
+        f"--set data.relation_column='{relations}'",
+    )
+
+
+def _is_raw(name: str) -> bool:
+    """Whether a column looks like a concentration, or like the value that a relation is of."""
+    if plain(name) in ("standardvalue", "value", "activityvalue"):
+        return True
+    return not _LOGARITHM.search(name) and bool(_UNIT_IN_NAME.search(name) or _RAW_NAME.search(name))
+
+
 def check_pooled(rows: Sequence[Row], config: DataConfig, target: Target) -> str | None:
     """Raises MolgenError if the rows with a value have several units or endpoints; returns the one unit, or None.
 
@@ -122,7 +149,10 @@ def check_pooled(rows: Sequence[Row], config: DataConfig, target: Target) -> str
 
 def check_scale(values: Sequence[float], config: DataConfig, target: Target, unit: str | None) -> str:
     """Raises MolgenError for a raw concentration, with the formula that converts it; returns a hint, or ""."""
-    if target.formula is not None or not values or _LOGARITHM.search(target.name):
+    if target.formula is not None:
+        _check_unit(config, target, target.formula, unit)
+        return ""
+    if not values or _LOGARITHM.search(target.name):
         return ""
     low, high = min(values), max(values)
     in_name = _UNIT_IN_NAME.search(target.name)
@@ -144,6 +174,26 @@ def check_scale(values: Sequence[float], config: DataConfig, target: Target, uni
 
 
 _LIKE_A_NUMBER = re.compile(r"[<>=~≥≤≈+\-\s]*[\d.,]|[<>=~≥≤≈]")
+
+
+def _check_unit(config: DataConfig, target: Target, formula: Formula, unit: str | None) -> None:
+    """Raises MolgenError if a formula takes a concentration for one in another unit than the table says."""
+    if len(formula.columns) != 1:
+        return
+    (column,) = formula.columns
+    in_name = _UNIT_IN_NAME.search(column)
+    written = in_name[1] if in_name else unit or ""
+    exponent = _EXPONENTS.get(written.lower()) if written[-1:] == "M" or "/" in written else None
+    one, ten = formula({column: 1.0}), formula({column: 10.0})
+    if exponent is None or one is None or ten is None or abs(ten - one + 1) > 1e-9 or abs(one - exponent) < 0.01:
+        return
+    shown = column if column.isidentifier() else f"`{column}`"
+    raise MolgenError(
+        f"{config.source}: {target.name} = {formula.text} takes {column} for another unit than {written}",
+        f"--target '{target.name} = {exponent} - log10({shown})'; if it is right, rename the column",
+    )
+
+
 _PAIRS = (
     *(("inactive", "active"), ("no", "yes"), ("false", "true"), ("negative", "positive"), ("neg", "pos")),
     *(("n", "y"), ("-", "+"), ("nontoxic", "toxic"), ("non-toxic", "toxic"), ("f", "t"), ("fail", "pass")),

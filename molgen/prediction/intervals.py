@@ -31,7 +31,10 @@ def difficulty(similarity: npt.NDArray[Any], members: Values, values: Values, er
     molecules' values (M,) and absolute errors when they were held out (M,).
     """
     n, m = similarity.shape
-    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, : min(_NEAREST, m)]
+    most = min(_NEAREST, m)
+    nearest = np.argpartition(-similarity, most - 1, axis=1)[:, :most] if m > most else np.tile(np.arange(m), (n, 1))
+    order = np.argsort(-np.take_along_axis(similarity, nearest, axis=1), axis=1, kind="stable")
+    nearest = np.take_along_axis(nearest, order, axis=1)
     near = np.take_along_axis(similarity, nearest, axis=1).clip(min=0).astype(np.float64)
     weights = near + 1e-3
     weights /= weights.sum(axis=1, keepdims=True)
