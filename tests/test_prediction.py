@@ -33,6 +33,7 @@ from molgen.prediction.neighbours import KINDS, SETTINGS, fit
 from molgen.prediction.predictor import TOO_FAR, RunPredictor
 from molgen.prediction.trees import Trees
 from molgen.runs import PREDICTORS, Run
+from molgen.tokenizer import EOS, PAD
 from molgen.training.train import train
 
 N = 150
@@ -99,7 +100,7 @@ def test_the_bidirectional_mask_sees_the_future_and_never_the_padding() -> None:
     other[0, -1] = 3 + (other[0, -1] - 2) % 17
     assert torch.allclose(model.hidden(ids)[:, :-1], model.hidden(other)[:, :-1], atol=1e-6)
     assert not torch.allclose(model.hidden(ids, True)[:, 0], model.hidden(other, True)[:, 0], atol=1e-4)
-    padded = torch.cat((ids, torch.zeros(1, 4, dtype=torch.long)), dim=1)
+    padded = torch.cat((ids, torch.tensor([[EOS, PAD, PAD]])), dim=1)  # as in a batch with a longer molecule
     for bidirectional in (False, True):
         with_padding = model.predicted(padded, model.hidden(padded, bidirectional))
         assert torch.allclose(model.predicted(ids, model.hidden(ids, bidirectional)), with_padding, atol=1e-5)
@@ -278,6 +279,18 @@ def test_predictions_are_better_than_the_mean_and_the_bounds_take_no_part_in_the
     for kind in ("joint", *KINDS):
         error = figures.rmse(labels.values[known, 0], members[kind][known])
         assert error < 0.9 * labels.values[known, 0].std(), kind
+
+
+def test_a_prediction_does_not_depend_on_the_molecules_beside_it(
+    predictor: RunPredictor, moses_mini: list[str]
+) -> None:
+    smiles = ["CCO", moses_mini[200], "c1ccccc1CCCCCCCCCCCCCCCCCC"]
+    together = predictor.members(smiles)
+    for i, one in enumerate(smiles):
+        alone = predictor.members([one])
+        for place in range(2):
+            for kind, values in alone[place].items():
+                assert values[0] == pytest.approx(together[place][kind][i], abs=1e-3), kind
 
 
 def test_a_molecule_unlike_all_others_is_too_far_and_what_is_no_molecule_has_no_prediction(

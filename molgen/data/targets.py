@@ -107,7 +107,7 @@ def check_relations(
         return
     column = raw if raw.isidentifier() else f"`{raw}`"
     raise MolgenError(
-        f"{config.source}: the column {relations} may be of {raw} or of {target.name}: their bounds have opposite sides",
+        f"{config.source}: the column {relations} may be of {raw} or of {target.name}, with opposite bounds",
         f"--target '{target.name} = 9 - log10({column})' if {raw} is in nM; or, if it is of {target.name} itself, "
         f"--set data.relation_column='{relations}'",
     )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from molgen.model.dropout import Dropout
-from molgen.tokenizer import PAD
+from molgen.tokenizer import EOS, PAD
 
 
 class DecodingCache(Protocol):
@@ -32,7 +32,7 @@ class DecodingCache(Protocol):
 class Attention(Protocol):
     """What a block needs of its attention, an `nn.Module`: (B, T, D) -> (B, T, D), causal.
 
-    A kind that can be bidirectional also takes `seen`, (B, T): true where there is a token, not padding.
+    A kind that can be bidirectional also takes `seen`, (B, T): true at the positions that may be attended to.
 
     With a cache, the T new positions follow the `start` positions that the cache has seen. They are added to it in
     place, and the result equals that of one call without a cache for all positions. T exceeds 1 only if `start` is 0.
@@ -69,6 +69,14 @@ def _attended(
     attention: Attention, x: Tensor, start: int, cache: DecodingCache | None, seen: Tensor | None
 ) -> Tensor:  # (B, T, D) -> (B, T, D)
     return attention(x, start, cache) if seen is None else attention(x, seen=seen)
+
+
+def is_of_molecule(ids: Tensor) -> Tensor:
+    """(B, T) true at the start token and the molecule's tokens.
+
+    In a batch `<eos>` is an input of all molecules but the longest: without this a prediction would depend on the others.
+    """
+    return (ids != PAD) & (ids != EOS)
 
 
 class PreNormBlock(nn.Module):
@@ -146,7 +154,7 @@ class Decoder(nn.Module):
     def hidden(self, ids: Tensor, bidirectional: bool = False) -> Tensor:
         """Ids (B, T) -> the residual stream after the last block, (B, T, D)."""
         x = self.dropout(self.positions(self.embedding(ids), 0))
-        seen = {"seen": ids != PAD} if bidirectional else {}
+        seen = {"seen": is_of_molecule(ids)} if bidirectional else {}
         for block in self.blocks:
             x = block(x, **seen)
         return x  # type: ignore[no-any-return]
@@ -164,7 +172,7 @@ class Decoder(nn.Module):
         if self.prediction is None:
             raise ValueError("the model has no prediction head")
         with torch.autocast(x.device.type, enabled=False):
-            return self.prediction(self.norm(x.float()), ids != PAD)  # type: ignore[no-any-return]
+            return self.prediction(self.norm(x.float()), is_of_molecule(ids))  # type: ignore[no-any-return]
 
     def step(self, ids: Tensor, state: DecodingState) -> tuple[Tensor, DecodingState]:
         """Ids (B, T) that follow the state -> logits (B, V) after the last of them, and the state that includes them.

@@ -29,6 +29,7 @@ Values = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 _TUNING_FOLDS, _FOLDS, _TUNING_TREES = 3, 5, 50
 _MOST_IN_TUNING, _MOST_IN_FOLDS = 1_500, 3_000
+_MOSTLY = 0.8
 _FEWEST = 10
 """Molecules with a value that a neighbour is fitted to."""
 _SHARES = np.linspace(0, 1, 11)  # of the joint model in the mean
@@ -146,6 +147,9 @@ class _Target:
         """Everything about this target."""
         known = np.flatnonzero(~np.isnan(self.values))
         training, validation = known[~self.held_out[known]], known[self.held_out[known] & self.measured[known]]
+        readable = ~np.isnan(self.joint[validation])
+        if len(readable) and readable.mean() >= _MOSTLY:
+            validation = validation[readable]  # so that all are compared on the same molecules
         truth = self.values[validation]
         groups = self.scaffolds if by_scaffold else None
         chosen_settings, out_of_fold = self._tuned(training, groups)
@@ -164,6 +168,7 @@ class _Target:
                 share = float(_SHARES[int(np.argmin(mixed))])
             else:
                 share = 1.0
+        share = share if weights else 1.0
         weights = {**{k: (1 - share) * w for k, w in weights.items()}, **({"joint": share} if share else {})}
         errors |= {k: figures.error(truth, p, self.is_class) for k, p in predicted.items()}
         mean = (1 - share) * stack + (share * said if share else 0.0)
@@ -283,7 +288,7 @@ class _Target:
             if from_folds:
                 errors = np.abs(self.values[rows] - held[kind])[measured]
                 found = Intervals.calibrated(hard, errors, None, coverage)
-            elif len(validation) and not np.isnan(values).any():
+            elif len(near) == len(validation) > 0 and not np.isnan(values).any():
                 found = Intervals.calibrated(near, np.abs(self.values[validation] - values), scale, coverage)
             else:
                 continue

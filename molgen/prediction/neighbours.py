@@ -33,7 +33,7 @@ SETTINGS: dict[Kind, tuple[dict[str, float], ...]] = {
 """The settings that are tried, the same number for each kind."""
 _TREES, _ROUNDS, _SUBSAMPLE, _FEATURES = 150, 200, 0.6, 0.1
 _FEWEST_WITH_BIT = 2  # a count that fewer molecules have is not offered to the trees
-MOST_IN_KERNEL = 8_000
+MOST_IN_KERNEL = 5_000
 """Support vectors of more molecules would need gigabytes: then a random part of so many is learned from."""
 _MOST_LEAVES = 20_000  # per tree: larger data make larger leaves, not larger files
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,6 @@ from molgen.prediction.neighbours import KINDS, Fitted, Kind
 from molgen.prediction.trees import Trees
 from molgen.runtime.files import content_of, write_atomically
 
-_FORMAT = "molgen predictors 1"
 _MOST_BYTES = 2**32
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -76,6 +75,7 @@ class TargetModel(Section):
 class Stored(Section):
     """The header."""
 
+    format: Literal["molgen predictors 1"] = "molgen predictors 1"
     molecules: str
     """SHA-256 of the SMILES that the fingerprints are of."""
     targets: list[TargetModel]
@@ -99,7 +99,7 @@ def write(
                 arrays |= {f"{start}{name}": array for name, array in model.trees.arrays.items()}
             if model.vectors is not None and model.coefficients is not None:
                 arrays |= {f"{start}vectors": model.vectors, f"{start}coefficients": model.coefficients}
-    header = {"format": _FORMAT, "about": json.dumps(about.model_dump(), allow_nan=False)}
+    header = {"about": json.dumps(about.model_dump(), allow_nan=False)}  # one entry: several have no fixed order
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     write_atomically(path, save(contiguous, header))
 
@@ -112,8 +112,6 @@ def read(
         content = content_of(path, _MOST_BYTES, follow)
         length = int.from_bytes(content[:8], "little")
         header = json.loads(content[8 : 8 + length])["__metadata__"]
-        if header.get("format") != _FORMAT:
-            raise ValueError("another format")
         about = Stored.model_validate_json(header["about"])
         arrays = load(content)
         training = Fingerprints.of_sparse(*(arrays[f"fingerprints.{k}"] for k in ("columns", "counts", "offsets")))

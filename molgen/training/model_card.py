@@ -23,6 +23,9 @@ prediction is not a measurement: it knows the assay of its table and nothing els
 molecules like the held-out ones, and not for one series, a new scaffold or another assay. `molgen predict` says which
 molecules are too far from the training set. Some samples are invalid and some are training molecules
 (`molgen sample --valid --novel` rejects both). A likelihood is that of a string, not a measure of quality."""
+_LABELS = """\
+So are their measured values (`labels.csv.gz`), and `predictors.safetensors` has their fingerprints. Without the molecules
+the run does not predict."""
 _CONFIDENTIAL = """\
 The molecules are copied into this folder (`molecules.csv.gz`, `dropped.csv.gz`). If they are confidential, remove both
 files before the run is passed on; samples may still resemble them, or be them."""
@@ -44,6 +47,7 @@ def model_card(name: str, config: Config, report: Mapping[str, Any]) -> str:
         "## Use and limits",
         _PREDICTS if report.get("prediction") else _USE,
         *([_CONFIDENTIAL] if _copied(config, report) else []),
+        *([_LABELS] if _copied(config, report) and report.get("prediction") else []),
         "Versions: " + ", ".join(f"{package} {number}" for package, number in report["versions"].items()) + ".",
     ]
     return "\n\n".join(paragraphs) + "\n"
