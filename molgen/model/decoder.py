@@ -74,7 +74,7 @@ def _attended(
 def is_of_molecule(ids: Tensor) -> Tensor:
     """(B, T) true at the start token and the molecule's tokens.
 
-    In a batch `<eos>` is an input of all molecules but the longest: without this a prediction would depend on the others.
+    In a batch `<eos>` is an input of all molecules but the longest, so a prediction must not depend on it.
     """
     return (ids != PAD) & (ids != EOS)
 

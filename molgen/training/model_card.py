@@ -24,8 +24,8 @@ molecules like the held-out ones, and not for one series, a new scaffold or anot
 molecules are too far from the training set. Some samples are invalid and some are training molecules
 (`molgen sample --valid --novel` rejects both). A likelihood is that of a string, not a measure of quality."""
 _LABELS = """\
-So are their measured values (`labels.csv.gz`), and `predictors.safetensors` has their fingerprints. Without the molecules
-the run does not predict."""
+So are their measured values (`labels.csv.gz`), and `predictors.safetensors` has their fingerprints. Without the
+molecules the run does not predict."""
 _CONFIDENTIAL = """\
 The molecules are copied into this folder (`molecules.csv.gz`, `dropped.csv.gz`). If they are confidential, remove both
 files before the run is passed on; samples may still resemble them, or be them."""
