@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata, spearmanr
 
 Values = npt.NDArray[np.float64]
 _RESAMPLES = 500
@@ -28,6 +27,8 @@ def r2(truth: Values, predicted: Values) -> float:
 
 def spearman(truth: Values, predicted: Values) -> float:
     """Rank correlation."""
+    from scipy.stats import spearmanr
+
     if len(truth) < 3 or np.ptp(truth) == 0 or np.ptp(predicted) == 0:
         return math.nan
     return float(spearmanr(truth, predicted).statistic)
@@ -35,6 +36,8 @@ def spearman(truth: Values, predicted: Values) -> float:
 
 def roc_auc(truth: Values, predicted: Values) -> float:
     """Probability that a molecule of class 1 is ranked above one of class 0; ties count half."""
+    from scipy.stats import rankdata
+
     positives, negatives = int(truth.sum()), int(len(truth) - truth.sum())
     if not positives or not negatives:
         return math.nan

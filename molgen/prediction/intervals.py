@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import isotonic_regression, nnls
 
 Values = npt.NDArray[np.float64]
 
@@ -93,6 +92,8 @@ class Intervals(NamedTuple):
 
 def fit_scale(difficulties: Values, errors: Values) -> tuple[float, ...]:
     """Non-negative coefficients of the difficulties whose sum is closest to the absolute errors."""
+    from scipy.optimize import nnls  # half a second to import, which sampling need not wait for
+
     size = difficulties.max(axis=0)
     size[size == 0] = 1.0
     found, _ = nnls(difficulties / size, errors)
@@ -114,6 +115,8 @@ def venn_abers(scores: Values, truth: Values) -> Values:
     A new molecule is added once as class 0 and once as class 1 to an isotonic regression; the two results bound the
     probability.
     """
+    from scipy.optimize import isotonic_regression
+
     order = np.argsort(scores, kind="stable")
     scores, truth = scores[order], truth[order]
     table = np.empty((3, _GRID))

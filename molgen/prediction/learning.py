@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import nnls
 
 from molgen.data.labels import LabelArrays, noise_floor
 from molgen.data.scaffolds import scaffolds_of
@@ -234,6 +233,8 @@ class _Target:
 
     def _stacked(self, out_of_fold: tuple[Indices, dict[Kind, Values]]) -> dict[str, float]:
         """Non-negative weights that sum to 1, of the lowest squared error on held-out molecules (Breiman 1996)."""
+        from scipy.optimize import nnls
+
         rows, predictions = out_of_fold
         if not predictions:
             return {}
