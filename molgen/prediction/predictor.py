@@ -98,9 +98,11 @@ class RunPredictor:
             for name in self.run.targets
         }
 
-    def members(self, smiles: Sequence[str], wanted: Sequence[str] = ("joint", *KINDS)) -> list[dict[str, Values]]:
+    def members(
+        self, smiles: Sequence[str], wanted: Sequence[str] = ("joint", *KINDS), prints: Fingerprints | None = None
+    ) -> list[dict[str, Values]]:
         """The predictions of each kind, for each target: kind → (N,), NaN where there is none."""
-        prints = Fingerprints.of(smiles, self.runtime.workers)
+        prints = Fingerprints.of(smiles, self.runtime.workers) if prints is None else prints
         missing = prints.bits.sum(axis=1) == 0
         joint = None
         if "joint" in wanted:
@@ -154,8 +156,8 @@ class RunPredictor:
 
     def _predict(self, smiles: Sequence[str]) -> dict[str, Predicted]:
         wanted = {k for t in self.targets for k in self._needed(t)} | set(KINDS)
-        members = self.members(smiles, tuple(wanted))
         prints = Fingerprints.of(smiles, self.runtime.workers)
+        members = self.members(smiles, tuple(wanted), prints)
         alike = similarity(prints, self._prints)
         found = {}
         for place, target in enumerate(self.targets):
