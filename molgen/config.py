@@ -158,6 +158,8 @@ class DataConfig(Section):
             raise ValueError(f"sources: the shares sum to {sum(sources.values()):g}, not to 1")
         if self.source != MIXED.join(sources):
             raise ValueError(f"source: {self.source}, but data.sources names a mixture; leave one of them out")
+        if self.split in ("scaffold", "time"):
+            raise ValueError(f"split: {self.split} is not for a mixture (data.sources), whose sources share groups")
         for name in ("smiles_column", "where", "targets", "train_size", "validation_size", "sha256"):
             if getattr(self, name):
                 raise ValueError(
