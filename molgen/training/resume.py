@@ -28,7 +28,6 @@ class TrainerState:
     nll_of_epoch: float = 0.0
     """Sum of the NLL of the unfinished epoch's molecules, in nats."""
     best_nll: float = math.inf
-    """The lowest validation NLL so far; of a joint model, the lowest sum of NLL and weighted error."""
     best_epoch: Annotated[int, Field(ge=0)] = 0
     seconds: float = 0.0
     canonical_instead: int = 0

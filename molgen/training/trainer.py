@@ -131,7 +131,7 @@ class Trainer:
                 corpus, kept_canonical = next(corpora)
                 train_nll, speed = self.train_epoch(corpus)
                 held_out, error = self._validate()
-                self._finish_epoch(held_out, error, kept_canonical)
+                self._finish_epoch(held_out, kept_canonical)
                 self.log.append(self._log_row(train_nll, held_out, speed) | error)
                 self._call("after_epoch")
             if number := self.runtime.group.all_reduce_max(self.signals.received):
@@ -197,15 +197,13 @@ class Trainer:
         device, group = self.runtime.device, self.runtime.group
         return likelihood(model, self.data.validation, device, group=group, between=between)
 
-    def _finish_epoch(self, held_out: Likelihood, error: dict[str, float], kept_canonical: int) -> None:
+    def _finish_epoch(self, held_out: Likelihood, kept_canonical: int) -> None:
         state = self.state
         state.epoch, state.step_of_epoch, state.nll_of_epoch = state.epoch + 1, 0, 0.0
         state.canonical_instead += kept_canonical
         state.seconds = time.monotonic() - self.began
-        weight = self._joint.weight if self._joint else 0.0
-        loss = held_out.mean_nll + weight * error.get("val_error", 0.0)
-        if loss < state.best_nll:
-            state.best_nll, state.best_epoch = loss, state.epoch
+        if held_out.mean_nll < state.best_nll:  # of a joint model too: its error on few molecules is noisy
+            state.best_nll, state.best_epoch = held_out.mean_nll, state.epoch
 
     def _log_row(self, train_nll: float, held_out: Likelihood, speed: float) -> dict[str, float]:
         return {
