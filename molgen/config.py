@@ -270,7 +270,7 @@ class PredictionConfig(Section):
     """Of the squared error (of standardised values) beside the NLL per token; classes: of the cross-entropy."""
     mask: Literal["causal", "bidirectional"] = "causal"
     """Bidirectional: a second pass per step, in which each token sees the whole molecule, gives the prediction."""
-    forms: int = Field(8, ge=1, le=100)
+    forms: int = Field(1, ge=1, le=100)
     """The joint model's prediction is a mean over so many SMILES of a molecule, the canonical one among them."""
     predictor: Predictor = "auto"
     """Which one `molgen predict` takes; auto: the one with the lowest error on validation."""
