@@ -65,6 +65,12 @@ class DataConfig(Section):
     """The column that holds the SMILES; null finds it by name."""
     where: str | None = None
     """Only rows for which this condition on the file's columns is true, such as `pIC50 > 7`; null: all rows."""
+    targets: list[str] = []
+    """What is to be predicted: columns, or formulas such as `pIC50 = 9 - log10(IC50_nM)`. None: nothing is."""
+    relation_column: str | None = None
+    """The column that says whether a target is `=`, `>` or `<` its number; null finds it by name."""
+    time_column: str | None = None
+    """The column with the date or time of a measurement, for a split by time; null: none."""
     form: Literal["canonical", "as-written"] = "canonical"
     """The string that represents a molecule: RDKit's canonical SMILES, or the string in the file."""
     unparsable: Literal["drop", "keep"] = "drop"
@@ -99,8 +105,9 @@ class DataConfig(Section):
     """Shorter molecules are dropped and counted."""
     max_tokens: int | None = Field(None, ge=1)
     """Longer molecules are dropped and counted; null: the limit is the model's context."""
-    split: Literal["grouped", "random"] = "grouped"
-    """Grouped: molecules whose neutral, stereo-free parents are tautomers get one split. Random: each by itself."""
+    split: Literal["grouped", "random", "scaffold", "time"] = "grouped"
+    """Grouped: molecules whose neutral, stereo-free parents are tautomers get one split. Random: each by itself.
+    Scaffold: molecules of one Murcko scaffold get one split. Time: the latest by `time_column` are the test split."""
     split_seed: int = Field(0, ge=0, lt=2**63)
     """Seed of the split, which does not depend on the training seed."""
     train_size: int | None = Field(None, ge=1)
@@ -151,8 +158,10 @@ class DataConfig(Section):
             raise ValueError(f"sources: the shares sum to {sum(sources.values()):g}, not to 1")
         if self.source != MIXED.join(sources):
             raise ValueError(f"source: {self.source}, but data.sources names a mixture; leave one of them out")
-        for name in ("smiles_column", "where", "train_size", "validation_size", "sha256"):
-            if getattr(self, name) is not None:
+        if self.split in ("scaffold", "time"):
+            raise ValueError(f"split: {self.split} is not for a mixture (data.sources), whose sources share groups")
+        for name in ("smiles_column", "where", "targets", "train_size", "validation_size", "sha256"):
+            if getattr(self, name):
                 raise ValueError(
                     f"{name}: not for a mixture (data.sources): its sources have their own columns and splits"
                 )
@@ -251,12 +260,31 @@ class TrainingConfig(Section):
         return max(self.randomized, self.randomized_end) > 0
 
 
+Predictor = Literal["auto", "joint", "forest", "boosting", "svm", "mean"]
+
+
+class PredictionConfig(Section):
+    """How `data.targets` are learned and predicted; without targets it has no meaning."""
+
+    weight: float = Field(0.2, gt=0, le=100)
+    """Of the squared error (of standardised values) beside the NLL per token; classes: of the cross-entropy."""
+    mask: Literal["causal", "bidirectional"] = "causal"
+    """Bidirectional: a second pass per step, in which each token sees the whole molecule, gives the prediction."""
+    forms: int = Field(1, ge=1, le=100)
+    """The joint model's prediction is a mean over so many SMILES of a molecule, the canonical one among them."""
+    predictor: Predictor = "auto"
+    """Which one `molgen predict` takes; auto: the one with the lowest error on validation."""
+    coverage: Annotated[float, Field(gt=0.5, lt=1)] = 0.9
+    """Share of the true values that the intervals are to contain."""
+
+
 class Config(Section):
     """All of a run's settings, as saved in its config.yaml."""
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+    prediction: PredictionConfig = PredictionConfig()
 
     @model_validator(mode="before")
     @classmethod
@@ -410,7 +438,10 @@ def to_yaml(config: Section) -> str:
 
 def _nearest(key: str) -> str:
     """A hint that names the known key most like this one, or an empty string."""
-    sections: dict[str, type[BaseModel]] = {"data": DataConfig, "model": ModelConfig, "training": TrainingConfig}
+    sections: dict[str, type[BaseModel]] = {
+        **{"data": DataConfig, "model": ModelConfig, "training": TrainingConfig},
+        "prediction": PredictionConfig,
+    }
     known = {key: f"{name}.{key}" for name, section in sections.items() for key in section.model_fields}
     near = difflib.get_close_matches(key.split(".")[-1], known, 1)
     return f"did you mean {known[near[0]]}?" if near else ""

@@ -24,9 +24,11 @@ from molgen.config import Config, parse_yaml, saved, to_yaml, validate
 from molgen.data.dataset import Dropped, Molecule, build_dataset, columns_of
 from molgen.data.download import data_directory, is_here
 from molgen.data.encoded_file import CorpusFile, named_corpus
+from molgen.data.labels import Label, Labels, label_columns
 from molgen.data.parents import load_parents
 from molgen.data.sources import read_source
 from molgen.data.splitting import SPLITS
+from molgen.data.targets import target_name
 from molgen.errors import MolgenError
 from molgen.model.build import build_model, count_parameters
 from molgen.model.decoder import Decoder
@@ -48,14 +50,18 @@ SHIPPED = Path(__file__).parent / "assets" / "shipped"
 CONFIG, TOKENIZER, WEIGHTS, STATE = "config.yaml", "tokenizer.json", "model.safetensors", "state.safetensors"
 LOG, CURVES, REPORT, CARD = "log.csv", "curves.png", "report.json", "README.md"
 MOLECULES, DROPPED, PARENTS = "molecules.csv.gz", "dropped.csv.gz", "parents.safetensors"
+LABELS, PREDICTORS = "labels.csv.gz", "predictors.safetensors"
+"""Of a run with targets: the measured values, and what predicts them beside the model."""
 OPTIMIZE, SCORED, ROUNDS = "optimize.yaml", "scored.csv", "rounds.csv"
 """Files of an optimisation: its settings, every scored molecule, the figures of each round."""
 SHORTLIST, SHORTLIST_SDF, SHORTLIST_PAGE = "shortlist.csv", "shortlist.sdf", "shortlist.html"
 FILES = (
-    *(CONFIG, TOKENIZER, WEIGHTS, STATE, LOG, CURVES, REPORT, CARD, MOLECULES, DROPPED, PARENTS),
+    *(CONFIG, TOKENIZER, WEIGHTS, STATE, LOG, CURVES, REPORT, CARD, MOLECULES, DROPPED, PARENTS, LABELS, PREDICTORS),
     *(OPTIMIZE, SCORED, ROUNDS, SHORTLIST, SHORTLIST_SDF, SHORTLIST_PAGE),
 )
 LOG_COLUMNS = ("step", "epoch", "train_nll", "val_nll", "val_top1", "lr", "tokens_per_second", "seconds")
+JOINT_COLUMNS = ("val_error",)
+"""Further columns of the log of a run with targets: the mean loss of its predictions on validation."""
 MOST_COPIED = 500_000
 """A named dataset of more molecules is recorded by its name and hash instead of being copied into the run."""
 # 4 bytes each for the weights, their average, two moments and the best weights; twice while a file is replaced.
@@ -101,9 +107,14 @@ class Run:
         if not os.path.lexists(path):
             raise MolgenError(f"{self.path}: no {WEIGHTS} yet", "let the training finish its first epoch")
         expected = {"vocabulary": self.tokenizer.fingerprint}
-        weights = count_parameters(self.config.model, len(self.tokenizer))
+        outputs = len(self.config.data.targets)
+        weights = count_parameters(self.config.model, len(self.tokenizer), outputs)
         model = load_weights(
-            path, lambda: build_model(self.config.model, len(self.tokenizer)), weights, expected, self._follow
+            path,
+            lambda: build_model(self.config.model, len(self.tokenizer), outputs=outputs),
+            weights,
+            expected,
+            self._follow,
         )
         return cast(Decoder, model.to(device).eval())
 
@@ -264,6 +275,24 @@ class Run:
         ]
 
     @cached_property
+    def targets(self) -> tuple[str, ...]:
+        """The names of what it predicts, in the order of the model's outputs; empty for a run without targets."""
+        return tuple(target_name(text) for text in self.config.data.targets)
+
+    @cached_property
+    def labels(self) -> Labels:
+        """The measured values of its molecules. Raises MolgenError if there are none, or the file is damaged."""
+        if not os.path.lexists(self.path / LABELS):
+            raise MolgenError(f"{self.path}: carries no {LABELS}", "train on a table, with --target COLUMN")
+        found = {}
+        for line, (smiles, *cells) in self._table(LABELS, label_columns(self.targets)):
+            try:
+                found[smiles] = tuple(Label.of_cells(cells[i : i + 5]) for i in range(0, len(cells), 5))
+            except ValueError:
+                raise self._unreadable(LABELS, f"line {line} has no label") from None
+        return found
+
+    @cached_property
     def parents(self) -> Keys | None:
         """Keys of the training molecules' parents, those of MOSES left out; None if the run has no such file.
 
@@ -360,14 +389,16 @@ class Run:
             table = csv.DictReader(lines)
             if missing := [key for key in LOG_COLUMNS if key not in (table.fieldnames or ())]:
                 raise ValueError(f"no column {missing[0]} in its first line")
-            return [{key: float(row[key]) for key in LOG_COLUMNS} for row in table]
+            columns = [*LOG_COLUMNS, *(key for key in JOINT_COLUMNS if key in (table.fieldnames or ()))]
+            return [{key: float(row[key]) for key in columns} for row in table]
         except (ValueError, KeyError, TypeError, csv.Error) as error:
             raise self._unreadable(LOG, str(error)) from None
 
     def write_log(self, rows: Iterable[dict[str, float]]) -> None:
         """Replaces log.csv."""
-        text = io.StringIO()
-        table = csv.DictWriter(text, LOG_COLUMNS, lineterminator="\n")
+        text, rows = io.StringIO(), list(rows)
+        columns = [*LOG_COLUMNS, *(key for key in JOINT_COLUMNS if rows and key in rows[0])]
+        table = csv.DictWriter(text, columns, lineterminator="\n")
         table.writeheader()
         table.writerows({key: f"{value:.6g}" for key, value in row.items()} for row in rows)
         write_atomically(self.path / LOG, text.getvalue().encode())
@@ -428,8 +459,9 @@ def create_run(
     tokenizer: SmilesTokenizer,
     molecules: Sequence[Molecule] | None,
     dropped: Sequence[Dropped] | None,
+    labels: Labels | None = None,
 ) -> Run:
-    """Writes the files that are known before the first step: configuration, tokenizer, molecules, dropped rows.
+    """Writes the files that are known before the first step: configuration, tokenizer, molecules, dropped rows, labels.
 
     With None for molecules or dropped rows, the run does not contain them. Large named datasets are not copied either.
     Files are always copied, because they may change, and fine-tuning data too, because the removal of molecules that
@@ -437,7 +469,7 @@ def create_run(
     Raises MolgenError if the disk has not enough free space for the run.
     """
     path.mkdir(parents=True, exist_ok=True)
-    named = config.data.named and config.training.init is None
+    named = config.data.named and config.training.init is None and not labels
     copied = molecules is not None and (len(molecules) <= MOST_COPIED or not named)
     weights = count_parameters(config.model, len(tokenizer))
     need = _BYTES_PER_WEIGHT * weights + _BYTES_PER_MOLECULE * (len(molecules or ()) if copied else 0)
@@ -455,6 +487,10 @@ def create_run(
     if dropped is not None:
         columns = columns_of(Dropped, config.data)
         write_table(path / DROPPED, columns, (row[: len(columns)] for row in dropped))
+    if labels:
+        columns = label_columns([target_name(text) for text in config.data.targets])
+        rows = ([smiles, *(cell for label in own for cell in label.cells)] for smiles, own in labels.items())
+        write_table(path / LABELS, columns, rows)
     write_atomically(path / CONFIG, to_yaml(config).encode())
     return Run(path)
 

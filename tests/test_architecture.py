@@ -21,6 +21,7 @@ LAYERS = [
     {"model", "metrics"},
     {"checkpoint"},
     {"runs"},
+    {"prediction"},
     {"training", "generation"},
     {"evaluation"},
     {"optimize"},

@@ -88,6 +88,21 @@ def scaffold(molecule: Any) -> list[Any]:
     return [str(Chem.MolToSmiles(core)), core.GetRingInfo().NumRings()]
 
 
+def flat_scaffold(molecule: Any) -> str:
+    """SMILES of the Bemis–Murcko scaffold without stereo; "" for an acyclic molecule."""
+    smiles, _ = scaffold(molecule)
+    if not smiles:
+        return ""
+    core = parse(str(smiles))
+    return str(smiles) if core is None else str(Chem.MolToSmiles(core, isomericSmiles=False))
+
+
+def ecfp4_counts(molecule: Any) -> str:
+    """ECFP4 (Morgan, radius 2) folded to 2,048 counts of at most 255, one byte each, in base64."""
+    counts = _morgan(2048).GetCountFingerprintAsNumPy(molecule)
+    return b64encode(counts.clip(max=255).astype("uint8").tobytes()).decode("ascii")
+
+
 def properties(molecule: Any) -> list[float]:
     """Crippen logP, synthetic accessibility (Ertl and Schuffenhauer 2009), QED, molecular weight in g/mol."""
     return [
@@ -221,6 +236,8 @@ PARTS: dict[str, Callable[[Any], Any]] = {
     "fingerprint_4096": fingerprint_4096,
     "fragments": fragments,
     "scaffold": scaffold,
+    "flat_scaffold": flat_scaffold,
+    "ecfp4_counts": ecfp4_counts,
     "properties": properties,
     "guacamol": guacamol_descriptors,
     "parent": parent_of,

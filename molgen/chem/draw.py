@@ -100,6 +100,48 @@ def _bonds_of(molecule: Any, atoms: Sequence[int]) -> list[int]:
     return [b.GetIdx() for b in molecule.GetBonds() if {b.GetBeginAtomIdx(), b.GetEndAtomIdx()} <= inside]
 
 
+def draw_contributions(
+    smiles: Sequence[str],
+    contributions: Sequence[Sequence[float]],
+    legends: Sequence[str],
+    path: Path,
+    columns: int = 4,
+) -> None:
+    """Draws molecules into a .png or .svg file; atoms with a positive contribution are green, with a negative one pink.
+
+    The colours of all molecules have one scale. An empty list of contributions leaves a molecule without colours.
+    """
+    largest = max((abs(value) for own in contributions for value in own), default=0.0) or 1.0
+    molecules, atoms, colours, texts = [], [], [], []
+    for text, own, legend in zip(smiles, contributions, legends, strict=True):
+        molecule = parse(text)
+        if molecule is None:
+            continue
+        molecules.append(molecule)
+        atoms.append(list(range(len(own))))
+        colours.append({i: _shade(value / largest) for i, value in enumerate(own)})
+        texts.append(legend)
+    columns = min(columns, len(molecules))
+    width, height = 300, 240
+    size = (columns * width, -(-len(molecules) // columns) * height, width, height)
+    drawer: Any = (rdMolDraw2D.MolDraw2DSVG if path.suffix == ".svg" else rdMolDraw2D.MolDraw2DCairo)(*size)
+    options = drawer.drawOptions()
+    options.padding, options.drawMolsSameScale = 0.08, False
+    with quiet():
+        drawer.DrawMolecules(molecules, highlightAtoms=atoms, highlightAtomColors=colours, legends=texts)
+    drawer.FinishDrawing()
+    content = drawer.GetDrawingText()
+    write_atomically(path, content.encode() if isinstance(content, str) else content)
+
+
+def _shade(share: float) -> tuple[float, float, float]:
+    """From pink (−1) over white to green (1)."""
+    strength = min(abs(share), 1.0)
+    full = (0.45, 0.80, 0.45) if share > 0 else (0.95, 0.50, 0.70)
+    red, green, blue = (1 - strength * (1 - part) for part in full)
+    return red, green, blue
+
+
 def rdkit_svg(molecule: Any, width: int, height: int, **options: float | bool) -> str:
     """An SVG document of RDKit's, in pixels. `options` are attributes of its `MolDrawOptions`."""
     drawer: Any = rdMolDraw2D.MolDraw2DSVG(width, height)

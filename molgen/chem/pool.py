@@ -27,7 +27,19 @@ from typing import Any
 
 from tqdm import tqdm
 
-from molgen.chem import analogs, assemble, clean, descriptors, filters, fragments, genetic, likeness, oracles, prepare
+from molgen.chem import (
+    analogs,
+    assemble,
+    clean,
+    descriptors,
+    environments,
+    filters,
+    fragments,
+    genetic,
+    likeness,
+    oracles,
+    prepare,
+)
 from molgen.chem.smiles import add_carbon, canonical, random_form, random_forms
 from molgen.runtime.distributed import local_world_size
 from molgen.runtime.isolation import isolated_python
@@ -53,6 +65,7 @@ TASKS: dict[str, Callable[..., Any]] = {
     "tails": fragments.tails,
     "filled": fragments.filled,
     "assembled": assemble.assembled,
+    "atoms_in_fingerprint": environments.atoms_in_fingerprint,
 }
 _CHUNK = 500
 # Limits of CPU time, not of wall time: on a busy machine a worker may run slowly for no fault of a molecule.

@@ -12,6 +12,7 @@ from molgen.cli.options import (
     Force,
     Recipe,
     Settings,
+    Targets,
     Where,
     check_apart,
     check_target,
@@ -53,12 +54,13 @@ def data_describe(
     settings: Settings = None,
     smiles_column: Column = None,
     where: Where = None,
+    target: Targets = None,
 ) -> None:
     """Show what a training would see: sizes, drops, changes, lengths, vocabulary, elements, charges, stereo twins."""
     from molgen.chem.pool import shared_workers
     from molgen.data.prepare import describe_data
 
-    _, resolved = configuration(data, config, settings, smiles_column, where, {})
+    _, resolved = configuration(data, config, settings, smiles_column, where, {"data.targets": target or None})
     print("\n".join(describe_data(resolved, shared_workers())))
 
 

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated, Any, cast, get_args
 
 import typer
 
@@ -30,12 +30,14 @@ from molgen.cli.options import (
     Recipe,
     RunArgument,
     Settings,
+    Targets,
     Where,
     check_apart,
     check_target,
     check_unchanged,
     configuration,
 )
+from molgen.cli.predict import predict
 from molgen.errors import MolgenError
 from molgen.evaluation.options import EvalOptions, Split
 from molgen.metrics import MetricName
@@ -85,6 +87,10 @@ def train(
     device: Annotated[Device | None, typer.Option(help="Where to train.", show_default="auto")] = None,
     smiles_column: Column = None,
     where: Where = None,
+    target: Targets = None,
+    predictor: Annotated[
+        str | None, typer.Option(help="What `predict` takes; auto: the best on validation.", show_default="auto")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with --out, else with the newest unfinished run.")
     ] = False,
@@ -92,7 +98,8 @@ def train(
 ) -> None:
     """Train on a dataset or a file (default: Tox21) into a run directory."""
     options = {"seed": seed, "device": device, "init": init}
-    training = {f"training.{name}": value for name, value in options.items()}
+    training: dict[str, Any] = {f"training.{name}": value for name, value in options.items()}
+    training |= {"data.targets": target or None, "prediction.predictor": predictor}
     recipe, resolved = configuration(data, config, settings, smiles_column, where, training)
     from molgen import runs
     from molgen.training.train import train as run_training
@@ -295,8 +302,9 @@ def score(
     from molgen.machine import Runtime
 
     runtime = Runtime(device, workers=shared_workers())  # they start while the rest is imported
+    from molgen.data.readers import read_molecules
     from molgen.generation.generator import MoleculeGenerator
-    from molgen.generation.score import Score, columns_of, read_molecules, score_rows
+    from molgen.generation.score import Score, columns_of, score_rows
 
     generator = MoleculeGenerator.load(run, runtime=runtime)
     rows = score_rows(read_molecules(file, smiles_column), generator, as_written, strings)
@@ -314,6 +322,7 @@ def _command() -> str:
     return shlex.join(["molgen", *sys.argv[1:]])
 
 
+app.command()(predict)
 app.command()(optimize)
 app.command()(benchmark)
 

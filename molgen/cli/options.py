@@ -34,6 +34,14 @@ Recipe = Annotated[
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting; may be repeated.")
 ]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        metavar="COLUMN",
+        help="Also learn to predict it; or NAME = formula, such as 'pIC50 = 9 - log10(IC50_nM)'. May be repeated.",
+    ),
+]
 RunArgument = Annotated[
     str | None,
     typer.Argument(help="A run directory, or `moses-small`; default: the newest under runs/.", show_default=False),
@@ -48,14 +56,17 @@ def configuration(
     where: str | None,
     options: Mapping[str, Any],
 ) -> tuple[str | None, "Config"]:
-    """(name of the recipe, configuration); the recipe is `config`, else that of `--init`, else the dataset's.
+    """(name of the recipe, configuration).
+
+    The recipe is `config`, else that of `--init` (`joint` with targets), else the dataset's.
 
     `settings` are the values of `--set`; `options` are values of other options by setting.
     """
     from molgen.config import load_config, recipes
 
     of_dataset = data if data in recipes() else "tox21" if data is None else None
-    recipe = config or ("finetune" if options.get("training.init") else of_dataset)
+    tuned = "joint" if options.get("data.targets") else "finetune"
+    recipe = config or (tuned if options.get("training.init") else of_dataset)
     named = {"data.source": data, "data.smiles_column": smiles_column, "data.where": where, **options}
     return recipe, load_config(recipe, settings or [], named)
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from molgen.data.labels import LabelArrays
 from molgen.runtime.distributed import ProcessGroup
 from molgen.tokenizer import BOS, EOS, PAD, SmilesTokenizer
 
@@ -159,6 +160,8 @@ class TrainingData:
     """Which molecules an epoch shows; None: each molecule once."""
     validation_sources: Mapping[str, int] = field(default_factory=dict)
     """Of a mixture: how many molecules of `validation` each source has; they are in this order."""
+    labels: Mapping[str, LabelArrays] = field(default_factory=dict)
+    """Of a run with targets: the labels of the molecules of `corpus` (`train`) and of `validation`, in their order."""
 
 
 def random_batches(positions: Rows, batch_size: int, rng: np.random.Generator) -> list[list[Rows]]:

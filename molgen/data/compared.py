@@ -6,7 +6,7 @@ select wrong rows.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from molgen.chem.conditions import Condition, Value, missing, number
 from molgen.data.rows import shown
@@ -42,14 +42,19 @@ class Compared:
 
     def holds(self, values: Mapping[str, Value], place: str, row: Iterable[str] = ()) -> bool:
         """Whether the condition holds; `row` has all cells of the row, to find out how the file writes numbers."""
-        self._rows += 1
-        if self._comma_is_decimal and self._decimal_comma is None:
-            decimal = next((cell for cell in row if "," in cell and _only_decimal(cell.strip())), None)
-            self._decimal_comma = None if decimal is None else (decimal.strip(), place)
-        read = {name: self._read(name, values.get(name), place) for name in self._condition.numeric}
+        self.look(place, row)
+        read = {name: self.read(name, values.get(name), place) for name in self._condition.numeric}
         return self._condition.holds({**values, **read})
 
-    def _read(self, name: str, value: Value, place: str) -> Value:
+    def look(self, place: str, row: Iterable[str]) -> None:
+        """Counts a row and looks at its cells, to find out how the file writes numbers."""
+        self._rows += 1
+        if self._comma_is_decimal and self._decimal_comma is None:
+            decimal = next((cell for cell in row if "," in cell and only_decimal(cell.strip())), None)
+            self._decimal_comma = None if decimal is None else (decimal.strip(), place)
+
+    def read(self, name: str, value: Value, place: str) -> Value:
+        """A cell of a column that the condition compares, as `number` reads it."""
         if missing(value):
             self._count(name, "missing", "", place)
         if missing(value) or not isinstance(value, str):
@@ -80,8 +85,8 @@ class Compared:
         self._counts[name, kind] = self._counts.get((name, kind), 0) + 1
         self._first.setdefault((name, kind), (text, place))
 
-    def lines(self) -> list[str]:
-        """The messages after all rows have been read.
+    def lines(self, kinds: Iterable[str] = tuple(_REPORTED)) -> list[str]:
+        """The messages after all rows have been read, about these kinds of cells.
 
         Raises MolgenError if a number may be a thousand times as large, such as `1,018` and `7,12` in one column.
         """
@@ -89,7 +94,7 @@ class Compared:
         for name in self._condition.names:
             if name in self._condition.numeric:
                 self._check(name)
-                messages += self._messages(name)
+                messages += self._messages(name, tuple(kinds))
         return messages
 
     def _check(self, name: str) -> None:
@@ -110,11 +115,13 @@ class Compared:
         why = f", beside {shown(contrary[0])} ({contrary[1]})" if contrary else ""
         raise MolgenError(f"{self._source}: {where}, may mean a thousand times as much{why}", _HINT)
 
-    def _messages(self, name: str) -> list[str]:
+    def _messages(self, name: str, kinds: Sequence[str]) -> list[str]:
         messages = []
         # a column of dates only is compared as text; empty cells alone need no message
         has_odd_text = (name, "text") in self._counts and (name in self._numbers or name not in self._condition.ordered)
         for kind, what in _REPORTED.items():
+            if kind not in kinds:
+                continue
             if kind in ("text", "missing") and not has_odd_text:
                 continue
             if count := self._counts.get((name, kind)):
@@ -124,5 +131,6 @@ class Compared:
         return messages
 
 
-def _only_decimal(text: str) -> bool:
+def only_decimal(text: str) -> bool:
+    """Whether a cell is a number with a decimal comma that cannot be a thousands separator."""
     return bool(_DECIMAL_COMMA.fullmatch(text)) and not _COMMA_GROUP.fullmatch(text)

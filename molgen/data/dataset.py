@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from typing import Annotated, Any, NamedTuple
@@ -17,7 +17,9 @@ from molgen.chem.smiles import RDKIT_VERSION
 from molgen.config import DataConfig, Section
 from molgen.data.download import data_directory
 from molgen.data.exclusion import held_out_groups, reasons_to_exclude
+from molgen.data.labels import Labels, label_rows
 from molgen.data.rows import Row
+from molgen.data.scaffolds import with_scaffold_groups
 from molgen.data.splitting import SPLITS, drawn_splits, is_held_out, own_splits
 from molgen.errors import MolgenError
 from molgen.runtime import cache
@@ -77,6 +79,8 @@ class Dataset:
     name: str
     molecules: tuple[Molecule, ...]
     dropped: tuple[Dropped, ...]
+    labels: Labels = field(default_factory=dict)
+    """The measured values of `data.targets`, by SMILES."""
 
     @property
     def rows(self) -> int:
@@ -143,7 +147,14 @@ def build_dataset(
 
     Raises MolgenError as `clean_rows`, and for rows that cannot be split.
     """
-    kept, dropped = clean_rows(rows, config, longest, pattern, workers, pretrained_tokens)
+    as_rows = config.model_copy(update={"duplicates": "keep"}) if config.targets else config
+    kept, dropped = clean_rows(rows, as_rows, longest, pattern, workers, pretrained_tokens)
+    labels: Labels = {}
+    if config.targets:
+        kept, others, labels = label_rows(kept, config)
+        dropped += [Dropped.of(row, clean.REPLICATE) for row in others]
+    if config.split == "scaffold":
+        kept = with_scaffold_groups(kept, workers)
     held_out = set[str]()
     if config.sources is not None:
         lost = {(row.source, row.row) for row in dropped if row.reason not in (*clean.ALTERED, clean.DUPLICATE)}
@@ -152,7 +163,7 @@ def build_dataset(
     molecules, beyond_size = _split(kept, config, held_out)
     dropped_rows = {(row.source, row.row) for row in beyond_size}
     listed = (row for row in dropped if row.reason not in clean.ALTERED or (row.source, row.row) not in dropped_rows)
-    return Dataset(config.source, tuple(molecules), (*listed, *beyond_size))
+    return Dataset(config.source, tuple(molecules), (*listed, *beyond_size), labels)
 
 
 def clean_rows(

@@ -105,6 +105,10 @@ def write_encoded(config: Config, output: Path, workers: Workers) -> list[str]:
     The vocabulary is that of a training: with `<random>` and ring labels if the training would use random SMILES.
     """
     check_encoded_name(output)
+    if config.data.targets:
+        raise MolgenError(
+            "data.targets: an encoded file holds no measured values", "train on the table itself, or leave targets out"
+        )
     if config.data.sources is not None:
         raise MolgenError(
             "data.sources: an encoded file holds each molecule once, so it cannot hold a mixture in shares",

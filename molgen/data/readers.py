@@ -23,7 +23,7 @@ from molgen.errors import MolgenError
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["SUFFIXES", "Row", "read_rows", "read_samples"]
+__all__ = ["SUFFIXES", "Row", "read_molecules", "read_rows", "read_samples"]
 
 _KINDS = {
     ".csv": ".csv",
@@ -80,6 +80,14 @@ def read_rows(
         yield from _rows(stream, kind, lines, source, smiles_column, condition, notes, cells)
     for line in notes.lines():
         logger.info(line)
+
+
+def read_molecules(file: str, smiles_column: str | None = None) -> list[Row]:
+    """The rows of a file. Raises MolgenError if it has none."""
+    rows = list(read_rows(file, smiles_column))
+    if not rows:
+        raise MolgenError(f"{file}: no molecules in it", "give a file with one molecule per line")
+    return rows
 
 
 def read_samples(source: str, smiles_column: str | None = None) -> list[str]:

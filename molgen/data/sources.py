@@ -13,11 +13,11 @@ from molgen.errors import MolgenError
 
 
 def read_source(config: DataConfig, cells: bool = False) -> list[Row]:
-    """The rows of the source of `config`, not cleaned; with `cells` each row has its other columns.
+    """The rows of the source of `config`, not cleaned; with `cells`, or for targets, each row has its other columns.
 
     Raises MolgenError for a source that cannot be read, is empty, or has no row that satisfies `data.where`.
     """
-    rows = list(rows_of(config, cells))
+    rows = list(rows_of(config, cells or bool(config.targets) or config.split == "time"))
     if not rows:
         raise MolgenError(
             f"{config.source}: no molecules in it", "give a file with one molecule per line below its header"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from molgen.chem.conditions import number
 from molgen.config import DataConfig
 from molgen.data.rows import Row
 from molgen.errors import MolgenError
@@ -34,7 +35,8 @@ def own_splits(kept: Sequence[tuple[Row, str]], config: DataConfig) -> list[str]
     if "train" not in own:
         raise MolgenError(f"{config.source}: its split column names no training molecules", "write train in it")
     if "validation" not in own:  # it is drawn from the training split, never from a test split
-        size = config.validation_size or max(1, min(own.count("train") // 20, 10_000))
+        share = 8 if config.targets else 20  # intervals are calibrated on it
+        size = config.validation_size or max(1, min(own.count("train") // share, 10_000))
         for i in _drawn_of("train", own, size, kept, config):
             own[i] = "validation"
     for name, wanted in (("train", config.train_size), ("validation", config.validation_size)):
@@ -63,11 +65,38 @@ def drawn_splits(kept: Sequence[tuple[Row, str]], config: DataConfig) -> list[st
             f"{config.source}: {n} molecules, but data.train_size + data.validation_size = {train + validation}",
             "make them smaller, or leave them out",
         )
+    if config.split == "time":
+        return _by_time(kept, config, train, validation)
     splits = ["test"] * n
     drawn = _draw([group or str(i) for i, (_, group) in enumerate(kept)], [train, validation], config)
     for name, members in zip(("train", "validation"), drawn, strict=True):
         for i in members:
             splits[i] = name
+    return splits
+
+
+def _by_time(kept: Sequence[tuple[Row, str]], config: DataConfig, train: int, validation: int) -> list[str]:
+    """The earliest molecules are for training, the latest are the test split; those without a time come first.
+
+    Times are compared as numbers if all are numbers, else as text, which is right for dates such as 2024-05-01.
+    """
+    column = config.time_column
+    if column is None or not any(column in (row.cells or {}) for row, _ in kept):
+        raise MolgenError(
+            f"{config.source}: data.split is `time`, but there is no column {column or 'data.time_column'}",
+            "--set data.time_column=NAME",
+        )
+    texts = [(row.cells or {}).get(column, "").strip() for row, _ in kept]
+    numbers = [number(text) for text in texts if text]
+    slashed = next((text for text in texts if "/" in text or text[2:3] in (".", "-")), None)
+    if None in numbers and slashed is not None:
+        raise MolgenError(f"{config.source}: {column} has dates such as {slashed}", "write them as 2024-05-01")
+    as_numbers = None not in numbers
+    keys = [(number(text) or 0.0) if as_numbers else text for text in texts]
+    order = sorted(range(len(kept)), key=lambda i: (bool(texts[i]), keys[i]))
+    splits = ["test"] * len(kept)
+    for place, i in enumerate(order[: train + validation]):
+        splits[i] = "train" if place < train else "validation"
     return splits
 
 

@@ -86,6 +86,51 @@ class Plot(NamedTuple):
         return f"{self.frame.bottom - (inside - low) / (high - low) * (self.frame.bottom - self.frame.top):.1f}"
 
 
+class Scatter(NamedTuple):
+    """Points in a square whose axes are the same, with the diagonal on which they should be."""
+
+    title: str
+    x_label: str
+    y_label: str
+    points: list[tuple[float, float]]
+    span: tuple[float, float]
+    caption: str
+    joined: bool = False
+    """Whether a line goes through the points."""
+    frame: Frame = Frame(300, 290, 44, 290, 24, 262)
+
+    @property
+    def name(self) -> str:
+        """Its `id` in the page."""
+        return f"scatter-{anchor(self.title)}"
+
+    @property
+    def path(self) -> str:
+        """SVG path data: a dot for each point, or a line."""
+        places = [f"{self._across(x)} {self._down(y)}" for x, y in self.points]
+        return "M" + "L".join(places) if self.joined else "".join(f"M{place}h0" for place in places)
+
+    @property
+    def diagonal(self) -> str:
+        """SVG path data."""
+        low, high = self.span
+        return f"M{self._across(low)} {self._down(low)}L{self._across(high)} {self._down(high)}"
+
+    def ticks(self) -> list[tuple[str, str, str]]:
+        """(x in the SVG, y in the SVG, number) of each mark of both axes."""
+        return [(self._across(v), self._down(v), f"{v:g}") for v in _ticks(*self.span, 5)]
+
+    def _across(self, x: float) -> str:
+        return f"{self.frame.left + self._share(x) * (self.frame.right - self.frame.left):.1f}"
+
+    def _down(self, y: float) -> str:
+        return f"{self.frame.bottom - self._share(y) * (self.frame.bottom - self.frame.top):.1f}"
+
+    def _share(self, value: float) -> float:
+        low, high = self.span
+        return (min(max(value, low), high) - low) / (high - low)
+
+
 def anchor(title: str) -> str:
     """The `id` of what has a title."""
     return re.sub(r"\W+", "-", title.lower())

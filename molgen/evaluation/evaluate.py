@@ -19,7 +19,8 @@ from molgen.data.download import has_moses
 from molgen.data.readers import read_samples
 from molgen.errors import MolgenError
 from molgen.evaluation.likelihoods import RunLikelihoods, run_likelihoods
-from molgen.evaluation.options import EvalOptions
+from molgen.evaluation.options import EvalOptions, Split
+from molgen.evaluation.predictions import TargetEvaluation, evaluate_predictions
 from molgen.generation.generator import MoleculeGenerator
 from molgen.generation.options import SampleOptions
 from molgen.generation.rejection import SampleStream
@@ -57,6 +58,10 @@ class Evaluation:
     run: Run | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall-clock time of each stage."""
+    predictions: list[TargetEvaluation] = field(default_factory=list)
+    """Of a run with targets: how good its predictions are, by target."""
+    split: Split = "test"
+    """The held-out molecules that its predictions are of."""
 
     @property
     def baselines(self) -> dict[str, MetricValues]:
@@ -87,6 +92,7 @@ class Evaluation:
             "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
             **({"baselines": {k: _finite(v.values) for k, v in self.baselines.items()}} if self.baselines else {}),
             **({"histograms": {k: v for k, v in histograms.items() if v}} if any(histograms.values()) else {}),
+            **({"predictions": {one.name: one.to_json() for one in self.predictions}} if self.predictions else {}),
             **({"shares": chemistry.shares, "new_ring_systems": dict(chemistry.new_rings)} if chemistry else {}),
         }
 
@@ -114,6 +120,8 @@ class Subject:
     """They stand after all others."""
     run: Run | None = None
     likelihoods: RunLikelihoods = field(default_factory=RunLikelihoods)
+    predictions: list[TargetEvaluation] = field(default_factory=list)
+    split: Split = "test"
     draw_more: Callable[[set[str], int], list[str]] | None = None
     """(the canonical SMILES so far, how many there should be) → further samples of a run; see `_draw_more`."""
 
@@ -182,6 +190,8 @@ def run_subject(
         last_notes=[f"samples: n = {n:,}, temperature 1, no filter, seed {seed}, {stream.stats.unfinished} unfinished"],
         run=run,
         likelihoods=likelihoods,
+        predictions=_predictions(generator, options.split),
+        split=options.split,
         draw_more=lambda seen, wanted: _draw_more(generator, n, seed, seen, wanted),
     )
 
@@ -241,6 +251,8 @@ def evaluate_subject(subject: Subject, metrics: Sequence[MetricName], references
         held_out_nll=likelihoods.held_out_nll,
         run=subject.run,
         seconds=seconds,
+        predictions=subject.predictions,
+        split=subject.split,
     )
 
 
@@ -287,6 +299,11 @@ def histogram(
         for name, array in filled.items()
     }
     return {"edges": edges.tolist(), **shares}
+
+
+def _predictions(generator: MoleculeGenerator, split: Split) -> list[TargetEvaluation]:
+    """Of a run with targets whose training has ended."""
+    return evaluate_predictions(generator.predictor, split) if generator.predictor is not None else []
 
 
 def _run_set(run: Run, split: str) -> ReferenceSet | None:

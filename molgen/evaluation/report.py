@@ -22,8 +22,9 @@ from molgen.chem.clean import LOST
 from molgen.chem.descriptors import MOSES_PROPERTIES, properties
 from molgen.chem.draw import Drawing, align, draw, fragment
 from molgen.chem.smiles import RDKIT_VERSION, canonical, parse, quiet
-from molgen.evaluation.charts import Line, Plot
+from molgen.evaluation.charts import Line, Plot, Scatter
 from molgen.evaluation.evaluate import Evaluation, histogram
+from molgen.evaluation.predictions import lines
 from molgen.evaluation.templates import asset, environment
 from molgen.evaluation.text_table import ROWS, Column, cell, columns, sections
 from molgen.metrics.chem import SHOWN, largest_differences
@@ -112,6 +113,7 @@ def page(evaluations: Sequence[Evaluation]) -> str:
     subjects = [Subject(e, _letter(i) if several else "", f"s{i % 6}") for i, e in enumerate(evaluations)]
     parts = [
         Part("Figures in context", "figures", _figures(subjects)),
+        Part("Predictions", "predictions", _each(subjects, _predictions)),
         Part("Properties", "properties", _properties(subjects)),
         Part("Likelihood", "likelihoods", _likelihoods(subjects)),
         Part("Nearest training neighbours", "nearest", _nearest(subjects)),
@@ -410,6 +412,37 @@ def _learning(subjects: Sequence[Subject]) -> Plots | None:
 def _each(subjects: Sequence[Subject], prepare: Callable[[Subject], T | None]) -> list[tuple[Subject, T]]:
     """A part that is repeated for each evaluation that has content for it."""
     return [(subject, content) for subject in subjects if (content := prepare(subject)) is not None]
+
+
+class PredictionPart(NamedTuple):
+    """The predictions of one target."""
+
+    lines: list[str]
+    """The figures, as `molgen eval` prints them."""
+    plots: list[Scatter]
+
+
+def _predictions(subject: Subject) -> list[PredictionPart] | None:
+    evaluation = subject.evaluation
+    found = []
+    for one in evaluation.predictions:
+        plots = []
+        known = ~np.isnan(one.predicted)
+        if known.any() and not one.is_class:
+            pairs = list(zip(one.predicted[known].tolist(), one.truth[known].tolist(), strict=True))
+            low, high = (float(f(np.array(pairs))) for f in (np.min, np.max))
+            margin = 0.03 * (high - low) or 1.0
+            span = (low - margin, high + margin)
+            caption = f"{len(pairs):,} held-out molecules; on the line: exact"
+            plots.append(Scatter(subject.label(one.name), "predicted", "measured", pairs, span, caption))
+        if len(one.calibration) > 1:
+            what = "probability" if one.is_class else "coverage"
+            title = subject.label(f"{one.name}: calibration")
+            caption = f"Found {what} against what was said; on the line: honest"
+            points = one.calibration
+            plots.append(Scatter(title, f"{what} said", "found", points, (0.0, 1.0), caption, joined=True))
+        found.append(PredictionPart(lines(one, evaluation.split), plots))
+    return found or None
 
 
 class Cause(NamedTuple):

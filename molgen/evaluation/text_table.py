@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from molgen.evaluation import likelihoods
 from molgen.evaluation.evaluate import Evaluation
+from molgen.evaluation.predictions import lines as prediction_lines
 from molgen.metrics import all_metrics
 from molgen.metrics.metric import MetricValues, Row
 from molgen.metrics.moses import FEWEST_FOR_FCD
@@ -93,6 +94,9 @@ def table(evaluations: Sequence[Evaluation]) -> str:
     if any("*" in cell(column, row) for column in shown for row in ROWS):
         lines.append(f"* FCD of fewer than {FEWEST_FOR_FCD:,} molecules is biased upwards")
     for evaluation in evaluations:
+        for one in evaluation.predictions:
+            lines += ["", *prediction_lines(one, evaluation.split)]
+        lines += [""] if evaluation.predictions else []
         lines += [f"{evaluation.name}: {note}" for note in evaluation.notes]
         why: dict[str, list[str]] = {}
         for name, reason in evaluation.figures.reasons.items():

@@ -5,7 +5,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from functools import partial
+from dataclasses import replace
+from functools import cached_property, partial
 from itertools import count, islice
 from threading import Event
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from molgen.chem.conditions import Condition
 from molgen.chem.descriptors import PROPERTIES
 from molgen.chem.filters import MoleculeFilter
 from molgen.chem.fragments import keep_of, numbered
@@ -28,7 +30,9 @@ from molgen.generation.rejection import RejectionRules, Sample, SampleStream, Sa
 from molgen.machine import Runtime
 from molgen.model.decoder import Decoder
 from molgen.model.likelihood import likelihood
-from molgen.runs import Run, find_run
+from molgen.prediction.columns import PredictedCondition, predicted_columns, predicted_names
+from molgen.prediction.predictor import RunPredictor
+from molgen.runs import PREDICTORS, Run, find_run
 from molgen.runtime.device import Device, Precision, check_memory, split_on_oom
 from molgen.runtime.threads import shared_threads, worker_threads
 from molgen.tokenizer import SmilesTokenizer
@@ -95,9 +99,9 @@ class MoleculeGenerator:
         """A DataFrame of `n` molecules in the order in which they were drawn; a notebook shows it with pictures.
 
         Its columns are smiles (empty if the draw was empty or unfinished), canonical (None if invalid), valid, and
-        the requested `columns`, which are names of `molgen.chem.descriptors.PROPERTIES`. With `keep`, fragments with
-        points such as "[*:1]c1ccccc1" that all molecules contain, also those of `molgen.chem.kept.columns_of`; `close`
-        joins its two points to a ring. The same seed and batch size
+        the requested `columns`, which are names of `molgen.chem.descriptors.PROPERTIES` or of predictions. With `keep`,
+        fragments with points such as "[*:1]c1ccccc1" that all molecules contain, also those of
+        `molgen.chem.kept.columns_of`; `close` joins its two points to a ring. The same seed and batch size
         give the same molecules on the same device. With filters (from `valid` to `no_alerts`) it draws until n
         molecules pass them; there are fewer if almost no draw passes. Raises MolgenError for invalid arguments.
         """
@@ -106,7 +110,8 @@ class MoleculeGenerator:
         check_memory(f"n={n:,}", BYTES_PER_SAMPLE * n)
         columns = (columns,) if isinstance(columns, str) else tuple(columns)
         kept = numbered(keep, close) if keep else ""
-        known = [*PROPERTIES, *(columns_of(keep_of(kept)) if kept else ())]
+        predictions = predicted_names(self.run.targets) if self.run is not None else []
+        known = [*PROPERTIES, *(columns_of(keep_of(kept)) if kept else ()), *predictions]
         for name in columns:
             if name not in known:
                 raise MolgenError(f"columns: no property {name!r}", f"properties: {', '.join(known)}")
@@ -117,6 +122,9 @@ class MoleculeGenerator:
         smiles = [sample.smiles for sample in samples]
         cells = [name for name in columns if name in PROPERTIES]
         properties = self.runtime.workers.map("tabulate", smiles, columns=cells, keep=kept) if columns else []
+        predicted = {}
+        if self.predictor is not None and set(columns) & set(predictions):
+            predicted = predicted_columns(self.predictor, [sample.canonical or "" for sample in samples])
         frame = MoleculeFrame(
             {
                 "smiles": smiles,
@@ -125,7 +133,7 @@ class MoleculeGenerator:
             }
         )
         for name in columns:
-            frame[name] = [(row or {}).get(name) for row in properties]
+            frame[name] = predicted[name] if name in predicted else [(row or {}).get(name) for row in properties]
         return frame
 
     def stream(self, options: SampleOptions) -> SampleStream:
@@ -134,6 +142,7 @@ class MoleculeGenerator:
         RDKit parses one batch while the next ones are drawn. In a process group each process draws some of the batches.
         Raises MolgenError for invalid options.
         """
+        options = self._with_predictions(options)
         options.check(self.runtime.group)
         stats = SamplingStats(keeps=bool(options.keep))
         growth = self.growth(options.keep) if options.keep else None
@@ -149,6 +158,26 @@ class MoleculeGenerator:
                 yield from select(draws, n, options.kept_rules, training, self.runtime.workers, stats)
 
         return SampleStream(options.n, samples(), stats)
+
+    @cached_property
+    def predictor(self) -> RunPredictor | None:
+        """What predicts the run's targets; None for a run without targets, and for one whose training has not ended."""
+        if self.run is None or not self.run.targets or not (self.run.path / PREDICTORS).exists():
+            return None
+        return RunPredictor(self.run, self.runtime)
+
+    def _with_predictions(self, options: SampleOptions) -> SampleOptions:
+        """The options with a condition on predictions apart from the filter, which the workers apply."""
+        where = options.rules.filter.where
+        if not where or self.run is None or not self.run.targets:
+            return options
+        predicted = set(predicted_names(self.run.targets))
+        if predicted.isdisjoint(Condition(where).names):
+            return options
+        predictor = self.predictor or RunPredictor(self.run, self.runtime)  # says what is missing
+        condition = PredictedCondition(where, predictor, self.runtime.workers)
+        rules = options.rules._replace(filter=options.rules.filter._replace(where=""), predicted=condition)
+        return replace(options, rules=rules)
 
     def _batches(self, options: SampleOptions) -> tuple[int, Iterable[tuple[int, int]]]:
         """(number of samples for this process, the (number, rows) of each batch that it draws)."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from molgen.chem.filters import MoleculeFilter
 from molgen.chem.pool import Workers
+from molgen.prediction.columns import PredictedCondition
 from molgen.runtime.distributed import ProcessGroup
 from molgen.runtime.hashing import Seen, keys_of
 
@@ -41,11 +42,13 @@ class RejectionRules(NamedTuple):
     """Keep only molecules that are not in the training set."""
     filter: MoleculeFilter = MoleculeFilter()
     """Keep only molecules that pass this filter."""
+    predicted: PredictedCondition | None = None
+    """Keep only molecules whose predictions fulfil this condition; a draw that fails it counts as rejected by where."""
 
     @property
     def filters(self) -> bool:
-        """Whether there is a filter on properties or patterns; only valid molecules can pass it."""
-        return self.filter != MoleculeFilter()
+        """Whether there is a filter on properties, patterns or predictions; only valid molecules can pass it."""
+        return self.filter != MoleculeFilter() or self.predicted is not None
 
     @property
     def rejects_invalid(self) -> bool:
@@ -165,6 +168,11 @@ def _parsed(texts: Sequence[str | None], rules: RejectionRules, workers: Workers
         results = workers.map("screen", smiles, **rules.filter._asdict())
     else:
         results = [(canonical, "") for canonical in workers.map("canonical", smiles)]
-    for text, result in zip(texts, results, strict=True):
-        canonical, failed_filter = result or (None, "")  # RDKit hung or crashed: invalid
+    found = [result or (None, "") for result in results]  # RDKit hung or crashed: invalid
+    if rules.predicted is not None:
+        open_ones = [i for i, (canonical, failed) in enumerate(found) if canonical and not failed]
+        holds = rules.predicted.holds([str(found[i][0]) for i in open_ones])
+        for i, is_true in zip(open_ones, holds, strict=True):
+            found[i] = (found[i][0], "" if is_true else "where")
+    for text, (canonical, failed_filter) in zip(texts, found, strict=True):
         yield Sample(text or "", canonical, text is None), failed_filter

@@ -18,6 +18,7 @@ from molgen.generation.generator import MoleculeGenerator
 from molgen.generation.rejection import Sample
 from molgen.metrics.references import ReferenceSet, open_references
 from molgen.metrics.similarity import neighbours
+from molgen.prediction.columns import predicted_columns, predicted_names
 
 logger = logging.getLogger(__name__)
 
@@ -37,19 +38,19 @@ _FORMATS = {name: column.style for name, column in PROPERTIES.items()} | {
 _FINGERPRINT_BYTES = 128  # 1,024 bits
 
 
-def columns_of(asked: str | None, kept: Sequence[str] = ()) -> tuple[str, ...]:
-    """The columns of a comma-separated list; all for `all`, CHEAP and `kept` for None; `kept` are those of fragments.
+def columns_of(asked: str | None, own: Sequence[str] = ()) -> tuple[str, ...]:
+    """The columns of a comma-separated list; all for `all`, CHEAP for None; `own`, those of the run, are in both.
 
     Raises MolgenError for other names.
     """
     if asked is None:
-        return (*CHEAP, *kept)
+        return (*CHEAP, *own)
     if asked == "all":
-        return (*COLUMNS, *kept)
+        return (*COLUMNS, *own)
     names = tuple(name.strip() for name in asked.split(","))
     for name in names:
-        if name not in (*COLUMNS, *kept):
-            raise MolgenError(f"--columns: no column {name!r}", f"all, or some of {','.join((*COLUMNS, *kept))}")
+        if name not in (*COLUMNS, *own):
+            raise MolgenError(f"--columns: no column {name!r}", f"all, or some of {','.join((*COLUMNS, *own))}")
     return tuple(dict.fromkeys(names))
 
 
@@ -68,7 +69,9 @@ class SampleTable:
         self, asked: str | None, generator: MoleculeGenerator, molblocks: bool = False, keep: str = ""
     ) -> None:
         kept = kept_columns(keep_of(keep)) if keep else ()
-        self.columns = columns_of(asked, kept)
+        predictor = generator.predictor
+        self._predicted = predicted_names(predictor.run.targets) if predictor is not None else []
+        self.columns = columns_of(asked, (*kept, *self._predicted))
         self._keep = keep if set(kept) & set(self.columns) else ""
         if generator.runtime.group.size > 1 and "duplicate_of" in self.columns:
             if asked is not None:
@@ -122,6 +125,10 @@ class SampleTable:
             rows.append({**row, **(values or {})})
         if nearest:
             self._add_nearest(rows)
+        if self._generator.predictor is not None and set(self._predicted) & set(self.columns):
+            found = predicted_columns(self._generator.predictor, [sample.canonical or "" for sample in batch])
+            for i, row in enumerate(rows):
+                row |= {name: None if np.isnan(column[i]) else column[i] for name, column in found.items()}
         for row, value in zip(rows, likelihoods, strict=False):  # `likelihoods` is empty if not requested
             row["log_likelihood"] = None if np.isnan(value) else value
         names = [*self.columns, *self._parts[-1:]] if "molblock" in self._parts else self.columns
@@ -153,4 +160,5 @@ def _yes(value: bool) -> str:
 
 
 def _text(name: str, value: Any) -> str:
-    return "" if value is None else format(value, _FORMATS.get(name, ""))
+    style = _FORMATS.get(name, ".3f" if isinstance(value, float) else "")
+    return "" if value is None else format(value, style)

@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from molgen.chem import clean
 from molgen.chem.pool import Workers
-from molgen.data.readers import Row, read_rows
+from molgen.data.readers import Row, read_molecules
+from molgen.data.standardised import standardised
 from molgen.errors import MolgenError
 from molgen.generation.generator import MoleculeGenerator
 from molgen.runtime.device import Device
@@ -76,14 +77,6 @@ def columns_of(strings: int | None) -> int:
     return len(Score._fields) - (0 if strings else 2)
 
 
-def read_molecules(file: str, smiles_column: str | None = None) -> list[Row]:
-    """The rows of a file. Raises MolgenError if it has none."""
-    rows = list(read_rows(file, smiles_column))
-    if not rows:
-        raise MolgenError(f"{file}: no molecules in it", "give a file with one molecule per line")
-    return rows
-
-
 def score_rows(
     rows: Sequence[Row], generator: MoleculeGenerator, as_written: bool = False, strings: int | None = None
 ) -> list[Score]:
@@ -116,15 +109,8 @@ def _standardised(rows: Sequence[Row], generator: MoleculeGenerator) -> list[tup
     """For each row, (the string that the run would train on, the changes), or ("", why it would be dropped)."""
     if generator.run is None:
         raise MolgenError("this generator has no run to standardise as", "score the strings as written")
-    without_limits = {"min_tokens": 1, "max_tokens": None, "unparsable": "drop", "split": "random"}
-    config = generator.run.config.data.model_copy(update=without_limits)
-    settings = clean.settings(config, generator.model.context, generator.tokenizer.splitter.pattern)
-    results = generator.runtime.workers.map("clean", [row.smiles for row in rows], "standardising", **settings)
-    strings = []
-    for row, result in zip(rows, results, strict=True):
-        smiles, _, reason, changes = result or ("", "", clean.LOST, ())
-        strings.append((smiles, row.problem or reason or "; ".join(changes)))
-    return strings
+    pattern = generator.tokenizer.splitter.pattern
+    return standardised(rows, generator.run.config.data, generator.model.context, pattern, generator.runtime.workers)
 
 
 def _as_written(rows: Sequence[Row], workers: Workers) -> list[tuple[str, str]]:

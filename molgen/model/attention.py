@@ -34,10 +34,11 @@ class CausalSelfAttention(nn.Module):
         shape, device = (rows, self.kv_heads, capacity, self.head_width), self.inputs.weight.device
         return KVCache(torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device))
 
-    def forward(self, x: Tensor, start: int = 0, cache: KVCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, start: int = 0, cache: KVCache | None = None, seen: Tensor | None = None) -> Tensor:
         """(B, T, D) -> (B, T, D). With a cache the T new positions follow the `start` positions in it.
 
-        Several new positions attend only to each other, which is correct for `start` = 0.
+        Several new positions attend only to each other, which is correct for `start` = 0. With `seen`, (B, T) of
+        booleans, every position attends to all positions for which it is true: bidirectional, without a cache.
         """
         b, t, _ = x.shape
         heads = self.inputs(x).view(b, t, -1, self.head_width).transpose(1, 2)  # (B, H + 2G, T, W)
@@ -51,10 +52,14 @@ class CausalSelfAttention(nn.Module):
         if self.kv_heads < self.heads:
             k, v = (part.repeat_interleave(self.heads // self.kv_heads, dim=1) for part in (k, v))
         if x.device.type == "cpu":  # for sequences as short as a molecule this takes half the time of the fused kernel
-            future = torch.full((t, t), -math.inf).triu(1)
-            y = ((q * self.head_width**-0.5 @ k.transpose(2, 3)).float() + future).softmax(dim=-1) @ v
+            if seen is None:
+                hidden = torch.full((t, t), -math.inf).triu(1)
+            else:
+                hidden = torch.zeros(b, 1, 1, t).masked_fill_(~seen[:, None, None, :], -math.inf)
+            y = ((q * self.head_width**-0.5 @ k.transpose(2, 3)).float() + hidden).softmax(dim=-1) @ v
         else:
-            y = scaled_dot_product_attention(q, k, v, is_causal=True)
+            mask = None if seen is None else seen[:, None, None, :]
+            y = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=seen is None)
         return self.output(y.transpose(1, 2).reshape(b, t, -1))  # type: ignore[no-any-return]
 
     def _attend_to_cache(self, q: Tensor, start: int, cache: KVCache) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from molgen.model.dropout import Dropout
+from molgen.tokenizer import EOS, PAD
 
 
 class DecodingCache(Protocol):
@@ -31,6 +32,8 @@ class DecodingCache(Protocol):
 class Attention(Protocol):
     """What a block needs of its attention, an `nn.Module`: (B, T, D) -> (B, T, D), causal.
 
+    A kind that can be bidirectional also takes `seen`, (B, T): true at the positions that may be attended to.
+
     With a cache, the T new positions follow the `start` positions that the cache has seen. They are added to it in
     place, and the result equals that of one call without a cache for all positions. T exceeds 1 only if `start` is 0.
     """
@@ -38,7 +41,7 @@ class Attention(Protocol):
     output: nn.Linear
     """The last layer. It writes to the residual stream, so its first weights are smaller (`initialization: scaled`)."""
 
-    def __call__(self, x: Tensor, start: int = 0, cache: Any = None) -> Tensor: ...
+    def __call__(self, x: Tensor, start: int = 0, cache: Any = None, **bidirectional: Tensor) -> Tensor: ...
 
     def new_cache(self, rows: int, capacity: int, dtype: torch.dtype) -> DecodingCache:
         """An empty cache for `rows` sequences of at most `capacity` positions, on the device of the weights.
@@ -62,6 +65,20 @@ class DecodingState(NamedTuple):
         return self._replace(capacity=capacity, caches=tuple(c.select_rows(rows, capacity) for c in self.caches))
 
 
+def _attended(
+    attention: Attention, x: Tensor, start: int, cache: DecodingCache | None, seen: Tensor | None
+) -> Tensor:  # (B, T, D) -> (B, T, D)
+    return attention(x, start, cache) if seen is None else attention(x, seen=seen)
+
+
+def is_of_molecule(ids: Tensor) -> Tensor:
+    """(B, T) true at the start token and the molecule's tokens.
+
+    In a batch `<eos>` is an input of all molecules but the longest, so a prediction must not depend on it.
+    """
+    return (ids != PAD) & (ids != EOS)
+
+
 class PreNormBlock(nn.Module):
     """Layer norm before each part; the residual stream itself is never normalised (GPT-2)."""
 
@@ -72,9 +89,9 @@ class PreNormBlock(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(
-        self, x: Tensor, start: int = 0, cache: DecodingCache | None = None
+        self, x: Tensor, start: int = 0, cache: DecodingCache | None = None, seen: Tensor | None = None
     ) -> Tensor:  # (B, T, D) -> (B, T, D)
-        x = x + self.dropout(self.attention(self.attention_norm(x), start, cache))
+        x = x + self.dropout(_attended(self.attention, self.attention_norm(x), start, cache, seen))
         return x + self.dropout(self.feedforward(self.feedforward_norm(x)))  # type: ignore[no-any-return]
 
 
@@ -88,9 +105,9 @@ class PostNormBlock(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(
-        self, x: Tensor, start: int = 0, cache: DecodingCache | None = None
+        self, x: Tensor, start: int = 0, cache: DecodingCache | None = None, seen: Tensor | None = None
     ) -> Tensor:  # (B, T, D) -> (B, T, D)
-        x = self.attention_norm(x + self.dropout(self.attention(x, start, cache)))
+        x = self.attention_norm(x + self.dropout(_attended(self.attention, x, start, cache, seen)))
         return self.feedforward_norm(x + self.dropout(self.feedforward(x)))  # type: ignore[no-any-return]
 
 
@@ -120,19 +137,42 @@ class Decoder(nn.Module):
         norm: nn.Module,
         head: nn.Module,
         context: int,
+        prediction: nn.Module | None = None,
     ) -> None:
+        """`prediction`, the head of a joint model, takes (B, T, D) and (B, T), true where there is a token."""
         super().__init__()
         self.embedding, self.positions, self.dropout = embedding, positions, dropout
         self.blocks = nn.ModuleList(blocks)
         self.norm, self.head = norm, head
         self.context = context
+        self.prediction = prediction
 
     def forward(self, ids: Tensor) -> Tensor:
         """Ids (B, T) -> logits (B, T, V) of the token that follows each position."""
+        return self.logits(self.hidden(ids))
+
+    def hidden(self, ids: Tensor, bidirectional: bool = False) -> Tensor:
+        """Ids (B, T) -> the residual stream after the last block, (B, T, D)."""
         x = self.dropout(self.positions(self.embedding(ids), 0))
+        seen = {"seen": is_of_molecule(ids)} if bidirectional else {}
         for block in self.blocks:
-            x = block(x)
-        return self._logits(x)
+            x = block(x, **seen)
+        return x  # type: ignore[no-any-return]
+
+    def logits(self, x: Tensor) -> Tensor:
+        """The stream (B, ..., D) -> logits (B, ..., V) in float32."""
+        with torch.autocast(x.device.type, enabled=False):  # a logit of 10 in bf16 may be off by 3 %
+            return self.head(self.norm(x.float()))  # type: ignore[no-any-return]
+
+    def predicted(self, ids: Tensor, x: Tensor) -> Tensor:
+        """Ids (B, T) and their stream (B, T, D) -> the outputs of the prediction head (B, outputs) in float32.
+
+        Raises ValueError for a model without one.
+        """
+        if self.prediction is None:
+            raise ValueError("the model has no prediction head")
+        with torch.autocast(x.device.type, enabled=False):
+            return self.prediction(self.norm(x.float()), is_of_molecule(ids))  # type: ignore[no-any-return]
 
     def step(self, ids: Tensor, state: DecodingState) -> tuple[Tensor, DecodingState]:
         """Ids (B, T) that follow the state -> logits (B, V) after the last of them, and the state that includes them.
@@ -145,11 +185,7 @@ class Decoder(nn.Module):
         x = self.positions(self.embedding(ids), state.length)
         for block, cache in zip(self.blocks, state.caches, strict=True):
             x = block(x, state.length, cache)
-        return self._logits(x[:, -1]), state._replace(length=state.length + ids.shape[1])
-
-    def _logits(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):  # a logit of 10 in bf16 may be off by 3 %
-            return self.head(self.norm(x.float()))  # type: ignore[no-any-return]
+        return self.logits(x[:, -1]), state._replace(length=state.length + ids.shape[1])
 
     def empty_state(self, rows: int, capacity: int, dtype: torch.dtype | None = None) -> DecodingState:
         """A state for `rows` sequences of at most `capacity` positions; caches have the weights' type by default."""

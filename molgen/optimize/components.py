@@ -5,6 +5,7 @@ An objective is a YAML file, checked like a configuration, or a preset such as `
 
 import builtins
 import os
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib import resources
@@ -62,6 +63,12 @@ class Component(Section):
     """A classifier of PMO: the probability of activity."""
     likelihood: str | None = None
     """A run: ln p of the canonical SMILES under it, in nats."""
+    model: str | None = None
+    """A run that predicts (`molgen train --target`): what it says about `target`."""
+    target: str | None = None
+    """Of `model`: which of its targets; null: the only one."""
+    predicted: Literal["value", "low", "high", "width"] = "value"
+    """Of `model`: the prediction, an end of its interval (`low`: the cautious one if high is good), or its width."""
     scorer: bool = False
     """The value of the scorer that the command line names (`--command`, or a Python callable)."""
     blind_to_stereo: bool = False
@@ -93,6 +100,8 @@ class Component(Section):
             raise ValueError(f"isomer: {value!r} is no formula such as C9H10N2O2")
         if self.prepare is not None and kind != "scorer":
             raise ValueError("prepare: belongs to `scorer`")
+        if kind != "model" and (self.target is not None or self.predicted != "value"):
+            raise ValueError("target, predicted: belong to `model`")
         if self.blind_to_stereo and kind != "scorer":
             raise ValueError(f"blind_to_stereo: belongs to `scorer`; {kind} is known to be so or not")
         if kind in UNBOUNDED and self.transform is None:
@@ -113,13 +122,23 @@ class Component(Section):
                 return str(self.property)
             case "similarity":
                 return f"similarity_{self.fingerprint}"
+            case "model":
+                name = re.sub(r"[^\w .:+-]", "_", self.target or "model")[:50]
+                return name if self.predicted == "value" else f"{name}_{self.predicted}"
             case kind:
                 return kind
 
     @builtins.property
     def sees_stereo(self) -> bool:
         """Whether stereoisomers may have different values."""
-        return self.kind == "likelihood" or (self.kind == "scorer" and not self.blind_to_stereo)
+        return self.kind in ("likelihood", "model") or (self.kind == "scorer" and not self.blind_to_stereo)
+
+    @builtins.property
+    def evaluated_by(self) -> str | None:
+        """The key of the run that computes it, for a likelihood or a model; None for other kinds."""
+        if self.kind == "model":
+            return f"{self.model}\n{self.target or ''}\n{self.predicted}"
+        return self.likelihood
 
     @builtins.property
     def measured(self) -> list[Any] | None:
@@ -132,7 +151,7 @@ class Component(Section):
                 return ["similarity", self.similarity, self.fingerprint]
             case "learned":
                 return ["learned", self.learned, str(pmo_models())]
-            case "likelihood" | "scorer":
+            case "likelihood" | "model" | "scorer":
                 return None
             case kind:
                 return [kind, getattr(self, kind)]
@@ -142,8 +161,8 @@ class Component(Section):
         return raw if self.transform is None else self.transform(raw)
 
 
-KINDS = ("property", "similarity", "smarts", "element", "isomer", "learned", "likelihood", "scorer")
-UNBOUNDED = ("property", "element", "likelihood")
+KINDS = ("property", "similarity", "smarts", "element", "isomer", "learned", "likelihood", "model", "scorer")
+UNBOUNDED = ("property", "element", "likelihood", "model")
 
 
 class Stage(Section):

@@ -20,7 +20,7 @@ from molgen.optimize.proposals import even
 
 Matrix = npt.NDArray[np.float64]
 Likelihoods = Callable[[Sequence[str]], list[float]]
-"""Canonical SMILES → ln p under a run, in nats; NaN for what it cannot read."""
+"""Canonical SMILES → ln p under a run, in nats, or its prediction; NaN for what it cannot read."""
 BatchScorer = Callable[[Sequence[str]], Iterable[Scored]]
 """SMILES → what came of each, in their order."""
 
@@ -51,7 +51,8 @@ class Judge:
         scorer: BatchScorer | None = None,
         likelihoods: Mapping[str, Likelihoods] | None = None,
     ) -> None:
-        """`accepted` has the hard filters, `scorer` is what the command line named, `likelihoods` those of runs.
+        """`accepted` has the hard filters, `scorer` is what the command line named, `likelihoods` compute what
+        runs say, by `Component.evaluated_by`.
 
         Raises MolgenError if a component needs a scorer and there is none.
         """
@@ -143,8 +144,8 @@ class Judge:
                 if found is not None:
                     raw[i, places] = found
         for place, component in enumerate(stage.components):
-            if component.kind == "likelihood":
-                raw[: len(smiles), place] = self._likelihoods[component.likelihood or ""](smiles)
+            if component.evaluated_by is not None:
+                raw[: len(smiles), place] = self._likelihoods[component.evaluated_by](smiles)
                 places.append(place)
         return [_missing(values[places], [stage.components[place].label for place in places]) for values in raw]
 

@@ -20,13 +20,14 @@ from molgen.errors import MolgenError
 from molgen.generation.generator import MoleculeGenerator
 from molgen.machine import Runtime
 from molgen.optimize.agent import Agent
-from molgen.optimize.components import Objective, Stage
+from molgen.optimize.components import Component, Objective, Stage
 from molgen.optimize.external import CallableScorer, Scorer, scorer_pool
 from molgen.optimize.judge import Judge
 from molgen.optimize.options import OptimizeOptions
 from molgen.optimize.request import alerts_of, objective_of
 from molgen.optimize.search import SearchState
 from molgen.optimize.settings import PRESETS, OptimizeConfig, ScorerConfig
+from molgen.prediction.predictor import RunPredictor
 from molgen.runs import MOLECULES, OPTIMIZE, PARENTS, REPORT, STATE, Run, create_run, find_run
 from molgen.runtime.files import content_of, write_atomically
 from molgen.tokenizer import SmilesTokenizer
@@ -192,6 +193,11 @@ def judging(
         raise MolgenError("prepare.ph: dimorphite-dl is not installed", "pip install 'molgen-lm[prepare]'")
     names = {component.likelihood for component in asked.columns.values() if component.likelihood is not None}
     likelihoods = {name: _likelihoods(name, runtime) for name in names}
+    predictors: dict[str, RunPredictor] = {}
+    for component in asked.columns.values():
+        if component.model is not None and component.evaluated_by is not None:
+            loaded = predictors.setdefault(component.model, RunPredictor.load(component.model, runtime=runtime))
+            likelihoods[component.evaluated_by] = _predictions(component, loaded)
     accepted = asked.filter if config is None else _accepted(asked, config)
     with ExitStack() as stack:
         pool = None
@@ -204,6 +210,26 @@ def judging(
 def _likelihoods(name: str, runtime: Runtime) -> Callable[[Sequence[str]], list[float]]:
     generator = MoleculeGenerator.load(name, runtime=runtime)
     return lambda smiles: generator.log_likelihood(smiles).tolist()
+
+
+def _predictions(component: Component, predictor: RunPredictor) -> Callable[[Sequence[str]], list[float]]:
+    """What a run predicts. Raises MolgenError if it has no such target, or several and none is named."""
+    targets = predictor.run.targets
+    if component.target not in targets and (component.target is not None or len(targets) > 1):
+        raise MolgenError(
+            f"model: {component.model}: no target {component.target}"
+            if component.target
+            else f"model: {component.model}: predicts several targets",
+            f"target: one of {', '.join(targets)}",
+        )
+    name = component.target or targets[0]
+
+    def values(smiles: Sequence[str]) -> list[float]:
+        found = predictor.predict(smiles)[name]
+        columns = {"value": found.values, "low": found.low, "high": found.high, "width": found.high - found.low}
+        return [float(value) for value in columns[component.predicted]]
+
+    return values
 
 
 def _check_range(asked: Objective, agent: Agent, judge: Judge) -> None:

@@ -80,18 +80,8 @@ def without_known(dataset: Dataset, pretrained: Run, workers: Workers) -> Datase
     checked. If the other run has neither molecules nor keys, nothing is removed. Raises MolgenError if no validation
     molecule is left.
     """
-    if pretrained.parents is not None:
-        known = _known_by_parent(dataset, pretrained, pretrained.parents, workers)
-    elif pretrained.has_molecules:
-        held_out = [molecule.smiles for molecule in dataset.molecules if molecule.split != "train"]
-        trained_on = set(_canonical(pretrained.split("train"), workers))
-        known = {
-            smiles
-            for smiles, canonical in zip(held_out, _canonical(held_out, workers), strict=True)
-            if canonical and canonical in trained_on
-        }
-    else:
-        logger.info(f"{pretrained.path} carries no molecules: held-out molecules that it trained on cannot be removed")
+    known = _known_to(dataset, pretrained, workers)
+    if known is None:
         return dataset
     removed = [m for m in dataset.molecules if m.split != "train" and m.smiles in known]
     remaining = [m for m in dataset.molecules if m.split == "train" or m.smiles not in known]
@@ -102,6 +92,40 @@ def without_known(dataset: Dataset, pretrained: Run, workers: Workers) -> Datase
         )
     dropped = [Dropped(m.row, m.name, m.smiles, KNOWN_TO_INIT) for m in removed]
     return replace(dataset, molecules=tuple(remaining), dropped=(*dataset.dropped, *dropped))
+
+
+def count_known(dataset: Dataset, pretrained: Run, workers: Workers) -> None:
+    """Logs how many held-out molecules the other run trained on. For a run with targets they stay held out.
+
+    The other run has seen their structure and not their values, so the error of a prediction is not biased by it; their
+    NLL is too low.
+    """
+    if pretrained.parents is None and pretrained.names_its_source:  # reading it again only to count takes minutes
+        logger.info(f"{pretrained.path} may know held-out molecules, without their values: their NLL may be too good")
+        return
+    known = _known_to(dataset, pretrained, workers) or set()
+    held_out = [m for m in dataset.molecules if m.split != "train"]
+    if seen := sum(m.smiles in known for m in held_out):
+        logger.info(
+            f"{pretrained.path} was trained on the structures of {seen:,} of the {len(held_out):,} held-out molecules, "
+            "without their values: they stay, but their NLL is too good"
+        )
+
+
+def _known_to(dataset: Dataset, pretrained: Run, workers: Workers) -> set[str] | None:
+    """The SMILES, among them all held-out ones, that the other run trained on; None if that is not known."""
+    if pretrained.parents is not None:
+        return _known_by_parent(dataset, pretrained, pretrained.parents, workers)
+    if pretrained.has_molecules:
+        held_out = [molecule.smiles for molecule in dataset.molecules if molecule.split != "train"]
+        trained_on = set(_canonical(pretrained.split("train"), workers))
+        return {
+            smiles
+            for smiles, canonical in zip(held_out, _canonical(held_out, workers), strict=True)
+            if canonical and canonical in trained_on
+        }
+    logger.info(f"{pretrained.path} carries no molecules: held-out molecules that it trained on cannot be known")
+    return None
 
 
 def _known_by_parent(dataset: Dataset, pretrained: Run, keys: Keys, workers: Workers) -> set[str]:
@@ -146,12 +170,18 @@ def _canonical(smiles: Sequence[str], workers: Workers) -> list[str]:
 
 
 def initial_model(config: Config, tokenizer: SmilesTokenizer, pretrained: Run) -> Decoder:
-    """The decoder before its first step: the other run's weights, with newly initialised rows for new tokens."""
-    model = build_model(config.model, len(tokenizer), config.training.seed)
+    """The decoder before its first step: the other run's weights, with newly initialised rows for new tokens.
+
+    The prediction head is new too, unless both runs have the same targets.
+    """
+    model = build_model(config.model, len(tokenizer), config.training.seed, len(config.data.targets))
     ids = {token: i for i, token in enumerate((*tokenizer.special, *tokenizer.tokens))}
     rows = torch.tensor([ids[token] for token in (*pretrained.tokenizer.special, *pretrained.tokenizer.tokens)])
     weights = dict(pretrained.model(torch.device("cpu")).named_parameters())
+    same_targets = config.data.targets == pretrained.config.data.targets
     for name, parameter in model.named_parameters():
+        if name.startswith("prediction.") and not same_targets:
+            continue
         copy_rows(weights[name].data, parameter.data, rows if name in _ROWS else torch.arange(len(parameter)))
     return model
 

@@ -1,6 +1,6 @@
 """The model card of a run: model, data, training, results, use and limits (Mitchell et al. 2019, FAT*)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from molgen.config import NAMED, Config
@@ -17,6 +17,15 @@ Meant for drawing molecules that resemble the training set, as ideas for a chemi
 on generative models. It knows its training set and nothing else: no activity, no toxicity, no synthesis. Some samples
 are invalid and some are training molecules (`molgen sample --valid --novel` rejects both). A likelihood is that of a
 string, not a measure of quality."""
+_PREDICTS = """\
+Meant for drawing molecules that resemble the training set and for ranking molecules like those of its assay table. A
+prediction is not a measurement: it knows the assay of its table and nothing else, its interval holds on average for
+molecules like the held-out ones, and not for one series, a new scaffold or another assay. `molgen predict` says which
+molecules are too far from the training set. Some samples are invalid and some are training molecules
+(`molgen sample --valid --novel` rejects both). A likelihood is that of a string, not a measure of quality."""
+_LABELS = """\
+So are their measured values (`labels.csv.gz`), and `predictors.safetensors` has their fingerprints. Without the
+molecules the run does not predict."""
 _CONFIDENTIAL = """\
 The molecules are copied into this folder (`molecules.csv.gz`, `dropped.csv.gz`). If they are confidential, remove both
 files before the run is passed on; samples may still resemble them, or be them."""
@@ -34,9 +43,11 @@ def model_card(name: str, config: Config, report: Mapping[str, Any]) -> str:
         _training(config, report),
         "## Figures",
         _figures(report),
+        *(["## Predictions", _predictions(report["prediction"], config)] if report.get("prediction") else []),
         "## Use and limits",
-        _USE,
+        _PREDICTS if report.get("prediction") else _USE,
         *([_CONFIDENTIAL] if _copied(config, report) else []),
+        *([_LABELS] if _copied(config, report) and report.get("prediction") else []),
         "Versions: " + ", ".join(f"{package} {number}" for package, number in report["versions"].items()) + ".",
     ]
     return "\n\n".join(paragraphs) + "\n"
@@ -99,6 +110,24 @@ def _figures(report: Mapping[str, Any]) -> str:
         f"{figures['top1']:.3f}; {figures['unknown_tokens']} more have tokens that training lacks. The training has "
         "not read the test split: `molgen eval` does, and draws 10,000 samples for validity, uniqueness and novelty."
     )
+
+
+def _predictions(targets: Sequence[Mapping[str, Any]], config: Config) -> str:
+    lines = []
+    for target in targets:
+        measure = "cross-entropy" if target["is_class"] else "RMSE"
+        errors = ", ".join(f"{kind} {value:.3f}" for kind, value in target["errors"].items())
+        lines.append(
+            f"- `{target['name']}`, a {'class' if target['is_class'] else 'value'}: {target['measured']:,} molecules "
+            f"measured, {target['censored']:,} with a bound; {measure} on {target['validation']:,} validation "
+            f"molecules: {errors}; taken: {target['chosen']}"
+        )
+        if target["noise"] is not None:
+            lines.append(f"  - replicates: pooled standard deviation {target['noise']:.3f}, the noise floor")
+        if target["too_far"] is not None:
+            lines.append(f"  - below a similarity of {target['too_far']:g} to training: no better than the mean")
+    share = f"{config.prediction.coverage:.0%}"
+    return "\n".join([*lines, f"- intervals: conformal, {share}; `baseline` predicts the training molecules' mean"])
 
 
 def _counts(counts: Mapping[str, int]) -> str:

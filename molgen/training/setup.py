@@ -18,6 +18,7 @@ from molgen.data.batches import Corpus, Mixture, TrainingData
 from molgen.data.dataset import Dataset, Summary, account, build_dataset
 from molgen.data.download import data_directory
 from molgen.data.encoded_file import MOST_AS_STRINGS, CorpusFile, is_encoded
+from molgen.data.labels import LabelArrays
 from molgen.data.prepare import build_tokenizer
 from molgen.data.sources import read_source
 from molgen.errors import MolgenError
@@ -26,7 +27,7 @@ from molgen.runs import MOLECULES, MOST_COPIED, REPORT, STATE, Run, create_run
 from molgen.runtime.cache import LARGE, Arrays, cached, expect
 from molgen.runtime.distributed import ProcessGroup
 from molgen.tokenizer import RANDOM, SmilesTokenizer, deepchem_pattern
-from molgen.training.finetune import describe, inherit_model_config, initial_model, without_known
+from molgen.training.finetune import count_known, describe, inherit_model_config, initial_model, without_known
 from molgen.training.optim import build_optimizer
 from molgen.training.resume import TrainerState, check_unchanged, resume_fingerprint
 
@@ -58,20 +59,24 @@ class DatasetSource:
         if config.training.init is not None and not (resume and (out / STATE).exists()):
             pretrained, config = inherit_model_config(config, out)
         if resume and (out / MOLECULES).exists():
-            dataset = Dataset(config.data.source, tuple(run.molecules), tuple(run.dropped))
+            labels = run.labels if config.data.targets else {}
+            dataset = Dataset(config.data.source, tuple(run.molecules), tuple(run.dropped), labels)
         else:
             rows = read_source(config.data)
             logger.info(f"{config.data.source}: {len(rows):,} rows; loading DeepChem's tokenizer, cleaning, splitting")
             pattern = deepchem_pattern()
             pretrained_tokens = frozenset(pretrained.tokenizer.tokens if pretrained else ())
             dataset = build_dataset(rows, config.data, config.model.context, pattern, workers, pretrained_tokens)
-            dataset = without_known(dataset, pretrained, workers) if pretrained else dataset
+            if pretrained and config.data.targets and not pretrained.targets:  # it has not seen their values
+                count_known(dataset, pretrained, workers)
+            elif pretrained:
+                dataset = without_known(dataset, pretrained, workers)
         logger.info(", ".join(f"{name} {size:,}" for name, size in dataset.sizes.items()))
         for line in account(dataset.dropped):
             logger.info(line)
         if not resume:
             tokenizer = build_tokenizer(config, dataset, pattern, pretrained.tokenizer if pretrained else None)
-            run = create_run(out, config, tokenizer, dataset.molecules, dataset.dropped)
+            run = create_run(out, config, tokenizer, dataset.molecules, dataset.dropped, dataset.labels)
         if pretrained is not None:
             _save_initial_state(run, pretrained, dataset)
         self._dataset = dataset
@@ -84,6 +89,13 @@ class DatasetSource:
         corpus = _encoded(canonical_smiles, tokenizer).shared(group)
         validation = _with_known_tokens(dataset.split("validation"), tokenizer, group)
         data = TrainingData(corpus, validation, canonical_smiles, tokenizer)
+        if targets := len(run.config.data.targets):
+            readable = [smiles for smiles in dataset.split("validation") if tokenizer.encode(smiles) is not None]
+            labels = {
+                split: _shared_labels(LabelArrays.of(dataset.labels, smiles, targets), group)
+                for split, smiles in (("train", canonical_smiles), ("validation", readable))
+            }
+            return replace(data, labels=labels)
         if (shares := run.config.data.sources) is None:
             return data
         numbers = {source: number for number, source in enumerate(shares)}
@@ -228,6 +240,12 @@ def _save_initial_state(run: Run, pretrained: Run, dataset: Dataset) -> None:
     models = {"model": model, **({"average": copy.deepcopy(model)} if config.ema else {})}
     optimizer = build_optimizer(model, config)
     save_state(run.path / STATE, models, optimizer, state.position, resume_fingerprint(run, dataset.sha256))
+
+
+def _shared_labels(labels: LabelArrays, group: ProcessGroup) -> LabelArrays:
+    """The main process's labels, in every process."""
+    arrays = group.broadcast({"values": labels.values, "sides": labels.sides})
+    return LabelArrays(arrays["values"], arrays["sides"])
 
 
 def _encoded(smiles: Sequence[str], tokenizer: SmilesTokenizer) -> Corpus:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import repeat
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,11 +23,11 @@ from molgen.runtime.threads import shared_threads, worker_threads
 from molgen.training.optim import ParallelMap, take_step
 from molgen.training.resume import TrainerState
 
-Loss = Callable[[nn.Module, Batch, Rows], Tensor]
-"""(model, B molecules, their rows in the corpus (B,)) → the sum of their losses, a scalar.
+Loss = Callable[[Any, Batch, Rows], Tensor | tuple[Tensor, Tensor]]
+"""(model, B molecules, their rows in the corpus (B,)) → the sum of their losses, a scalar; or (it, what is reported).
 
-The step divides the sum by the number of positions or molecules of the batch. It may call the loss with a part of a
-batch, because of threads or memory, so a loss must be a sum over molecules.
+The step minimises the sum, divided by the number of positions or molecules of the batch. It may call the loss with a
+part of a batch, because of threads or memory, so a loss must be a sum over molecules.
 """
 
 
@@ -83,7 +83,7 @@ class Step:
         return list(map(Shard, repeat(corpus), rows, seeds.integers(2**63, size=len(rows)).tolist()))
 
     def __call__(self, shards: Sequence[Shard], divisor: int) -> list[Tensor]:
-        """Takes one step; returns the summed loss of each shard of this process.
+        """Takes one step; returns the summed loss of each shard of this process, or what is reported of it.
 
         The gradient is that of the sum over all shards of all processes, divided by `divisor`.
         """
@@ -103,7 +103,7 @@ class Step:
         return losses
 
     def _gradient(self, divisor: int, shard: Shard) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The summed loss of a shard, and the gradient of its part of the batch's loss."""
+        """The summed loss of a shard (or what is reported), and the gradient of its part of the batch's loss."""
         if len(shard.rows) == 1:
             return self._full_batch(divisor, shard)
         self._state.halved, result = split_on_oom(
@@ -119,8 +119,9 @@ class Step:
         seed_dropout(shard.seed, self._runtime.device)
         batch = shard.corpus.batch(shard.rows, self._runtime.device)
         with autocast(self._config.precision, self._runtime.device):
-            loss = self._loss(self._model, batch, shard.rows)
+            found = self._loss(self._model, batch, shard.rows)
+        loss, reported = found if isinstance(found, tuple) else (found, found)
         # Not `.backward()`: it would add to one `.grad` in the order in which threads finish, so a resume would not be
         # exact. A parameter that this batch does not use gets a gradient of zero.
         gradient = torch.autograd.grad(loss / divisor, self._parameters, allow_unused=True, materialize_grads=True)
-        return loss.detach(), gradient
+        return reported.detach(), gradient

@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
@@ -10,16 +11,18 @@ from pathlib import Path
 from molgen._version import __version__
 from molgen.config import Config
 from molgen.data.batches import TrainingData
-from molgen.data.dataset import Summary
 from molgen.errors import MolgenError
 from molgen.machine import Runtime, open_runtime
 from molgen.model.likelihood import Likelihood, likelihood
+from molgen.prediction.learning import learn
+from molgen.prediction.stored import TargetModel
 from molgen.runs import Run, at_work
 from molgen.runtime.device import hardware
 from molgen.training.callbacks import standard_callbacks
+from molgen.training.joint import JointObjective
 from molgen.training.model_card import model_card
 from molgen.training.resume import TrainerState
-from molgen.training.setup import open_source, prepare_run
+from molgen.training.setup import DatasetSource, EncodedSource, open_source, prepare_run
 from molgen.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -44,10 +47,19 @@ def train(config: Config, out: str | os.PathLike[str], resume: bool = False, for
         at_work(out) if runtime.group.is_main else nullcontext(),
     ):
         run, data, fingerprint = prepare_run(source, out, resume, force, runtime)
-        state = Trainer(run, data, runtime, fingerprint, standard_callbacks(runtime.group.is_main)).fit()
+        joint = joint_objective(run.config, data)
+        state = Trainer(run, data, runtime, fingerprint, standard_callbacks(runtime.group.is_main), joint).fit()
         if runtime.group.is_main:
-            _write_report(run, data, state, source.summary, source.encoded_from, runtime)
+            targets = learn(run, runtime) if run.targets else []
+            _write_report(run, data, state, source, runtime, targets)
     return run
+
+
+def joint_objective(config: Config, data: TrainingData) -> JointObjective | None:
+    """What a run with targets minimises; None for a run without."""
+    if not data.labels:
+        return None
+    return JointObjective.of(data.labels["train"], data.labels["validation"], data.corpus, config.prediction)
 
 
 def _by_source(held_out: Likelihood, data: TrainingData) -> dict[str, dict[str, float | None]]:
@@ -61,9 +73,15 @@ def _by_source(held_out: Likelihood, data: TrainingData) -> dict[str, dict[str, 
 
 
 def _write_report(
-    run: Run, data: TrainingData, state: TrainerState, summary: Summary, encoded_from: str | None, runtime: Runtime
+    run: Run,
+    data: TrainingData,
+    state: TrainerState,
+    source: DatasetSource | EncodedSource,
+    runtime: Runtime,
+    targets: Sequence[TargetModel],
 ) -> None:
     """Writes the model card and report.json: validation results of the best weights, data, training and versions."""
+    summary, encoded_from = source.summary, source.encoded_from
     best = run.model(runtime.device)
     held_out = likelihood(best, data.validation, runtime.device)
     report = {
@@ -84,6 +102,7 @@ def _write_report(
             "unknown_tokens": summary.sizes["validation"] - len(held_out.nll),
             **held_out.figures(),
         },
+        **({"prediction": [target.model_dump(exclude={"calibrations"}) for target in targets]} if targets else {}),
         **({"validation_by_source": _by_source(held_out, data)} if data.validation_sources else {}),
         "hardware": {**hardware(runtime.device), "processes": runtime.group.size},
         "versions": {name: version(name) for name in ("torch", "rdkit", "numpy", "deepchem")},

@@ -26,6 +26,7 @@ from molgen.model.decoder import Decoder
 from molgen.model.likelihood import Likelihood, likelihood
 from molgen.runs import LOG, STATE, Run
 from molgen.runtime.signals import HeldSignals, signals_held
+from molgen.training.joint import JointObjective
 from molgen.training.optim import WeightAverage, build_optimizer, learning_rate
 from molgen.training.resume import TrainerState, trainer_state
 from molgen.training.step import Loss, Step, nll_loss
@@ -79,7 +80,7 @@ class Callback:
 class Trainer:
     """Trains the model of a run, from its saved state if it has one.
 
-    `loss` is minimised. The callbacks are called in their order, in every process.
+    With `joint` it learns to predict too. The callbacks are called in their order, in every process.
     """
 
     def __init__(
@@ -89,13 +90,16 @@ class Trainer:
         runtime: Runtime,
         fingerprint: dict[str, str],
         callbacks: Sequence[Callback] = (),
-        loss: Loss = nll_loss,
+        joint: JointObjective | None = None,
     ) -> None:
+        self._joint = joint
         self.run, self.data, self.runtime, self.callbacks = run, data, runtime, callbacks
         self.config = run.config.training
         self.fingerprint = fingerprint
         """The fingerprint to save with the state: see `resume_fingerprint`."""
-        self.model = build_model(run.config.model, len(data.tokenizer), self.config.seed).to(runtime.device)
+        self.model = build_model(
+            run.config.model, len(data.tokenizer), self.config.seed, len(run.config.data.targets)
+        ).to(runtime.device)
         self.optimizer = build_optimizer(self.model, self.config)
         self._average = WeightAverage(self.model, self.config.ema) if self.config.ema else None
         self.best_candidate = cast(Decoder, self._average.model) if self._average else self.model
@@ -111,6 +115,7 @@ class Trainer:
             self.state = trainer_state(run, load_state(run.path / STATE, self.models, self.optimizer))
         if self.state.epoch:
             self.log = self._log_so_far()
+        loss: Loss = nll_loss if joint is None else joint.loss
         self._step = Step(self.model, self.optimizer, loss, self.config, self.state, runtime)
 
     def fit(self) -> TrainerState:
@@ -125,9 +130,9 @@ class Trainer:
             while self.state.epoch < self.config.epochs and not self._out_of_patience():
                 corpus, kept_canonical = next(corpora)
                 train_nll, speed = self.train_epoch(corpus)
-                held_out = self._validate()
+                held_out, error = self._validate()
                 self._finish_epoch(held_out, kept_canonical)
-                self.log.append(self._log_row(train_nll, held_out, speed))
+                self.log.append(self._log_row(train_nll, held_out, speed) | error)
                 self._call("after_epoch")
             if number := self.runtime.group.all_reduce_max(self.signals.received):
                 self.signals.leave(number)
@@ -176,12 +181,17 @@ class Trainer:
         """The summed NLL of an epoch's molecules so far, over all processes."""
         return float(self.runtime.group.all_reduce_sum(np.array(float(progress.nll))))
 
-    def _validate(self) -> Likelihood:
+    def _validate(self) -> tuple[Likelihood, dict[str, float]]:
+        """The likelihood of the validation molecules and, of a joint model, `val_error`, its mean error."""
         single_process = self.runtime.group.size == 1
         between = partial(self._call, "in_validation", self._progress) if single_process else None
         held_out = self._likelihood(self.best_candidate, between)
         check_finite(held_out.mean_nll, "validation NLL", self.state)  # before this epoch is saved
-        return held_out
+        if self._joint is None:
+            return held_out, {}
+        error = self._joint.validation_error(self.best_candidate, self.data.validation, self.runtime.device)
+        check_finite(error, "validation error", self.state)
+        return held_out, {"val_error": error}
 
     def _likelihood(self, model: Decoder, between: Callable[[], None] | None = None) -> Likelihood:
         device, group = self.runtime.device, self.runtime.group
@@ -192,7 +202,7 @@ class Trainer:
         state.epoch, state.step_of_epoch, state.nll_of_epoch = state.epoch + 1, 0, 0.0
         state.canonical_instead += kept_canonical
         state.seconds = time.monotonic() - self.began
-        if held_out.mean_nll < state.best_nll:
+        if held_out.mean_nll < state.best_nll:  # of a joint model too: its error on few molecules is noisy
             state.best_nll, state.best_epoch = held_out.mean_nll, state.epoch
 
     def _log_row(self, train_nll: float, held_out: Likelihood, speed: float) -> dict[str, float]:
