@@ -173,6 +173,10 @@ class ModelConfig(Section):
     """Key and value heads (grouped-query attention), a divisor of heads; fewer: a smaller cache. null: as heads."""
     head_width: int = Field(64, ge=1, le=1_024)
     """head_dim: the size of one head; heads x head_width need not equal the width."""
+    attention: Literal["full", "window"] = "full"
+    """What a position sees: all before it (full), or the last `window` positions (window). See docs/long.md."""
+    window: int = Field(128, ge=1, le=65_536)
+    """Positions that the window attention sees, the position itself among them."""
     feedforward: int = Field(512, ge=1, le=65_536)
     """ffn_dim (d_ff): the hidden size of the feed-forward layer."""
     positions: Literal["learned", "sinusoidal", "rotary"] = "rotary"

@@ -14,6 +14,7 @@ from molgen.model.decoder import Attention, Decoder, PostNormBlock, PreNormBlock
 from molgen.model.dropout import Dropout
 from molgen.model.feedforward import FeedForward
 from molgen.model.positions import LearnedPositions, RotaryPositions, SinusoidalPositions, Unchanged
+from molgen.model.window import WindowAttention
 
 
 def build_model(config: ModelConfig, vocabulary: int, seed: int = 0) -> Decoder:
@@ -87,9 +88,15 @@ def _block(config: ModelConfig, rotation: nn.Module) -> PreNormBlock | PostNormB
 
 
 def _attention(config: ModelConfig, rotation: nn.Module) -> Attention:
-    """The attention of one block. There is one kind; the `match` of a second one belongs here."""
-    kv_heads = config.kv_heads or config.heads
-    return CausalSelfAttention(config.width, config.heads, kv_heads, config.head_width, config.biases, rotation)
+    width, heads, head_width, biases = config.width, config.heads, config.head_width, config.biases
+    kv_heads = config.kv_heads or heads
+    match config.attention:
+        case "full":
+            return CausalSelfAttention(width, heads, kv_heads, head_width, biases, rotation)
+        case "window":
+            return WindowAttention(width, heads, kv_heads, head_width, biases, rotation, config.window)
+        case _:
+            assert_never(config.attention)
 
 
 @torch.no_grad()

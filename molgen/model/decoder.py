@@ -149,7 +149,7 @@ class Decoder(nn.Module):
 
     def _logits(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):  # a logit of 10 in bf16 may be off by 3 %
-            return self.head(self.norm(x.float()))  # type: ignore[no-any-return]
+            return self.head(self.norm(x.to(torch.promote_types(x.dtype, torch.float32))))  # type: ignore[no-any-return]
 
     def empty_state(self, rows: int, capacity: int, dtype: torch.dtype | None = None) -> DecodingState:
         """A state for `rows` sequences of at most `capacity` positions; caches have the weights' type by default."""
