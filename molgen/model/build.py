@@ -12,8 +12,13 @@ from molgen.config import ModelConfig
 from molgen.model.attention import CausalSelfAttention
 from molgen.model.decoder import Attention, Decoder, PostNormBlock, PreNormBlock, TiedHead
 from molgen.model.dropout import Dropout
+from molgen.model.experts import SwitchFeedForward
 from molgen.model.feedforward import FeedForward
+from molgen.model.linear import LinearAttention
+from molgen.model.linformer import LinformerAttention
+from molgen.model.performer import PerformerAttention
 from molgen.model.positions import LearnedPositions, RotaryPositions, SinusoidalPositions, Unchanged
+from molgen.model.reformer import ReformerAttention
 from molgen.model.window import WindowAttention
 
 
@@ -77,7 +82,7 @@ def _positions(config: ModelConfig) -> tuple[nn.Module, nn.Module]:
 
 def _block(config: ModelConfig, rotation: nn.Module) -> PreNormBlock | PostNormBlock:
     attention = _attention(config, rotation)
-    feedforward = FeedForward(config.width, config.feedforward, config.biases)
+    feedforward = _feedforward(config)
     match config.norm:
         case "before":
             return PreNormBlock(config.width, attention, feedforward, config.biases, config.dropout)
@@ -85,6 +90,16 @@ def _block(config: ModelConfig, rotation: nn.Module) -> PreNormBlock | PostNormB
             return PostNormBlock(config.width, attention, feedforward, config.biases, config.dropout)
         case _:
             assert_never(config.norm)
+
+
+def _feedforward(config: ModelConfig) -> FeedForward | SwitchFeedForward:
+    match config.feedforward_kind:
+        case "dense":
+            return FeedForward(config.width, config.feedforward, config.biases)
+        case "switch":
+            return SwitchFeedForward(config.width, config.feedforward, config.biases, config.experts)
+        case _:
+            assert_never(config.feedforward_kind)
 
 
 def _attention(config: ModelConfig, rotation: nn.Module) -> Attention:
@@ -95,6 +110,18 @@ def _attention(config: ModelConfig, rotation: nn.Module) -> Attention:
             return CausalSelfAttention(width, heads, kv_heads, head_width, biases, rotation)
         case "window":
             return WindowAttention(width, heads, kv_heads, head_width, biases, rotation, config.window)
+        case "performer":
+            return PerformerAttention(width, heads, kv_heads, head_width, biases, rotation, config.features)
+        case "linear":
+            return LinearAttention(width, heads, kv_heads, head_width, biases, rotation)
+        case "linformer":
+            return LinformerAttention(
+                width, heads, kv_heads, head_width, biases, rotation, config.window, config.summaries
+            )
+        case "reformer":
+            return ReformerAttention(
+                width, heads, head_width, biases, rotation, config.window, config.buckets, config.hash_rounds
+            )
         case _:
             assert_never(config.attention)
 

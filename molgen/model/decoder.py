@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from molgen.model.dropout import Dropout
+from molgen.model.experts import SwitchFeedForward
+from molgen.model.recompute import recomputed
 
 
 class DecodingCache(Protocol):
@@ -126,12 +128,14 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.norm, self.head = norm, head
         self.context = context
+        self.gradient_checkpointing = False
+        """Whether a training computes the blocks again in the backward pass: less memory, a third more time."""
 
     def forward(self, ids: Tensor) -> Tensor:
         """Ids (B, T) -> logits (B, T, V) of the token that follows each position."""
         x = self.dropout(self.positions(self.embedding(ids), 0))
         for block in self.blocks:
-            x = block(x)
+            x = recomputed(block, x) if self.gradient_checkpointing and self.training else block(x)
         return self._logits(x)
 
     def step(self, ids: Tensor, state: DecodingState) -> tuple[Tensor, DecodingState]:
@@ -160,4 +164,9 @@ class Decoder(nn.Module):
     @property
     def num_parameters(self) -> int:
         """Trainable numbers; shared ones count once."""
-        return sum(p.numel() for p in self.parameters())
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    @property
+    def num_active_parameters(self) -> int:
+        """Trainable numbers that one token uses: of several experts one."""
+        return self.num_parameters - sum(m.num_idle for m in self.modules() if isinstance(m, SwitchFeedForward))

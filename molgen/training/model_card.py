@@ -26,7 +26,7 @@ def model_card(name: str, config: Config, report: Mapping[str, Any]) -> str:
     """The card as Markdown, from a run's name, its configuration and its report.json."""
     paragraphs = [
         f"# {name}",
-        f"A language model of molecules: a decoder-only transformer of {report['weights']:,} weights that writes "
+        f"A language model of molecules: a decoder-only transformer of {_weights(report)} that writes "
         f"SMILES, trained by molgen {report['molgen']}.",
         "## Data",
         _data(config, report),
@@ -40,6 +40,11 @@ def model_card(name: str, config: Config, report: Mapping[str, Any]) -> str:
         "Versions: " + ", ".join(f"{package} {number}" for package, number in report["versions"].items()) + ".",
     ]
     return "\n\n".join(paragraphs) + "\n"
+
+
+def _weights(report: Mapping[str, Any]) -> str:
+    active = f" ({report['active_weights']:,} of them per token)" if "active_weights" in report else ""
+    return f"{report['weights']:,} weights{active}"
 
 
 def _origin(config: Config, report: Mapping[str, Any]) -> str:
@@ -76,9 +81,11 @@ def _data(config: Config, report: Mapping[str, Any]) -> str:
 def _training(config: Config, report: Mapping[str, Any]) -> str:
     model, training, hardware = config.model, config.training, report["hardware"]
     average = f"; a moving average over the steps, decay {training.ema:g}" if training.ema else ""
+    experts = f"{model.experts} experts of " if model.feedforward_kind == "switch" else ""
+    attention = f", {model.attention} attention" if model.attention != "full" else ""
     lines = [
         f"- {model.blocks} blocks of width {model.width}, {model.heads} heads of {model.head_width}, feed-forward "
-        f"{model.feedforward}, {model.positions} positions",
+        f"{experts}{model.feedforward}, {model.positions} positions{attention}",
         f"- {training.optimizer}, learning rate {training.learning_rate:g}, seed {training.seed}",
         f"- {report['epochs']} epoch{'s' if report['epochs'] > 1 else ''}, {report['steps']:,} steps, "
         f"{report['seconds']:,.0f} s on {hardware['device']} ({hardware['name']}, {hardware['threads']} threads)",

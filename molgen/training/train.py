@@ -6,6 +6,7 @@ import os
 from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
+from typing import assert_never
 
 from molgen._version import __version__
 from molgen.config import Config
@@ -20,6 +21,7 @@ from molgen.training.callbacks import standard_callbacks
 from molgen.training.model_card import model_card
 from molgen.training.resume import TrainerState
 from molgen.training.setup import open_source, prepare_run
+from molgen.training.step import Loss, balanced_nll_loss, nll_loss
 from molgen.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -44,10 +46,22 @@ def train(config: Config, out: str | os.PathLike[str], resume: bool = False, for
         at_work(out) if runtime.group.is_main else nullcontext(),
     ):
         run, data, fingerprint = prepare_run(source, out, resume, force, runtime)
-        state = Trainer(run, data, runtime, fingerprint, standard_callbacks(runtime.group.is_main)).fit()
+        callbacks, loss = standard_callbacks(runtime.group.is_main), _loss(run.config)
+        state = Trainer(run, data, runtime, fingerprint, callbacks, loss).fit()
         if runtime.group.is_main:
             _write_report(run, data, state, source.summary, source.encoded_from, runtime)
     return run
+
+
+def _loss(config: Config) -> Loss:
+    """What a training minimises."""
+    match config.model.feedforward_kind:
+        case "dense":
+            return nll_loss
+        case "switch":
+            return balanced_nll_loss(config.training.expert_balance)
+        case _:
+            assert_never(config.model.feedforward_kind)
 
 
 def _by_source(held_out: Likelihood, data: TrainingData) -> dict[str, dict[str, float | None]]:
@@ -72,6 +86,7 @@ def _write_report(
         **({"encoded_from": encoded_from} if encoded_from else {}),
         **summary.model_dump(exclude_defaults=True),  # no `sources` unless it is a mixture
         "weights": best.num_parameters,
+        **({"active_weights": active} if (active := best.num_active_parameters) < best.num_parameters else {}),
         "tokens": len(data.tokenizer),
         "init": {"path": init, "sha256": state.init_sha256} if (init := run.config.training.init) else None,
         "epochs": state.epoch,
