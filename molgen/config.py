@@ -34,6 +34,7 @@ NAMED = {
     "moses-mini": "20,000 + 1,000 + 1,000 molecules of MOSES, bundled",
     "moleculeace": "35,633 ChEMBL ligands of 30 targets with their affinities (MoleculeACE), fetched once (1 MB)",
     "zinc250k": "249,456 drug-like molecules of ZINC, with stereo and charges, fetched once (3 MB)",
+    "peptides": "12,000 peptides of 10 to 300 residues, up to 4,700 tokens, rings and copied motifs, made on the spot",
     "benchmark-targets": "31 reference molecules of PMO, GuacaMol and SAFE, bundled (for data.exclude)",
 }
 """The named datasets. They stay as their authors made them: nothing of them is standardised unless asked for."""

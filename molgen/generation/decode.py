@@ -18,8 +18,9 @@ from molgen.runtime.device import Precision, autocast, uses_bf16
 from molgen.tokenizer import BOS, EOS, PAD
 
 # Every so many steps one copy makes the state larger and leaves the finished rows out. More often, the copies cost more
-# than they save, and a GPU must wait until it is known which rows are finished.
-_CAPACITY_STEP = 8
+# than they save, and a GPU must wait until it is known which rows are finished. Of long rows it is every sixteenth of
+# their length, so that the copies stay a small part of what the attention reads.
+_CAPACITY_STEP, _CAPACITY_SHARE = 8, 16
 _MIN_TEMPERATURE, _MAX_TEMPERATURE = 1e-30, 1e30  # its inverse and logits of up to 1e8 divided by it are finite
 _ROUNDING = 1e-6  # of a sum of probabilities whose logits are float32
 _ROW_STEP = 32  # oneDNN makes and keeps a kernel for each number of rows: a gigabyte if all numbers differ
@@ -130,6 +131,11 @@ def complete(
     return _decoded(model, starts, 1, params, suppressed_ids, generator, precision, lambda: False)
 
 
+def _grown(capacity: int) -> int:
+    """The next capacity of a state."""
+    return capacity + max(_CAPACITY_STEP, capacity // _CAPACITY_SHARE // _CAPACITY_STEP * _CAPACITY_STEP)
+
+
 def _decoded(
     model: Decoder,
     given: Tensor,
@@ -167,7 +173,7 @@ def _decoded(
                     break
                 # the running rows first, then some finished ones, so that the same numbers of rows occur again
                 kept = finished.sort(stable=True).indices[: -(-running // _ROW_STEP) * _ROW_STEP]
-                state = state.select_rows(kept, state.capacity + _CAPACITY_STEP)
+                state = state.select_rows(kept, _grown(state.capacity))
                 row, drawn, finished = row[kept], drawn[kept], finished[kept]
             new = drawn[:, None]
     return ids

@@ -11,6 +11,7 @@ _SOURCES = {
     "moses-mini": "a sample of MOSES (Polykovskiy et al. 2020), from the ZINC Clean Leads collection",
     "moleculeace": "MoleculeACE (van Tilborg et al. 2022): ligands of 30 targets from ChEMBL (CC BY-SA 3.0)",
     "zinc250k": "ZINC 250k (Gómez-Bombarelli et al. 2018), from ZINC: free to use, not to redistribute",
+    "peptides": "random peptides with rings and copied motifs, made by molgen with RDKit: no natural ones",
 }
 _USE = """\
 Meant for drawing molecules that resemble the training set, as ideas for a chemist to filter and judge, and for research
