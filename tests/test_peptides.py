@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def test_the_table_is_the_same_each_time_and_holds_what_it_says(pattern: str) ->
     assert any(row["ring"] == "1" for row in rows)
 
 
-def test_the_dataset_is_made_where_it_is_asked_for(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN001
+def test_the_dataset_is_made_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from molgen.data.download import fetch, is_here
 
     monkeypatch.setenv("MOLGEN_DATA", str(tmp_path / "new"))

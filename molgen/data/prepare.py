@@ -219,7 +219,7 @@ def _lengths(counts: Sequence[int], config: Config) -> Iterator[str]:
 
 
 def _needs(counts: Sequence[int], config: Config) -> Iterator[str]:
-    """What molecules longer than drug-like ones need: arithmetic of the attention, memory to sample, size of a batch."""
+    """What molecules longer than drug-like ones need: work of the attention, memory to sample, the size of a batch."""
     longest, model = max(counts), config.model
     if longest <= _DRUGLIKE:
         return
@@ -233,8 +233,8 @@ def _needs(counts: Sequence[int], config: Config) -> Iterator[str]:
     )
     yield f"needs at {longest:,} tokens: {'; '.join(needs)} (model.attention, docs/long.md)"
     if config.training.batch_tokens is None:
-        tokens = round(config.training.batch_size * float(np.mean(counts)))
-        yield f"a batch of {config.training.batch_size} molecules has {tokens:,} tokens; training.batch_tokens sets them"
+        rows = config.training.batch_size
+        yield f"a batch of {rows} molecules has {rows * np.mean(counts):,.0f} tokens; training.batch_tokens sets them"
 
 
 def _vocabulary(dataset: Dataset, config: Config, pattern: str) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Reformer's attention: a position attends to earlier ones that fall into its own hash bucket.
 
-Shapes: B molecules, T positions, D width, H heads, W head width, R rounds of hashing, K buckets, M keys of a bucket that
-are seen, N chunks, C positions of a chunk.
+Shapes: B molecules, T positions, D width, H heads, W head width, R rounds of hashing, K buckets, M keys that are seen of
+a bucket, N chunks, C positions of a chunk.
 """
 
 import math
