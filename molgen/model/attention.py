@@ -84,7 +84,8 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if q.device.type == "cpu" and t <= MOST_PLAIN:
         future = torch.full((t, t), -math.inf).triu(1)
         scores = q * q.shape[3] ** -0.5 @ k.transpose(2, 3)
-        return (scores.to(torch.promote_types(scores.dtype, torch.float32)) + future).softmax(dim=-1) @ v
+        scores = scores.to(torch.promote_types(scores.dtype, torch.float32)) + future
+        return torch.matmul(scores.softmax(dim=-1), v)
     return scaled_dot_product_attention(q, k, v, is_causal=True)
 
 

@@ -45,7 +45,7 @@ class SwitchFeedForward(nn.Module):
         _record(Routing(probabilities, chosen))
         order = chosen.flatten().argsort(stable=True)  # by expert
         counts = chosen.flatten().bincount(minlength=len(self.experts)).tolist()
-        parts = x.flatten(0, -2)[order].split(counts)
+        parts = torch.split(x.flatten(0, -2)[order], counts)
         results = [_in_steps(expert, part) for expert, part in zip(self.experts, parts, strict=True) if len(part)]
         y = torch.cat(results)[order.argsort()].view(x.shape)
         return y * best[..., None].to(y.dtype)
@@ -60,7 +60,8 @@ class SwitchFeedForward(nn.Module):
 def routing_recorded() -> Iterator[list[Routing]]:
     """In the block, what the routers of this thread's forward passes decide, in the order of the blocks."""
     before = getattr(_recorder, "routings", None)
-    _recorder.routings = routings = []
+    routings: list[Routing] = []
+    _recorder.routings = routings
     try:
         yield routings
     finally:

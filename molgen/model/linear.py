@@ -32,9 +32,9 @@ class LinearAttention(SelfAttention):
         qk, v = self.projected(x)
         with torch.autocast(x.device.type, enabled=False):
             features = elu(at_least_float32(qk)) + 1
-            heads = (self.heads, self.kv_heads)
-            above = Features(*self.rotation(features, start).split(heads, dim=1))
-            y = kernel_attention(above, Features(*features.split(heads, dim=1)), at_least_float32(v), cache)
+            heads = [self.heads, self.kv_heads]
+            above = Features(*torch.split(self.rotation(features, start), heads, dim=1))
+            y = kernel_attention(above, Features(*torch.split(features, heads, dim=1)), at_least_float32(v), cache)
         return self.joined(y.to(v.dtype))
 
 
@@ -77,7 +77,8 @@ def kernel_attention(above: Features, below: Features, v: Tensor, cache: Running
     `above` gives the weights of the values, `below` those that the sum is divided by. Returns (B, H, T, W). With a
     cache the T positions follow those in its sums; they are added to it.
     """
-    q, q_below = (f.queries.unflatten(1, (v.shape[1], -1)) for f in (above, below))  # (B, G, R, T, M)
+    groups = (v.shape[0], v.shape[1], -1, v.shape[2])
+    q, q_below = (f.queries.reshape(*groups, f.queries.shape[3]) for f in (above, below))  # (B, G, R, T, M)
     if cache is not None and v.shape[2] == 1:
         cache.products.add_(above.keys.transpose(2, 3) @ v)
         cache.features.add_(below.keys[:, :, 0])
@@ -88,7 +89,7 @@ def kernel_attention(above: Features, below: Features, v: Tensor, cache: Running
         if cache is not None:
             cache.products.copy_(products)
             cache.features.copy_(below.keys.sum(dim=2))
-    return (values / weights.clamp(min=_SMALLEST)).flatten(1, 2)
+    return torch.div(values, weights.clamp(min=_SMALLEST)).flatten(1, 2)
 
 
 def _causal_products(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,7 +99,9 @@ def _causal_products(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """
     t = v.shape[2]
     size = min(_CHUNK, t)
-    q, k, v = (pad(x, (0, 0, 0, -t % size)).unflatten(-2, (-1, size)) for x in (q, k, v))  # (…, N, C, M or W)
+    q, k, v = (  # (…, N, C, M or W)
+        pad(x, (0, 0, 0, -t % size)).view(*x.shape[:-2], -1, size, x.shape[-1]) for x in (q, k, v)
+    )
     sums = (k.transpose(3, 4) @ v).cumsum(dim=2)  # (B, G, N, M, W)
     before = pad(sums, (0, 0, 0, 0, 1, -1))
     within = (q @ k.transpose(3, 4)[:, :, None]).tril() @ v[:, :, None]

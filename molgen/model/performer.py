@@ -75,10 +75,10 @@ def _orthogonal_gaussians(count: int, width: int) -> Tensor:
         return torch.empty(count, width)
     blocks = [_random_rotation(width) for _ in range(-(-count // width))]
     lengths = torch.randn(count, width).norm(dim=1, keepdim=True)
-    return torch.cat(blocks)[:count] * lengths
+    return torch.mul(torch.cat(blocks)[:count], lengths)
 
 
 def _random_rotation(width: int) -> Tensor:
     """An orthogonal matrix, all equally probable: the signs that QR chooses would prefer some (Mezzadri 2007)."""
     q, r = torch.linalg.qr(torch.randn(width, width))
-    return (q * r.diag().sign()).T
+    return torch.mul(q, r.diag().sign()).T

@@ -1,7 +1,7 @@
 """Reformer's attention: a position attends to earlier ones that fall into its own hash bucket.
 
-Shapes: B molecules, T positions, D width, H heads, W head width, R rounds of hashing, K buckets, M keys that are seen of
-a bucket, N chunks, C positions of a chunk.
+Shapes: B molecules, T positions, D width, H heads, W head width, R rounds of hashing, K buckets, M keys of a bucket
+that are seen, N chunks, C positions of a chunk.
 """
 
 import math
@@ -64,7 +64,9 @@ class ReformerAttention(nn.Module):
         k = normalize(q, dim=-1)
         q = q * self.head_width**-0.5
         if cache is not None:
-            y = torch.cat([cache.attended(*(x[..., i, :] for x in (q, k, v)), buckets[..., i]) for i in range(t)], 2)
+            y = torch.cat(
+                [cache.attended(q[..., i, :], k[..., i, :], v[..., i, :], buckets[..., i]) for i in range(t)], 2
+            )
         else:
             y = self._parallel(q, k, v, buckets)
         return self.output(y.to(v.dtype).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
@@ -82,7 +84,8 @@ class ReformerAttention(nn.Module):
         values, totals = [], []
         for number in buckets.unbind(dim=2):  # (B, H, T), one round
             order = (number * t + torch.arange(t, device=q.device)).argsort(dim=-1)  # by bucket, then by position
-            y, total = self._in_order(*(_picked(x, order) for x in (q, k, v)), number.gather(2, order))
+            ordered = _picked(q, order), _picked(k, order), _picked(v, order)
+            y, total = self._in_order(*ordered, number.gather(2, order))
             back = order.argsort(dim=-1)
             values.append(_picked(y, back))
             totals.append(total.gather(2, back))
@@ -97,7 +100,7 @@ class ReformerAttention(nn.Module):
         t, size = q.shape[2], min(self.bucket_window, q.shape[2])
         q = chunked(q, size)
         scores = q @ with_chunk_before(chunked(k, size)).transpose(3, 4)  # (B, H, N, C, 2C)
-        own = pad(buckets, (0, -t % size), value=-1).unflatten(2, (-1, size))  # (B, H, N, C)
+        own = pad(buckets, (0, -t % size), value=-1).view(*buckets.shape[:2], -1, size)  # (B, H, N, C)
         seen = torch.cat((pad(own, (0, 0, 1, -1), value=-2), own), dim=3)  # (B, H, N, 2C)
         place = torch.arange(2 * size, device=q.device)
         distance = place[size:, None] - place  # (C, 2C)

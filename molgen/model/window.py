@@ -85,7 +85,8 @@ def window_attention(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
 
 def chunked(x: Tensor, size: int) -> Tensor:
     """(B, H, T, W) -> (B, H, N, size, W), zeros after the last position."""
-    return pad(x, (0, 0, 0, -x.shape[2] % size)).unflatten(2, (-1, size))
+    b, h, t, w = x.shape
+    return pad(x, (0, 0, 0, -t % size)).view(b, h, -1, size, w)
 
 
 def with_chunk_before(x: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from molgen.checkpoint import load_state
 from molgen.data.augmentation import augmented_epochs
 from molgen.data.batches import (
     Corpus,
+    Cut,
     TrainingData,
     batches_of_tokens,
     bucketed_batches,
@@ -151,7 +152,7 @@ class Trainer:
         config, state, rank = self.config, self.state, self.runtime.group.rank
         order = np.random.default_rng([config.seed, state.epoch])
         seeds = np.random.default_rng([config.seed, state.epoch, 2, rank])  # dropout differs between processes
-        cut = bucketed_batches if config.batching == "buckets" else random_batches
+        cut: Cut = bucketed_batches if config.batching == "buckets" else random_batches
         size = config.batch_size
         if config.batch_tokens is not None:
             cut, size = batches_of_tokens, config.batch_tokens
