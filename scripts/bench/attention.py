@@ -110,7 +110,9 @@ def decoded_per_second(model: Any, length: int) -> float:
 
     ids = torch.full((ROWS, 1), 5)
     with torch.no_grad():
-        state = model.empty_state(ROWS, length)._replace(length=length - TIMED - 2)  # of zeros; their values cost the same
+        state = model.empty_state(ROWS, length)._replace(
+            length=length - TIMED - 2
+        )  # of zeros; their values cost the same
         for place in range(TIMED + 2):
             if place == 2:  # the first two are not counted
                 start = time.perf_counter()
