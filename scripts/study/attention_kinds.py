@@ -3,16 +3,17 @@
     python scripts/study/attention_kinds.py moses --out runs/attention
     python scripts/study/attention_kinds.py peptides --out runs/attention
 
-Validation molecules only; three seeds; differences to full attention are paired by molecule. On peptides the NLL of
-tokens that close a ring opened 100 or more tokens before, and of copied motifs (a token whose 56 predecessors occurred
-in the same order 200 to 800 tokens before, and were followed by this token), is given apart, and the validity of samples
-by length. A training that is there already is not repeated, one that was stopped goes on. --tiny shows in minutes that
-everything works; its figures mean nothing.
+Validation molecules only; three seeds; differences to full attention are paired by molecule. On peptides, the NLL is
+also given apart for tokens that close a ring opened 100 or more tokens before and for copied motifs (tokens whose 56
+predecessors occurred in the same order 200 to 800 tokens before, followed by the same token), and the validity of
+samples by length. A training that is there already is not repeated, one that was stopped goes on. --tiny shows in
+minutes that everything works; its figures mean nothing.
 """
 
 import argparse
 import json
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ def validity(run: Run, n: int) -> dict[str, Any]:
         frame = MoleculeGenerator.load(run.path, "cpu").sample(n, seed=0)
         lengths = frame.smiles.map(lambda s: len(run.tokenizer.splitter.split(s) or ()) if s else 0).to_numpy()
         found = {"all": [float(frame.valid.mean()), n]}
-        for low, high in zip(BINS, BINS[1:], strict=False):
+        for low, high in pairwise(BINS):
             inside = (lengths > low) & (lengths <= high)
             if inside.any():
                 found[f"{low + 1} to {high}"] = [float(frame.valid[inside].mean()), int(inside.sum())]

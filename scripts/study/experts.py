@@ -20,6 +20,7 @@ from held_out import Numbers, encoded, paired, token_nlls, trained
 from molgen.data.batches import Corpus
 from molgen.model.experts import routing_recorded
 from molgen.runs import Run
+from molgen.tokenizer import PAD
 
 KINDS = {
     "dense": [],
@@ -68,7 +69,7 @@ def shares(run: Run, corpus: Corpus) -> list[list[float]]:
     batch = corpus.batch(np.arange(min(1_000, len(corpus))), torch.device("cpu"))
     with routing_recorded() as routings:
         model(batch.inputs)
-    real = batch.targets != 0
+    real = batch.targets != PAD
     counts = [r.chosen[real].bincount(minlength=r.probabilities.shape[-1]) for r in routings]
     return [(count / count.sum()).tolist() for count in counts]
 

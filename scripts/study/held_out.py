@@ -1,4 +1,4 @@
-"""What the studies of architectures share: trainings that go on where they stopped, NLL per token, paired differences."""
+"""What studies of architectures share: trainings that go on where they stopped, NLL per token, paired differences."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -67,7 +67,7 @@ def batches(positions: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]
 
 
 def paired(of: Mapping[int, Numbers], than: Mapping[int, Numbers]) -> dict[str, Any]:
-    """Differences by seed, each (N,) of the same molecules: the mean, its 95 % interval over molecules, each seed's mean.
+    """Differences by seed, each (N,) of the same molecules: mean, its 95 % interval over molecules, mean of each seed.
 
     Positive: `of` has the larger NLL.
     """
