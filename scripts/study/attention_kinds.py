@@ -11,6 +11,7 @@ minutes that everything works; its figures mean nothing.
 """
 
 import argparse
+import gzip
 import json
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -22,6 +23,8 @@ import numpy as np
 from held_out import Numbers, encoded, paired, token_nlls, trained
 from molgen import MoleculeGenerator
 from molgen.data.encoded_file import CorpusFile
+from molgen.data.peptides import table
+from molgen.data.sources import reference_smiles
 from molgen.runs import Run
 
 KINDS: dict[str, list[str]] = {
@@ -59,10 +62,9 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=None, help="samples of each run (10,000 of MOSES, 500 peptides)")
     parser.add_argument("--tiny", action="store_true", help="a few molecules and a small network")
     options = parser.parse_args()
-    tiny = ["data.train_size=200", "data.validation_size=20"] if options.tiny else []
     name = f"{options.data}-tiny" if options.tiny else options.data
-    source = "moses-mini" if options.tiny and options.data == "moses" else options.data
-    file = encoded(options.out / f"{name}.molgen", source, [*DATA[options.data], *tiny])
+    data = few(options.data, options.out) if options.tiny else DATA[options.data]
+    file = encoded(options.out / f"{name}.molgen", options.data, data)
     n = options.n or (20 if options.tiny else {"moses": 10_000, "peptides": 500}[options.data])
     figures: dict[str, Any] = {}
     nlls: dict[str, dict[int, Numbers]] = {}
@@ -95,6 +97,21 @@ def main() -> None:
     for part, by_kind in of_parts.items():
         for kind, difference in by_kind.items():
             print(f"{part}, {kind}: {difference['mean']:+.4f} nats per token to full, 95 % {difference['interval']}")
+
+
+def few(data: str, out: Path) -> list[str]:
+    """Settings for a few of the molecules."""
+    path = out / f"{data}-tiny.csv.gz"
+    out.mkdir(parents=True, exist_ok=True)
+    sizes = {"train": 100, "validation": 15, "test": 5}
+    if data == "peptides":
+        path.write_bytes(table(sizes))
+    else:
+        smiles = reference_smiles("moses-mini", "train")[: sum(sizes.values())]
+        splits = [split for split, size in sizes.items() for _ in range(size)]
+        lines = [f"{one},{split}\n" for one, split in zip(smiles, splits, strict=True)]
+        path.write_bytes(gzip.compress("".join(["smiles,split\n", *lines]).encode()))
+    return [f"data.source={path}", "data.min_token_count=1", "data.rules=2"]
 
 
 def paired_present(of: dict[int, Numbers], than: dict[int, Numbers]) -> dict[str, Any]:

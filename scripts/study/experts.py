@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from attention_kinds import TINY
+from attention_kinds import DATA, TINY, few
 from held_out import Numbers, encoded, paired, token_nlls, trained
 from molgen.data.batches import Corpus
 from molgen.model.experts import routing_recorded
@@ -36,10 +36,9 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--tiny", action="store_true", help="a few molecules and a small network")
     options = parser.parse_args()
-    sizes = (200, 20) if options.tiny else (100_000, 5_000)
-    data = [f"data.train_size={sizes[0]}", f"data.validation_size={sizes[1]}"]
     name = "tiny" if options.tiny else "moses"
-    file = encoded(options.out / f"{name}.molgen", "moses-mini" if options.tiny else "moses", data)
+    data = few("moses", options.out) if options.tiny else DATA["moses"]
+    file = encoded(options.out / f"{name}.molgen", "moses", data)
     figures: dict[str, Any] = {}
     nlls: dict[str, dict[int, Numbers]] = {}
     for kind, own in KINDS.items():
