@@ -6,8 +6,8 @@ One training step is forward, loss and gradient of one molecule of T tokens for 
 head's vocabulary of 40 tokens, in bf16 where the processor has it. Each point is a process of its own, so that its peak
 of memory is its own: what is counted is the peak less that of the same process with T = 64. Decoding takes 32 rows and
 times the last 32 positions before T. Beside the time on the clock stands the processor's, which other work on the
-machine hardly changes if the bench has one thread (OMP_NUM_THREADS=1). A point that is in the file already is not measured again; one that takes more
-than the limit is noted as such.
+machine hardly changes if the bench has one thread (OMP_NUM_THREADS=1). A point that is in the file already is not
+measured again; one that takes more than the limit is noted as such.
 """
 
 import argparse
@@ -145,7 +145,7 @@ def tensors_in(cache: Any) -> Iterator[Any]:
 
 def table(figures: dict[str, Any]) -> Iterator[str]:
     """The figures as a Markdown table."""
-    yield "| kind | T | step, s | of the processor, s | peak, MB | decoding, tokens/s | per processor second | state, MB |"
+    yield "| kind | T | step, s | processor, s | peak, MB | decoding, tokens/s | per processor second | state, MB |"
     yield "|---|---|---|---|---|---|---|---|"
     for key, point in figures.items():
         kind, length = key.split()
@@ -155,7 +155,8 @@ def table(figures: dict[str, Any]) -> Iterator[str]:
             yield (
                 f"| {kind} | {int(length):,} | {point['step_seconds']:.3f} | "
                 f"{point['step_cpu_seconds']:.3f} | {point['peak_bytes'] / 1e6:,.0f} | "
-                f"{point['decoded_per_second']:,.0f} | {point['decoded_per_cpu_second']:,.0f} | {point['state_bytes'] / 1e6:.2f} |"
+                f"{point['decoded_per_second']:,.0f} | {point['decoded_per_cpu_second']:,.0f} | "
+                f"{point['state_bytes'] / 1e6:.2f} |"
             )
 
 
