@@ -75,7 +75,8 @@ def measured(kind: str, length: int, repeats: int) -> dict[str, float]:
 
     name, _, variant = kind.partition("-")
     attention.MOST_PLAIN = 10**9 if variant == "plain" else attention.MOST_PLAIN
-    model = build_model(ModelConfig(context=max(LENGTHS) + 1, attention=name, dropout=0.0), VOCABULARY).train()
+    config = ModelConfig.model_validate({"context": max(LENGTHS) + 1, "attention": name, "dropout": 0.0})
+    model = build_model(config, VOCABULARY).train()
     model.gradient_checkpointing = variant == "checkpointed"
     step_seconds(model, 64, 1)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -98,7 +98,7 @@ def trained(model: Decoder, corpus: Corpus, rate: float, warmup: bool, steps: in
             group["lr"] = rate * (min(1.0, (step + 1) / (WARMUP * steps)) if warmup else 1.0)
         loss = mean_nll(model, corpus, rng)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         losses.append(float(loss.detach()))
         if not math.isfinite(losses[-1]):
