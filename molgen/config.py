@@ -34,6 +34,7 @@ NAMED = {
     "moses-mini": "20,000 + 1,000 + 1,000 molecules of MOSES, bundled",
     "moleculeace": "35,633 ChEMBL ligands of 30 targets with their affinities (MoleculeACE), fetched once (1 MB)",
     "zinc250k": "249,456 drug-like molecules of ZINC, with stereo and charges, fetched once (3 MB)",
+    "peptides": "12,000 peptides of 10 to 300 residues, up to 4,700 tokens, rings and copied motifs, made on the spot",
     "benchmark-targets": "31 reference molecules of PMO, GuacaMol and SAFE, bundled (for data.exclude)",
 }
 """The named datasets. They stay as their authors made them: nothing of them is standardised unless asked for."""
@@ -182,8 +183,25 @@ class ModelConfig(Section):
     """Key and value heads (grouped-query attention), a divisor of heads; fewer: a smaller cache. null: as heads."""
     head_width: int = Field(64, ge=1, le=1_024)
     """head_dim: the size of one head; heads x head_width need not equal the width."""
+    attention: Literal["full", "window", "performer", "linear", "linformer", "reformer"] = "full"
+    """How positions see those before them: all of them (full), the last `window` of them (window), all by sums of
+    kernel features (performer, linear), by summaries of blocks (linformer), or by hashing (reformer); docs/long.md."""
+    window: int = Field(128, ge=1, le=65_536)
+    """Window: the last positions that are seen. Linformer: a block. Reformer: the last positions of a bucket."""
+    features: int | None = Field(None, ge=1, le=65_536)
+    """Performer: random features per head; null: head_width x ln(head_width)."""
+    summaries: int = Field(16, ge=1, le=65_536)
+    """Linformer: vectors that stand for a block of `window` positions."""
+    buckets: int = Field(16, ge=2, le=65_536)
+    """Reformer: hash buckets, an even number."""
+    hash_rounds: int = Field(2, ge=1, le=64)
+    """Reformer: rounds of hashing."""
     feedforward: int = Field(512, ge=1, le=65_536)
-    """ffn_dim (d_ff): the hidden size of the feed-forward layer."""
+    """ffn_dim (d_ff): the hidden size of the feed-forward layer; of each expert, if there are several."""
+    feedforward_kind: Literal["dense", "switch"] = "dense"
+    """Dense: one feed-forward part per block. Switch: several experts, each token uses one (Switch Transformers)."""
+    experts: int = Field(4, ge=2, le=256)
+    """Switch: experts per block."""
     positions: Literal["learned", "sinusoidal", "rotary"] = "rotary"
     """Position encoding: learned or sinusoidal embeddings, or rotary (RoPE)."""
     norm: Literal["before", "after"] = "before"
@@ -209,6 +227,12 @@ class ModelConfig(Section):
             raise ValueError("sinusoidal positions need an even width")
         if self.kv_heads is not None and self.heads % self.kv_heads:
             raise ValueError(f"kv_heads {self.kv_heads} does not divide heads {self.heads}")
+        if self.attention == "reformer" and self.kv_heads not in (None, self.heads):
+            raise ValueError("kv_heads: reformer's queries are its keys, so it has as many of both")
+        if self.attention == "reformer" and self.buckets % 2:
+            raise ValueError("buckets must be even: half of them are the opposite directions of the others")
+        if self.attention == "linformer" and self.summaries > self.window:
+            raise ValueError(f"summaries {self.summaries}: more than the {self.window} positions that they stand for")
         return self
 
 
@@ -219,6 +243,8 @@ class TrainingConfig(Section):
     """Passes over the training split."""
     batch_size: int = Field(64, ge=1, le=1_000_000)
     """Molecules in a batch; with buckets, on average."""
+    batch_tokens: int | None = Field(None, ge=1)
+    """Predicted tokens in a batch, in place of `batch_size`: for long molecules; needs buckets. null: by batch_size."""
     batching: Literal["buckets", "random"] = "buckets"
     """Buckets: batches of similar length and equal token count. Random: a shuffled list cut into equal numbers."""
     loss: Literal["token", "molecule"] = "token"
@@ -239,6 +265,10 @@ class TrainingConfig(Section):
     """Exponential moving average of the weights: its decay per step. The average is validated and kept; 0: none."""
     clip_norm: float | None = Field(1.0, gt=0)
     """Gradient clipping: the largest norm of the gradient; null: no clipping."""
+    expert_balance: float = Field(0.01, ge=0, le=10)
+    """Switch: weight of the loss that keeps the experts equally used."""
+    gradient_checkpointing: bool = False
+    """Compute the blocks again in the backward pass: less memory for long molecules, about a third more time."""
     precision: Precision = "auto"
     """bf16 autocast: where it is faster on the device (auto), never (fp32), or always (bf16)."""
     randomized: Share = 0.8
@@ -253,6 +283,12 @@ class TrainingConfig(Section):
     """Where to train; auto: cuda if there is one, else mps, else cpu."""
     init: str | None = None
     """Fine-tuning: the run that gives the first weights, the vocabulary and the model section; null: random weights."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainingConfig":
+        if self.batch_tokens is not None and self.batching == "random":
+            raise ValueError("batch_tokens needs batching: buckets (random batches have equal numbers of molecules)")
+        return self
 
     @property
     def randomizes(self) -> bool:

@@ -244,7 +244,7 @@ def test_evaluate_is_another_name_for_eval(cli: Cli) -> None:
 def test_the_named_datasets_are_listed(cli: Cli) -> None:
     done = cli("data", "list")
     assert [line.split()[0] for line in done.out.splitlines()] == [
-        *("tox21", "moses", "moses-mini", "moleculeace", "zinc250k", "benchmark-targets")
+        *("tox21", "moses", "moses-mini", "moleculeace", "zinc250k", "peptides", "benchmark-targets")
     ]
     assert Path(cli("data", "get", "moses-mini").out.strip()).exists()
     refused(cli("data", "get", "zinc"), "tox21, moses, moses-mini")

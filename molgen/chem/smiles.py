@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ VERSION = "1"
 
 # RDKit's parser is recursive: thousands of nested branches would crash the process and not raise an error.
 MOST_CHARACTERS = 10_000
+"""Of a string that is parsed whatever is in it."""
+_MOST_IF_FLAT, _DEEPEST = 32_768, 5_000  # characters of a string with fewer branches in each other than this
 _BRACKET_SYMBOL = re.compile(r"\[\d*([A-Za-z][a-z]?)(?=[@H+\-:\]\d])")
 
 
@@ -38,13 +41,21 @@ def parse(smiles: str) -> Any | None:
     RDKit silently strips characters that are not ASCII, so such strings are rejected before. RDKit takes the text after
     a space as a name, so only a CXSMILES part may follow a space.
     """
-    if not smiles or len(smiles) > MOST_CHARACTERS or not (smiles.isascii() and smiles.isprintable()):
+    if not smiles or _too_large(smiles) or not (smiles.isascii() and smiles.isprintable()):
         return None
     if (extension := smiles.strip().partition(" ")[2].lstrip()) and not extension.startswith("|"):
         return None
     with quiet():
         molecule = Chem.MolFromSmiles(smiles)
     return molecule if molecule is not None and molecule.GetNumAtoms() else None
+
+
+def _too_large(smiles: str) -> bool:
+    """Whether RDKit is not asked to parse a string."""
+    if len(smiles) <= MOST_CHARACTERS:
+        return False
+    steps = ((c == "(") - (c == ")") for c in smiles)
+    return len(smiles) > _MOST_IF_FLAT or max(accumulate(steps)) > _DEEPEST
 
 
 def canonical(smiles: str) -> str | None:
@@ -99,8 +110,9 @@ def failure(smiles: str) -> str:
     if not (smiles.isascii() and smiles.isprintable()):
         return "not ASCII"
     with quiet():
-        molecule = Chem.MolFromSmiles(smiles[:MOST_CHARACTERS], sanitize=False)
-        if molecule is None or len(smiles) > MOST_CHARACTERS or " " in smiles.strip():
+        too_large = _too_large(smiles)
+        molecule = Chem.MolFromSmiles(smiles[:MOST_CHARACTERS] if too_large else smiles, sanitize=False)
+        if molecule is None or too_large or " " in smiles.strip():
             return "unknown element" if any(map(_no_element, _BRACKET_SYMBOL.findall(smiles))) else "syntax"
         return _problem(molecule)
 

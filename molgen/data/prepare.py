@@ -27,6 +27,7 @@ from molgen.tokenizer import SmilesTokenizer, TokenPattern, deepchem_pattern
 _FORMATS = (".smi", ".smi.gz", ".csv", ".csv.gz")
 _ENOUGH = 0.999
 _LONGEST_LOOKED_AT = 65_536
+_DRUGLIKE = 256  # tokens up to which a molecule needs nothing special
 
 
 def build_tokenizer(
@@ -159,6 +160,7 @@ def describe_data(config: Config, workers: Workers) -> list[str]:
         *(f"of {source}: {_listed(sizes)}" for source, sizes in dataset.sizes_by_source.items()),
         *account(dataset.dropped),
         *_lengths(_token_counts(dataset, config, pattern, workers), config),
+        *_needs([len(TokenPattern(pattern).split(text) or ()) for text in smiles], config),
         *_vocabulary(dataset, config, pattern),
     ]
     if not known:
@@ -218,6 +220,25 @@ def _lengths(counts: Sequence[int], config: Config) -> Iterator[str]:
         if config.data.max_tokens is not None and longest > config.data.max_tokens:
             settings.append(f"--set data.max_tokens={longest}")
         yield f"too long: {over:,} of {len(lengths):,} molecules; {' '.join(settings)} keeps them"
+
+
+def _needs(counts: Sequence[int], config: Config) -> Iterator[str]:
+    """What molecules longer than drug-like ones need: work of the attention, memory to sample, the size of a batch."""
+    longest, model = max(counts), config.model
+    if longest <= _DRUGLIKE:
+        return
+    heads, of_keys = model.heads * model.head_width, (model.kv_heads or model.heads) * model.head_width
+    linear = model.width * (2 * heads + 2 * of_keys + 2 * model.feedforward)  # multiplications per token
+    seen = {"full attention": longest, f"a window of {model.window}": min(longest, model.window)}
+    needs = (
+        f"{name} {2 * n * heads / linear:.1f} times the work of the linear layers, "
+        f"{2 * 4 * n * of_keys * model.blocks / 1e6:,.1f} MB per sampled molecule"
+        for name, n in seen.items()
+    )
+    yield f"needs at {longest:,} tokens: {'; '.join(needs)} (model.attention, docs/long.md)"
+    if config.training.batch_tokens is None:
+        rows = config.training.batch_size
+        yield f"a batch of {rows} molecules has {rows * np.mean(counts):,.0f} tokens; training.batch_tokens sets them"
 
 
 def _vocabulary(dataset: Dataset, config: Config, pattern: str) -> Iterator[str]:

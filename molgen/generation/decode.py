@@ -18,8 +18,9 @@ from molgen.runtime.device import Precision, autocast, uses_bf16
 from molgen.tokenizer import BOS, EOS, PAD
 
 # Every so many steps one copy makes the state larger and leaves the finished rows out. More often, the copies cost more
-# than they save, and a GPU must wait until it is known which rows are finished.
-_CAPACITY_STEP = 8
+# than they save, and a GPU must wait until it is known which rows are finished. Of long rows it is every sixteenth of
+# their length, so that the copies stay a small part of what the attention reads.
+_CAPACITY_STEP, _CAPACITY_SHARE = 8, 16
 _MIN_TEMPERATURE, _MAX_TEMPERATURE = 1e-30, 1e30  # its inverse and logits of up to 1e8 divided by it are finite
 _ROUNDING = 1e-6  # of a sum of probabilities whose logits are float32
 _DISTINCT = 16  # tokens within which rows with the same start differ
@@ -143,6 +144,11 @@ def complete(
     return run.finish(starts, starts[:, :1], state)
 
 
+def _grown(capacity: int) -> int:
+    """The next capacity of a state."""
+    return capacity + max(_CAPACITY_STEP, capacity // _CAPACITY_SHARE // _CAPACITY_STEP * _CAPACITY_STEP)
+
+
 class Grammar:
     """Which branches and rings are open in each row, so that all of them, and no other ones, are closed at the end.
 
@@ -235,7 +241,7 @@ def extend_distinct(
             grammar.add(torch.where(forced[parent], PAD, own))
             full = state.length == state.capacity
             if full or len(parent) != len(logits) or not torch.equal(parent, torch.arange(len(parent))):
-                state = state.select_rows(parent, state.capacity + _CAPACITY_STEP * full)
+                state = state.select_rows(parent, _grown(state.capacity) if full else state.capacity)
             new = beam.ids[:, position : position + 1]
             if bool(beam.finished.all()) or stopped():
                 break
@@ -384,7 +390,7 @@ class _Run(NamedTuple):
                         break
                     # the running rows first, then some finished ones, so that the same numbers of rows occur again
                     kept = finished.sort(stable=True).indices[: -(-running // _ROW_STEP) * _ROW_STEP]
-                    state = state.select_rows(kept, state.capacity + _CAPACITY_STEP)
+                    state = state.select_rows(kept, _grown(state.capacity))
                     row, drawn, finished = row[kept], drawn[kept], finished[kept]
                     if continued is not None:
                         continued.select(kept)

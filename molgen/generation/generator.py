@@ -45,7 +45,8 @@ logger = logging.getLogger(__name__)
 DrawBatch = Callable[[int, int], list[str | None]]
 """(number of a batch, rows) → strings, None for an unfinished one."""
 BATCH_ON_CPU, BATCH_ON_GPU = 2_048, 8_192
-"""Default batch sizes."""
+"""Default batch sizes, for molecules of up to 256 tokens."""
+_CONTEXT_OF_BATCH = 256  # in a longer context a batch has fewer rows, because a state may need memory for each position
 BYTES_PER_SAMPLE = 300  # memory of a sample: its strings with Python's overhead
 _FEWEST_TRIED = 512  # minimum batch size if draws may be rejected, also for fewer samples
 _FEWEST_GROWN = 128  # the same for draws that are grown from fragments
@@ -179,10 +180,15 @@ class MoleculeGenerator:
         rules = options.rules._replace(filter=options.rules.filter._replace(where=""), predicted=condition)
         return replace(options, rules=rules)
 
+    def _default_batch(self) -> int:
+        """Rows of a batch: the fewer, the longer the context."""
+        rows = BATCH_ON_CPU if self.device.type == "cpu" else BATCH_ON_GPU
+        return max(1, rows * _CONTEXT_OF_BATCH // max(self.model.context, _CONTEXT_OF_BATCH))
+
     def _batches(self, options: SampleOptions) -> tuple[int, Iterable[tuple[int, int]]]:
         """(number of samples for this process, the (number, rows) of each batch that it draws)."""
         n, group = options.n, self.runtime.group
-        largest = options.batch_size or (BATCH_ON_CPU if self.device.type == "cpu" else BATCH_ON_GPU)
+        largest = options.batch_size or self._default_batch()
         parts = batches_of(n, largest)
         if options.kept_rules != RejectionRules():
             least = _FEWEST_TRIED

@@ -12,9 +12,15 @@ from molgen.config import ModelConfig
 from molgen.model.attention import CausalSelfAttention
 from molgen.model.decoder import Attention, Decoder, PostNormBlock, PreNormBlock, TiedHead
 from molgen.model.dropout import Dropout
+from molgen.model.experts import SwitchFeedForward
 from molgen.model.feedforward import FeedForward
 from molgen.model.heads import PredictionHead
+from molgen.model.linear import LinearAttention
+from molgen.model.linformer import LinformerAttention
+from molgen.model.performer import PerformerAttention
 from molgen.model.positions import LearnedPositions, RotaryPositions, SinusoidalPositions, Unchanged
+from molgen.model.reformer import ReformerAttention
+from molgen.model.window import WindowAttention
 
 
 def build_model(config: ModelConfig, vocabulary: int, seed: int = 0, outputs: int = 0) -> Decoder:
@@ -80,7 +86,7 @@ def _positions(config: ModelConfig) -> tuple[nn.Module, nn.Module]:
 
 def _block(config: ModelConfig, rotation: nn.Module) -> PreNormBlock | PostNormBlock:
     attention = _attention(config, rotation)
-    feedforward = FeedForward(config.width, config.feedforward, config.biases)
+    feedforward = _feedforward(config)
     match config.norm:
         case "before":
             return PreNormBlock(config.width, attention, feedforward, config.biases, config.dropout)
@@ -90,10 +96,38 @@ def _block(config: ModelConfig, rotation: nn.Module) -> PreNormBlock | PostNormB
             assert_never(config.norm)
 
 
+def _feedforward(config: ModelConfig) -> FeedForward | SwitchFeedForward:
+    match config.feedforward_kind:
+        case "dense":
+            return FeedForward(config.width, config.feedforward, config.biases)
+        case "switch":
+            return SwitchFeedForward(config.width, config.feedforward, config.biases, config.experts)
+        case _:
+            assert_never(config.feedforward_kind)
+
+
 def _attention(config: ModelConfig, rotation: nn.Module) -> Attention:
-    """The attention of one block. There is one kind; the `match` of a second one belongs here."""
-    kv_heads = config.kv_heads or config.heads
-    return CausalSelfAttention(config.width, config.heads, kv_heads, config.head_width, config.biases, rotation)
+    width, heads, head_width, biases = config.width, config.heads, config.head_width, config.biases
+    kv_heads = config.kv_heads or heads
+    match config.attention:
+        case "full":
+            return CausalSelfAttention(width, heads, kv_heads, head_width, biases, rotation)
+        case "window":
+            return WindowAttention(width, heads, kv_heads, head_width, biases, rotation, config.window)
+        case "performer":
+            return PerformerAttention(width, heads, kv_heads, head_width, biases, rotation, config.features)
+        case "linear":
+            return LinearAttention(width, heads, kv_heads, head_width, biases, rotation)
+        case "linformer":
+            return LinformerAttention(
+                width, heads, kv_heads, head_width, biases, rotation, config.window, config.summaries
+            )
+        case "reformer":
+            return ReformerAttention(
+                width, heads, head_width, biases, rotation, config.window, config.buckets, config.hash_rounds
+            )
+        case _:
+            assert_never(config.attention)
 
 
 @torch.no_grad()

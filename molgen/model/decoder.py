@@ -4,6 +4,7 @@ Shapes: B molecules, T positions, D width, V vocabulary.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol, Self
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from molgen.model.dropout import Dropout
+from molgen.model.experts import SwitchFeedForward
+from molgen.model.recompute import recomputed
 from molgen.tokenizer import EOS, PAD
 
 
@@ -146,6 +149,8 @@ class Decoder(nn.Module):
         self.norm, self.head = norm, head
         self.context = context
         self.prediction = prediction
+        self.gradient_checkpointing = False
+        """Whether a training computes the blocks again in the backward pass: less memory, a third more time."""
 
     def forward(self, ids: Tensor) -> Tensor:
         """Ids (B, T) -> logits (B, T, V) of the token that follows each position."""
@@ -156,13 +161,16 @@ class Decoder(nn.Module):
         x = self.dropout(self.positions(self.embedding(ids), 0))
         seen = {"seen": is_of_molecule(ids)} if bidirectional else {}
         for block in self.blocks:
-            x = block(x, **seen)
+            if self.gradient_checkpointing and self.training:
+                x = recomputed(partial(block, **seen), x)
+            else:
+                x = block(x, **seen)
         return x  # type: ignore[no-any-return]
 
     def logits(self, x: Tensor) -> Tensor:
-        """The stream (B, ..., D) -> logits (B, ..., V) in float32."""
+        """The stream (B, ..., D) -> logits (B, ..., V) in float32, or float64 if the weights are."""
         with torch.autocast(x.device.type, enabled=False):  # a logit of 10 in bf16 may be off by 3 %
-            return self.head(self.norm(x.float()))  # type: ignore[no-any-return]
+            return self.head(self.norm(x.to(torch.promote_types(x.dtype, torch.float32))))  # type: ignore[no-any-return]
 
     def predicted(self, ids: Tensor, x: Tensor) -> Tensor:
         """Ids (B, T) and their stream (B, T, D) -> the outputs of the prediction head (B, outputs) in float32.
@@ -196,4 +204,9 @@ class Decoder(nn.Module):
     @property
     def num_parameters(self) -> int:
         """Trainable numbers; shared ones count once."""
-        return sum(p.numel() for p in self.parameters())
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    @property
+    def num_active_parameters(self) -> int:
+        """Trainable numbers that one token uses: of several experts one."""
+        return self.num_parameters - sum(m.num_idle for m in self.modules() if isinstance(m, SwitchFeedForward))

@@ -1,6 +1,9 @@
 """Dropout for several threads at once, each with its own seed."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -11,6 +14,32 @@ _thread_state = threading.local()
 def seed_dropout(seed: int, device: torch.device) -> None:
     """Seeds the dropout of this thread. PyTorch's own dropout has one generator for all threads."""
     _thread_state.generator = Generator(device).manual_seed(seed)
+
+
+class DropoutState(NamedTuple):
+    """Where the random numbers of a thread's dropout stand."""
+
+    device: torch.device
+    numbers: Tensor
+
+
+def dropout_state() -> DropoutState | None:
+    """The state of this thread's dropout; None if it was not seeded."""
+    generator = getattr(_thread_state, "generator", None)
+    return None if generator is None else DropoutState(generator.device, generator.get_state())
+
+
+@contextmanager
+def dropout_from(state: DropoutState | None) -> Iterator[None]:
+    """In the block, the dropout of this thread, which may be another one, goes on from a state; then as before."""
+    before = getattr(_thread_state, "generator", None)
+    if state is not None:
+        _thread_state.generator = Generator(state.device)
+        _thread_state.generator.set_state(state.numbers)
+    try:
+        yield
+    finally:
+        _thread_state.generator = before
 
 
 class Dropout(nn.Module):

@@ -18,6 +18,11 @@ class KVCache(NamedTuple):
     keys: Tensor  # (B, G, capacity, W)
     values: Tensor  # (B, G, capacity, W)
 
+    @classmethod
+    def empty(cls, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> Self:
+        """A cache of zeros, (B, G, capacity, W)."""
+        return cls(torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device))
+
     @property
     def capacity(self) -> int:
         """Positions that the cache has memory for."""

@@ -32,20 +32,24 @@ logger = logging.getLogger(__name__)
 # The parameters with one row per token; a tied head shares the embedding.
 _ROWS = {"embedding.weight", "head.weight", "head.bias"}
 _MOST_NAMED = 5
+# Kinds of attention that have the same weights (Performer's random features, which are drawn, apart): a run of one can
+# go on as another. Reformer shares queries and keys, Linformer learns its summaries.
+_SAME_WEIGHTS = {"full", "window", "linear", "performer"}
 
 
 def inherit_model_config(config: Config, out: Path) -> tuple[Run, Config]:
     """(the run of `training.init`, the configuration with this run's path and model section).
 
     Dropout is that of the new training. The context may differ unless positions are learned; by default it is at least
-    `data.max_tokens`.
+    `data.max_tokens`. The attention may change between kinds of the same weights, such as from full to window.
     Raises MolgenError for a run without weights, for one that `out` would overwrite, and for a model setting that
     differs from the run's.
     """
     pretrained = _named_run(Path(config.training.init or ""))
     if out.exists() and pretrained.path.samefile(out):
         raise MolgenError(f"{out}: is the run to start from", "choose another --out")
-    free = dropout = {"dropout", "embedding_dropout"}  # settings that no weight depends on
+    dropout = {"dropout", "embedding_dropout"}
+    free = dropout | _attention_settings(config, pretrained.config)  # settings that no weight depends on
     if pretrained.config.model.positions != "learned":
         free = free | {"context"}
     for key in sorted(config.model.model_fields_set - free):
@@ -64,6 +68,14 @@ def inherit_model_config(config: Config, out: Path) -> tuple[Run, Config]:
         values["model"]["context"] = max(pretrained.config.model.context, config.data.max_tokens or 0)
     values["training"]["init"] = str(pretrained.path)
     return pretrained, validate(values, str(pretrained.path))
+
+
+def _attention_settings(config: Config, pretrained: Config) -> set[str]:
+    """The settings of the attention that may differ from the run's."""
+    kinds = {config.model.attention, pretrained.model.attention}
+    if "attention" not in config.model.model_fields_set or len(kinds) == 1:
+        return {"window"} if pretrained.model.attention in ("window", "reformer") else set()
+    return {"attention", "window", "features"} if kinds <= _SAME_WEIGHTS else set()
 
 
 def _named_run(path: Path) -> Run:
@@ -181,6 +193,8 @@ def initial_model(config: Config, tokenizer: SmilesTokenizer, pretrained: Run) -
     same_targets = config.data.targets == pretrained.config.data.targets
     for name, parameter in model.named_parameters():
         if name.startswith("prediction.") and not same_targets:
+            continue
+        if name not in weights and not parameter.requires_grad:  # Performer's random features, from another kind
             continue
         copy_rows(weights[name].data, parameter.data, rows if name in _ROWS else torch.arange(len(parameter)))
     return model

@@ -11,6 +11,7 @@ _SOURCES = {
     "moses-mini": "a sample of MOSES (Polykovskiy et al. 2020), from the ZINC Clean Leads collection",
     "moleculeace": "MoleculeACE (van Tilborg et al. 2022): ligands of 30 targets from ChEMBL (CC BY-SA 3.0)",
     "zinc250k": "ZINC 250k (Gómez-Bombarelli et al. 2018), from ZINC: free to use, not to redistribute",
+    "peptides": "random peptides with rings and copied motifs, made by molgen with RDKit: no natural ones",
 }
 _USE = """\
 Meant for drawing molecules that resemble the training set, as ideas for a chemist to filter and judge, and for research
@@ -35,7 +36,7 @@ def model_card(name: str, config: Config, report: Mapping[str, Any]) -> str:
     """The card as Markdown, from a run's name, its configuration and its report.json."""
     paragraphs = [
         f"# {name}",
-        f"A language model of molecules: a decoder-only transformer of {report['weights']:,} weights that writes "
+        f"A language model of molecules: a decoder-only transformer of {_weights(report)} that writes "
         f"SMILES, trained by molgen {report['molgen']}.",
         "## Data",
         _data(config, report),
@@ -51,6 +52,11 @@ def model_card(name: str, config: Config, report: Mapping[str, Any]) -> str:
         "Versions: " + ", ".join(f"{package} {number}" for package, number in report["versions"].items()) + ".",
     ]
     return "\n\n".join(paragraphs) + "\n"
+
+
+def _weights(report: Mapping[str, Any]) -> str:
+    active = f" ({report['active_weights']:,} of them per token)" if "active_weights" in report else ""
+    return f"{report['weights']:,} weights{active}"
 
 
 def _origin(config: Config, report: Mapping[str, Any]) -> str:
@@ -87,9 +93,11 @@ def _data(config: Config, report: Mapping[str, Any]) -> str:
 def _training(config: Config, report: Mapping[str, Any]) -> str:
     model, training, hardware = config.model, config.training, report["hardware"]
     average = f"; a moving average over the steps, decay {training.ema:g}" if training.ema else ""
+    experts = f"{model.experts} experts of " if model.feedforward_kind == "switch" else ""
+    attention = f", {model.attention} attention" if model.attention != "full" else ""
     lines = [
         f"- {model.blocks} blocks of width {model.width}, {model.heads} heads of {model.head_width}, feed-forward "
-        f"{model.feedforward}, {model.positions} positions",
+        f"{experts}{model.feedforward}, {model.positions} positions{attention}",
         f"- {training.optimizer}, learning rate {training.learning_rate:g}, seed {training.seed}",
         f"- {report['epochs']} epoch{'s' if report['epochs'] > 1 else ''}, {report['steps']:,} steps, "
         f"{report['seconds']:,.0f} s on {hardware['device']} ({hardware['name']}, {hardware['threads']} threads)",

@@ -113,8 +113,9 @@ class WeightAverage:
 
 def build_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
     """AdamW, Adamax or Muon (with AdamW) for all weights; weight decay only for matrices."""
-    matrices = {name: p for name, p in model.named_parameters() if p.ndim >= 2}
-    vectors = [p for p in model.parameters() if p.ndim < 2]
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    matrices = {name: p for name, p in trained.items() if p.ndim >= 2}
+    vectors = [p for p in trained.values() if p.ndim < 2]
     groups: list[Group] = [{"params": list(matrices.values()), "weight_decay": config.weight_decay}]
     if vectors:
         groups.append({"params": vectors, "weight_decay": 0.0})

@@ -17,9 +17,11 @@ from molgen.config import TrainingConfig
 from molgen.data.batches import Batch, Corpus, Rows
 from molgen.machine import Runtime
 from molgen.model.dropout import seed_dropout
+from molgen.model.experts import balance_loss, routing_recorded
 from molgen.model.likelihood import token_nll
 from molgen.runtime.device import autocast, split_on_oom
 from molgen.runtime.threads import shared_threads, worker_threads
+from molgen.tokenizer import PAD
 from molgen.training.optim import ParallelMap, take_step
 from molgen.training.resume import TrainerState
 
@@ -34,6 +36,22 @@ part of a batch, because of threads or memory, so a loss must be a sum over mole
 def nll_loss(model: nn.Module, batch: Batch, _: Rows) -> Tensor:
     """−ln p of the molecules' tokens and `<eos>`, summed, in nats: maximum likelihood."""
     return token_nll(model(batch.inputs), batch.targets).sum()
+
+
+def balanced(loss: Loss, weight: float) -> Loss:
+    """A loss with the gradient of `weight` x `balance_loss` of the experts added to its own.
+
+    Its value stays, so that a training with experts reports what one without them reports.
+    """
+
+    def with_balance(model: nn.Module, batch: Batch, rows: Rows) -> tuple[Tensor, Tensor]:
+        with routing_recorded() as routings:
+            found = loss(model, batch, rows)
+        balance = weight * balance_loss(routings, batch.targets != PAD)
+        value, reported = found if isinstance(found, tuple) else (found, found)
+        return value + (balance - balance.detach()), reported
+
+    return with_balance
 
 
 class Shard(NamedTuple):
@@ -63,7 +81,7 @@ class Step:
     ) -> None:
         self._model, self._optimizer, self._loss, self._config = model, optimizer, loss, config
         self._state, self._runtime = state, runtime
-        self._parameters = list(model.parameters())
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._num_chunks = worker_threads(runtime.device)
         self._parallel_map: ParallelMap = map
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
+from typing import assert_never
 
 from molgen._version import __version__
 from molgen.config import Config
@@ -23,6 +24,7 @@ from molgen.training.joint import JointObjective
 from molgen.training.model_card import model_card
 from molgen.training.resume import TrainerState
 from molgen.training.setup import DatasetSource, EncodedSource, open_source, prepare_run
+from molgen.training.step import Loss, balanced, nll_loss
 from molgen.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -48,11 +50,24 @@ def train(config: Config, out: str | os.PathLike[str], resume: bool = False, for
     ):
         run, data, fingerprint = prepare_run(source, out, resume, force, runtime)
         joint = joint_objective(run.config, data)
-        state = Trainer(run, data, runtime, fingerprint, standard_callbacks(runtime.group.is_main), joint).fit()
+        callbacks, loss = standard_callbacks(runtime.group.is_main), _loss(run.config, joint)
+        state = Trainer(run, data, runtime, fingerprint, callbacks, loss, joint).fit()
         if runtime.group.is_main:
             targets = learn(run, runtime) if run.targets else []
             _write_report(run, data, state, source, runtime, targets)
     return run
+
+
+def _loss(config: Config, joint: JointObjective | None) -> Loss:
+    """What a training minimises."""
+    loss = nll_loss if joint is None else joint.loss
+    match config.model.feedforward_kind:
+        case "dense":
+            return loss
+        case "switch":
+            return balanced(loss, config.training.expert_balance)
+        case _:
+            assert_never(config.model.feedforward_kind)
 
 
 def joint_objective(config: Config, data: TrainingData) -> JointObjective | None:
@@ -90,6 +105,7 @@ def _write_report(
         **({"encoded_from": encoded_from} if encoded_from else {}),
         **summary.model_dump(exclude_defaults=True),  # no `sources` unless it is a mixture
         "weights": best.num_parameters,
+        **({"active_weights": active} if (active := best.num_active_parameters) < best.num_parameters else {}),
         "tokens": len(data.tokenizer),
         "init": {"path": init, "sha256": state.init_sha256} if (init := run.config.training.init) else None,
         "epochs": state.epoch,

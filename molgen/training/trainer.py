@@ -18,7 +18,15 @@ from torch import Tensor
 
 from molgen.checkpoint import load_state
 from molgen.data.augmentation import augmented_epochs
-from molgen.data.batches import Corpus, TrainingData, bucketed_batches, epoch_steps, random_batches
+from molgen.data.batches import (
+    Corpus,
+    Cut,
+    TrainingData,
+    batches_of_tokens,
+    bucketed_batches,
+    epoch_steps,
+    random_batches,
+)
 from molgen.errors import MolgenError
 from molgen.machine import Runtime
 from molgen.model.build import build_model
@@ -80,7 +88,7 @@ class Callback:
 class Trainer:
     """Trains the model of a run, from its saved state if it has one.
 
-    With `joint` it learns to predict too. The callbacks are called in their order, in every process.
+    It minimises `loss`; `joint` measures what it predicts. The callbacks are called in their order, in every process.
     """
 
     def __init__(
@@ -90,6 +98,7 @@ class Trainer:
         runtime: Runtime,
         fingerprint: dict[str, str],
         callbacks: Sequence[Callback] = (),
+        loss: Loss = nll_loss,
         joint: JointObjective | None = None,
     ) -> None:
         self._joint = joint
@@ -100,6 +109,7 @@ class Trainer:
         self.model = build_model(
             run.config.model, len(data.tokenizer), self.config.seed, len(run.config.data.targets)
         ).to(runtime.device)
+        self.model.gradient_checkpointing = self.config.gradient_checkpointing
         self.optimizer = build_optimizer(self.model, self.config)
         self._average = WeightAverage(self.model, self.config.ema) if self.config.ema else None
         self.best_candidate = cast(Decoder, self._average.model) if self._average else self.model
@@ -115,7 +125,6 @@ class Trainer:
             self.state = trainer_state(run, load_state(run.path / STATE, self.models, self.optimizer))
         if self.state.epoch:
             self.log = self._log_so_far()
-        loss: Loss = nll_loss if joint is None else joint.loss
         self._step = Step(self.model, self.optimizer, loss, self.config, self.state, runtime)
 
     def fit(self) -> TrainerState:
@@ -148,14 +157,17 @@ class Trainer:
         config, state, rank = self.config, self.state, self.runtime.group.rank
         order = np.random.default_rng([config.seed, state.epoch])
         seeds = np.random.default_rng([config.seed, state.epoch, 2, rank])  # dropout differs between processes
-        cut = bucketed_batches if config.batching == "buckets" else random_batches
+        cut: Cut = bucketed_batches if config.batching == "buckets" else random_batches
+        size = config.batch_size
+        if config.batch_tokens is not None:
+            cut, size = batches_of_tokens, config.batch_tokens
         self._progress = progress = EpochProgress(corpus.all_positions, self._nll_so_far(), began=time.monotonic())
         done = state.step_of_epoch
         self.model.train()
         self._call("before_epoch", progress)
         try:
             with self._step.threads():
-                for i, (fraction, window, parts) in enumerate(epoch_steps(corpus, cut, config.batch_size, order)):
+                for i, (fraction, window, parts) in enumerate(epoch_steps(corpus, cut, size, order)):
                     shards = self._step.shards(window, parts, seeds)
                     molecules = sum(len(rows) for rows in parts)
                     positions = sum(int(window.positions[rows].sum()) for rows in parts)
@@ -247,8 +259,10 @@ class Trainer:
         state, group = self.state, self.runtime.group
         device = self.runtime.device.type
         where = device if group.size == 1 else f"{group.size} processes on {device}"
-        tokens = len(self.data.tokenizer)
-        logger.info(f"{self.model.num_parameters:,} weights, {tokens} tokens, {where}, into {self.run.path}")
+        tokens, weights = len(self.data.tokenizer), self.model.num_parameters
+        active = self.model.num_active_parameters
+        used = f" ({active:,} of them per token)" if active < weights else ""
+        logger.info(f"{weights:,} weights{used}, {tokens} tokens, {where}, into {self.run.path}")
         if state.step:
             steps = f" and {state.step_of_epoch} steps of the next" if state.step_of_epoch else ""
             logger.info(f"going on after epoch {state.epoch} of {self.config.epochs}{steps}")
