@@ -505,7 +505,7 @@ def test_an_agent_that_draws_nothing_new_is_told_of_and_the_search_ends(
 ) -> None:
     from molgen.optimize.agent import Agent
 
-    monkeypatch.setattr(Agent, "draw", lambda _, starts, __: ["CCO", "CCN", "CCC"] * (len(starts) // 3))
+    monkeypatch.setattr(Agent, "draw", lambda _, starts, __: (["CCO", "CCN", "CCC"] * len(starts))[: len(starts)])
     settings = LearnerConfig(batch=3, proposals=3, replays=0)
     run = optimize("moses-small", NITROGENS, out=tmp_path / "r", calls=50, learner=settings)
     err = capfd.readouterr().err

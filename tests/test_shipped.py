@@ -88,10 +88,10 @@ def test_a_few_molecules_of_ones_own_fine_tune_the_shipped_run(cli: Cli, moses_m
 @pytest.mark.slow
 def test_an_installed_molgen_has_its_recipes_its_bundled_molecules_and_its_shipped_run(tmp_path: Path) -> None:
     source = tmp_path / "source"
-    for folder in ("molgen", "configs", "shipped"):
+    for folder in ("molgen", "configs", "objectives", "shipped"):
         shutil.copytree(ROOT / folder, source / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     (source / "data").mkdir()
-    for path in [*(ROOT / "data").glob("*.csv*"), ROOT / "pyproject.toml", ROOT / "README.md", ROOT / "LICENSE"]:
+    for path in [*(ROOT / "data").glob("*.*"), ROOT / "pyproject.toml", ROOT / "README.md", ROOT / "LICENSE"]:
         shutil.copy(path, source / path.relative_to(ROOT))
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*command, "--wheel-dir", str(tmp_path), str(source)], check=True)
@@ -100,5 +100,6 @@ def test_an_installed_molgen_has_its_recipes_its_bundled_molecules_and_its_shipp
     run = ("config.yaml", "model.safetensors", "tokenizer.json", "report.json")
     assert {f"molgen/assets/shipped/moses-small/{name}" for name in run} <= names
     assert {"molgen/assets/configs/tox21.yaml", "molgen/assets/data/moses-mini.csv.gz", "molgen/py.typed"} <= names
-    assert "molgen/assets/data/benchmark-targets.csv" in names
+    assert {"molgen/assets/data/benchmark-targets.csv", "molgen/assets/data/ring-systems.txt.gz"} <= names
+    assert "molgen/assets/objectives/pmo/qed.yaml" in names
     assert "molgen/assets/data/moleculeace.csv.gz" not in names  # fetched, under another licence
