@@ -22,7 +22,7 @@ LAYERS = [
     {"checkpoint"},
     {"runs"},
     {"training", "generation"},
-    {"evaluation"},
+    {"evaluation", "export"},
     {"optimize"},
     {"cli"},
     {"__init__", "__main__"},

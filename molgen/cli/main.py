@@ -20,6 +20,7 @@ import typer
 
 from molgen._version import __version__
 from molgen.cli.data import data_app
+from molgen.cli.export import export
 from molgen.cli.optimize import benchmark, optimize
 from molgen.cli.options import (
     DATA_HELP,
@@ -309,6 +310,7 @@ def _command() -> str:
 
 app.command()(optimize)
 app.command()(benchmark)
+app.command()(export)
 
 
 def main(arguments: Iterable[str] | None = None) -> None:

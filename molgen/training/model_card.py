@@ -17,9 +17,10 @@ Meant for drawing molecules that resemble the training set, as ideas for a chemi
 on generative models. It knows its training set and nothing else: no activity, no toxicity, no synthesis. Some samples
 are invalid and some are training molecules (`molgen sample --valid --novel` rejects both). A likelihood is that of a
 string, not a measure of quality."""
-_CONFIDENTIAL = """\
+CONFIDENTIAL = """\
 The molecules are copied into this folder (`molecules.csv.gz`, `dropped.csv.gz`). If they are confidential, remove both
 files before the run is passed on; samples may still resemble them, or be them."""
+"""A paragraph on the copied molecules, which an exported folder does not have."""
 
 
 def model_card(name: str, config: Config, report: Mapping[str, Any]) -> str:
@@ -36,7 +37,7 @@ def model_card(name: str, config: Config, report: Mapping[str, Any]) -> str:
         _figures(report),
         "## Use and limits",
         _USE,
-        *([_CONFIDENTIAL] if _copied(config, report) else []),
+        *([CONFIDENTIAL] if _copied(config, report) else []),
         "Versions: " + ", ".join(f"{package} {number}" for package, number in report["versions"].items()) + ".",
     ]
     return "\n\n".join(paragraphs) + "\n"
