@@ -22,7 +22,7 @@ LAYERS = [
     {"checkpoint"},
     {"runs"},
     {"training", "generation"},
-    {"evaluation", "export"},
+    {"evaluation", "export", "doctor"},
     {"optimize"},
     {"cli"},
     {"__init__", "__main__"},

@@ -2,13 +2,24 @@
 
 import logging
 import shlex
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from molgen.cli.options import DeviceOption, Force, RunArgument, check_target
+from molgen.cli.options import (
+    STDOUT,
+    DeviceOption,
+    Force,
+    JsonTarget,
+    Log,
+    RunArgument,
+    check_target,
+    show_json,
+    tracker,
+)
 from molgen.errors import MolgenError
 
 logger = logging.getLogger(__name__)
@@ -82,6 +93,7 @@ def optimize(
     seed: Annotated[int, typer.Option(min=0, help="Other seeds find other molecules.")] = 0,
     device: DeviceOption = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the search in --out.")] = False,
+    log: Log = None,
     force: Force = False,
 ) -> None:
     """Search for molecules that score well by an objective of your own, from a run (default: the newest)."""
@@ -124,7 +136,8 @@ def optimize(
         return
     out = out or Path("runs") / f"{options.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
-        search(run, out=out, resume=resume, force=force, options=options)
+        on_row = tracker(log, out, "calls", resume)
+        search(run, out=out, resume=resume, force=force, options=options, on_row=on_row)
     except (KeyboardInterrupt, TerminatedError):
         if (out / STATE).exists():
             named = (("--command", command), ("--scorer", scorer), ("--objective", objective))
@@ -148,7 +161,7 @@ def benchmark(
     out: Annotated[
         Path | None, typer.Option(help="The folder of the tasks' runs.", show_default="runs/pmo-<run>")
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+    json: JsonTarget = None,
     device: DeviceOption = "auto",
     force: Force = False,
 ) -> None:
@@ -156,7 +169,6 @@ def benchmark(
     from molgen.optimize.benchmarks import check_tasks, run_suite, table, to_json
     from molgen.optimize.options import OptimizeOptions
     from molgen.runs import find_run
-    from molgen.runtime.files import write_atomically
 
     check_target(json, force)
     tasks, prior = check_tasks(task or []), find_run(run)
@@ -168,6 +180,6 @@ def benchmark(
             results.append(result)
     finally:
         if results:
-            print(table(results), flush=True)
+            print(table(results), file=sys.stderr if json == STDOUT else sys.stdout, flush=True)
     if json is not None:
-        write_atomically(json, to_json(results, {"prior": str(prior.path), "calls": calls, "preset": preset}).encode())
+        show_json(to_json(results, {"prior": str(prior.path), "calls": calls, "preset": preset}), json)

@@ -4,7 +4,6 @@ import logging
 import math
 import os
 from contextlib import nullcontext
-from importlib.metadata import version
 from pathlib import Path
 
 from molgen._version import __version__
@@ -16,6 +15,8 @@ from molgen.machine import Runtime, open_runtime
 from molgen.model.likelihood import Likelihood, likelihood
 from molgen.runs import Run, at_work
 from molgen.runtime.device import hardware
+from molgen.runtime.tensorboard import OnRow
+from molgen.runtime.versions import versions
 from molgen.training.callbacks import standard_callbacks
 from molgen.training.model_card import model_card
 from molgen.training.resume import TrainerState
@@ -25,12 +26,15 @@ from molgen.training.trainer import Trainer
 logger = logging.getLogger(__name__)
 
 
-def train(config: Config, out: str | os.PathLike[str], resume: bool = False, force: bool = False) -> Run:
+def train(
+    config: Config, out: str | os.PathLike[str], resume: bool = False, force: bool = False, on_row: OnRow | None = None
+) -> Run:
     """Trains with `config` into the run directory `out`; with `resume`, continues the run there with its configuration.
 
     With `config.training.init` it starts from that run's weights; then `config.model` is left out or the same.
     Under torchrun the processes share the molecules of each step. Only the main process reads the data and writes the
-    run, but every process reads an encoded file.
+    run, but every process reads an encoded file. `on_row` is called after each epoch with the new row of log.csv, in
+    the main process only.
     Raises MolgenError for unusable data and for an existing directory (unless `force`), and FloatingPointError for a
     loss that is no longer finite.
     """
@@ -44,7 +48,8 @@ def train(config: Config, out: str | os.PathLike[str], resume: bool = False, for
         at_work(out) if runtime.group.is_main else nullcontext(),
     ):
         run, data, fingerprint = prepare_run(source, out, resume, force, runtime)
-        state = Trainer(run, data, runtime, fingerprint, standard_callbacks(runtime.group.is_main)).fit()
+        callbacks = standard_callbacks(runtime.group.is_main, on_row)
+        state = Trainer(run, data, runtime, fingerprint, callbacks).fit()
         if runtime.group.is_main:
             _write_report(run, data, state, source.summary, source.encoded_from, runtime)
     return run
@@ -86,7 +91,7 @@ def _write_report(
         },
         **({"validation_by_source": _by_source(held_out, data)} if data.validation_sources else {}),
         "hardware": {**hardware(runtime.device), "processes": runtime.group.size},
-        "versions": {name: version(name) for name in ("torch", "rdkit", "numpy", "deepchem")},
+        "versions": versions(),
     }
     run.write_report(report, model_card(run.path.name, run.config, report))
     error = "" if held_out.stderr is None else f" ± {held_out.stderr:.2f}"  # None if there is only one molecule
