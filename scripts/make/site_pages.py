@@ -1,7 +1,7 @@
 """The documentation site: pages of docs/, the README, and pages made from the code; built, then every link is checked.
 
-    python scripts/make/site.py          # or `make docs`: into build/site/html
-    python scripts/make/site.py --pages  # only the pages, into build/site/pages
+    python scripts/make/site_pages.py          # or `make docs`: into build/site/html
+    python scripts/make/site_pages.py --pages  # only the pages, into build/site/pages
 
 `mkdocs.yml` names the pages in their order. Zensical builds them; mkdocs-material reads the same file.
 """
@@ -16,10 +16,12 @@ import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from urllib.parse import unquote, urlsplit
 
 import typer
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -126,7 +128,10 @@ def cli_page() -> str:
     for path, command in _commands(root, ("molgen",)):
         if not command.hidden:
             arguments = [p for p in command.params if p.param_type_name == "argument"]
-            words = [f"{p.metavar or p.name.upper()}" if p.required else f"[{p.metavar or p.name.upper()}]" for p in arguments]
+            words = [
+                f"{p.metavar or p.name.upper()}" if p.required else f"[{p.metavar or p.name.upper()}]"
+                for p in arguments
+            ]
             usage = " ".join([*path, *words, "[OPTIONS]"])
             parts += [f"## {' '.join(path)}", _paragraph(command.help), f"```text\n{usage}\n```", _parameters(command)]
     return "\n\n".join(part for part in parts if part)
@@ -141,7 +146,8 @@ def _commands(group: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ..
 
 
 def _parameters(command: Any) -> str:
-    rows = ["| | | default |", "|---|---|---|"]
+    """A list of arguments and options, which reads well on a narrow screen too."""
+    lines = []
     for parameter in command.params:
         if getattr(parameter, "hidden", False) or parameter.name == "help":
             continue
@@ -149,10 +155,12 @@ def _parameters(command: Any) -> str:
         names = ", ".join([*parameter.opts, *parameter.secondary_opts]) if is_option else parameter.name.upper()
         shown = getattr(parameter, "show_default", None)
         default = shown if isinstance(shown, str) else parameter.default
-        variable = f" `${parameter.envvar}`" if parameter.envvar else ""
-        value = "" if default in (None, "", False) or callable(default) or _is_missing(default) else f"`{default}`"
-        rows.append(f"| `{names}` | {_cell(getattr(parameter, 'help', '') or '')}{variable} | {_cell(value)} |")
-    return "\n".join(rows) if len(rows) > 2 else ""
+        about = [f"variable `{parameter.envvar}`"] if parameter.envvar else []
+        if default not in (None, "", False) and not callable(default) and not _is_missing(default):
+            about.append(f"default `{default}`")
+        note = f" ({', '.join(about)})" if about else ""
+        lines.append(f"- `{names}`{note}: {_text(getattr(parameter, 'help', '') or '')}")
+    return "\n".join(lines)
 
 
 def _is_missing(value: object) -> bool:
@@ -169,23 +177,34 @@ def configuration_page() -> str:
     for name, section in Config.model_fields.items():
         kind = section.annotation
         assert kind is not None
-        parts += [f"## {name}", _paragraph(kind.__doc__), "| key | values | default | |\n|---|---|---|---|"]
-        parts[-1] += "".join(
-            f"\n| `{name}.{key}` | {_cell(_values(field))} | {_cell(_default(field))} | {_cell(field.description or '')} |"
+        parts += [f"## {name}", _paragraph(kind.__doc__)]
+        parts += [
+            f"- `{name}.{key}` ({_values(field)}; default {_default(field)})\n\n    {_text(field.description or '')}"
             for key, field in kind.model_fields.items()
-        )
-    parts += ["## Named datasets", "| name | |\n|---|---|" + "".join(f"\n| `{n}` | {t} |" for n, t in NAMED.items())]
+        ]
+    parts += ["## Named datasets", "\n".join(f"- `{name}`: {text}" for name, text in NAMED.items())]
     parts += ["## Recipes", "`molgen train --config NAME` takes one of these:"]
     parts += [f"### {name}\n\n```yaml\n{text.rstrip()}\n```" for name, text in recipes().items()]
     return "\n\n".join(parts)
 
 
 def _values(field: FieldInfo) -> str:
-    kind = str(field.annotation) if not isinstance(field.annotation, type) else field.annotation.__name__
-    kind = re.sub(r"typing\.Literal\[([^\]]*)\]", lambda m: m[1].replace("'", "").replace(", ", " / "), kind)
-    kind = re.sub(r"typing\.Annotated\[(.*?), FieldInfo\(.*?\)\]", r"\1", kind)
     limits = [text for text in map(_limit, field.metadata) if text]
-    return " ".join([kind.replace(" | None", " or null").replace("NoneType", "null"), *limits])
+    return ", ".join([_kind(field.annotation), *limits])
+
+
+def _kind(annotation: Any) -> str:
+    """A type in words."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kind(arguments[0])
+    if origin is Literal:
+        return " / ".join(f"`{value}`" for value in arguments)
+    if origin in (Union, UnionType):
+        return " or ".join(_kind(argument) for argument in arguments)
+    if arguments:
+        return f"{origin.__name__} of {' to '.join(_kind(argument) for argument in arguments)}"
+    return "null" if annotation is NoneType else str(annotation.__name__)
 
 
 def _limit(metadata: object) -> str:
@@ -201,7 +220,10 @@ def _default(field: FieldInfo) -> str:
 
 def api_page() -> str:
     """The public names with their signatures and docstrings."""
-    parts = ["# Python", "`import molgen` gives these names. They load at first use, so the import itself costs nothing."]
+    parts = [
+        "# Python",
+        "`import molgen` gives these names. They load at first use, so the import itself costs nothing.",
+    ]
     for name in molgen.__all__:
         value = getattr(molgen, name)
         if inspect.isclass(value):
@@ -213,7 +235,9 @@ def api_page() -> str:
 
 
 def _class(name: str, value: type) -> list[str]:
-    parts = [f"## {name}", _signature(f"{value.__module__}.{name}", value), _doctested(inspect.getdoc(value) or "")]
+    parts = [f"## {name}", _doctested(inspect.getdoc(value) or "")]
+    if not issubclass(value, BaseModel):  # the page on the configuration has its fields
+        parts.insert(1, _signature(f"{value.__module__}.{name}", value))
     for member, attribute in vars(value).items():
         function = inspect.unwrap(getattr(attribute, "__func__", attribute))
         if inspect.isfunction(function) and not member.startswith("_") and inspect.getdoc(function):
@@ -226,6 +250,7 @@ def _signature(name: str, value: Any) -> str:
         text = str(inspect.signature(value))
     except (TypeError, ValueError):
         text = "()"
+    text = re.sub(r"(?:\w+\.)+(?=[A-Z])", "", text)  # types without their modules
     one_line = f"{name}{text}"
     if len(one_line) > 100:
         one_line = re.sub(r", (?=\*?\w+(?::|,|\)| =))", ",\n    ", one_line)
@@ -241,8 +266,9 @@ def _paragraph(text: str | None) -> str:
     return inspect.cleandoc(text or "")
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;").replace("&lt;bos>", "`<bos>`") if text else ""
+def _text(text: str) -> str:
+    """Text of a docstring in Markdown: `<bos>` and its like are no HTML."""
+    return re.sub(r"(?<!`)(<\w+>)(?!`)", r"`\1`", " ".join(text.split()))
 
 
 class _Page(HTMLParser):
