@@ -12,6 +12,7 @@ from conftest import SMALL, Cli
 from molgen import MoleculeGenerator
 from molgen.config import load_config
 from molgen.errors import MolgenError
+from molgen.export import huggingface
 from molgen.export.huggingface import export
 from molgen.generation.decode import SamplingParams, decode
 from molgen.model.build import build_model
@@ -202,6 +203,29 @@ def test_a_folder_that_exists_is_kept_unless_forced(cli: Cli, run: Run) -> None:
     assert cli("export", run.path, "folder", "--force").code == 0
     assert Path("folder/mine.txt").read_text() == "mine"
     assert cli("export", run.path, run.path, "--force").code == 2
+
+
+def test_an_export_that_differs_is_not_written(cli: Cli, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("molgen.export.huggingface._TOLERANCE", 0.0)
+    code, _, err = cli("export", run.path, "folder")
+    assert (code, "logits" in err) == (1, True)
+
+    def swapped(tokenizer: SmilesTokenizer) -> dict:
+        values = right(tokenizer)
+        vocabulary = values["model"]["vocab"]
+        vocabulary["C"], vocabulary["c"] = vocabulary["c"], vocabulary["C"]
+        return values
+
+    right = huggingface._tokenizer
+    monkeypatch.setattr(huggingface, "_tokenizer", swapped)
+    assert "the ids" in cli("export", run.path, "folder").err
+    assert not Path("folder").exists()
+
+
+def test_without_transformers_nothing_is_exported(cli: Cli, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("molgen.export.huggingface.find_spec", lambda _: None)
+    code, _, err = cli("export", run.path, "folder")
+    assert (code, "extra `hf`" in err, Path("folder").exists()) == (2, True, False)
 
 
 @pytest.mark.parametrize(

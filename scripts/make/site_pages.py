@@ -32,8 +32,8 @@ from molgen.optimize.options import OptimizeOptions
 
 ROOT = Path(__file__).parents[2]
 PAGES, HTML = ROOT / "build" / "site" / "pages", ROOT / "build" / "site" / "html"
-_LINK = re.compile(r"(!?\[[^\]]*\])\(([^)\s]+)\)")
-_FENCED = re.compile(r"(```.*?```|`[^`\n]+`)", re.S)
+# Code, which is left alone, or a link: its label, which may be code, and its target.
+_CODE_OR_LINK = re.compile(r"```.*?```|(!?\[(?:`[^`\n]+`|[^\]`])*\])\(([^)\s]+)\)|`[^`\n]+`", re.S)
 # Where the site has what a page of the repository links to; other files of the repository are not on the site.
 _MOVED = {
     "README.md": "index.md",
@@ -87,6 +87,8 @@ def relinked(text: str, folder: str) -> str:
 
     def moved(match: re.Match[str]) -> str:
         label, link = match[1], match[2]
+        if not label:
+            return match[0]
         if urlsplit(link).scheme or link.startswith("#"):
             return match[0]
         path, hash_mark, anchor = link.partition("#")
@@ -97,8 +99,7 @@ def relinked(text: str, folder: str) -> str:
             return f"{label}({place.removeprefix('docs/')}{hash_mark}{anchor})"
         return label[1:-1] if label.startswith("[`") else f"{label[1:-1]} (`{place}`)"
 
-    parts = _FENCED.split(text)  # code is left alone
-    return "".join(part if i % 2 else _LINK.sub(moved, part) for i, part in enumerate(parts))
+    return _CODE_OR_LINK.sub(moved, text)
 
 
 def notebook_page(notebook: dict[str, Any]) -> str:
