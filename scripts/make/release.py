@@ -43,15 +43,8 @@ def main() -> None:
     try_out(wheel)
     sums = "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files)
     write_atomically(DIST / "SHA256SUMS", sums.encode())
-    sbom = [
-        "environment",
-        "--pyproject",
-        "pyproject.toml",
-        "--output-reproducible",
-        "--output-file",
-        DIST / "sbom.json",
-    ]
-    subprocess.run([TOOLS / "cyclonedx-py", *sbom, sys.executable], cwd=ROOT, check=True)
+    sbom = [str(TOOLS / "cyclonedx-py"), "environment", "--pyproject", "pyproject.toml", "--output-reproducible"]
+    subprocess.run([*sbom, "--output-file", str(DIST / "sbom.json"), sys.executable], cwd=ROOT, check=True)
     print(f"{sums}nothing is uploaded: {TOOLS / 'twine'} upload {DIST}/*.whl {DIST}/*.tar.gz would do it")
 
 
