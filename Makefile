@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo moses test quick coverage bench setup lint audit sbom clean
+.PHONY: demo moses test quick coverage bench setup lint docs audit sbom release clean
 
 setup: .venv/installed
 
@@ -57,6 +57,10 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# The documentation site, into build/site/html: strict, every link checked.
+docs: setup
+	$(BIN)/python scripts/make/site_pages.py
+
 # Known vulnerabilities of the pinned versions; a list of all that is installed (CycloneDX). Their tools, which molgen
 # does not need, have an environment of their own.
 audit: .venv-audit/installed
@@ -64,6 +68,10 @@ audit: .venv-audit/installed
 
 sbom: setup .venv-audit/installed
 	.venv-audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file sbom.json $(BIN)/python
+
+# What would be uploaded, built and checked, into dist/. It uploads nothing.
+release: setup .venv-audit/installed
+	$(BIN)/python scripts/make/release.py
 
 .venv-audit/installed: scripts/check/audit-requirements.txt
 	$(PYTHON) -m venv .venv-audit

@@ -61,6 +61,36 @@ def load_weights(
         raise _damaged(path, str(error)) from None
 
 
+def load_converted(
+    path: Path,
+    build: Callable[[], nn.Module],
+    weights: int,
+    convert: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]],
+    follow: bool = False,
+) -> nn.Module:
+    """Like `load_weights`, from a file with other names: `convert` turns its tensors into the model's.
+
+    `convert` raises ValueError for tensors that it cannot turn. Raises MolgenError as `load_weights` does.
+    """
+    try:
+        with _tensors_of(path, follow) as file:
+            entries = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            found = sum(math.prod(entry.get_shape()) for entry in entries.values())
+            if weights > 2 * found + 1_000_000:  # do not allocate a model that cannot fit the file
+                raise _damaged(path, f"it has {found:,} weights, its configuration {weights:,}")
+            for name, entry in entries.items():
+                _check_shape(path, name, entry, [entry.get_shape()])
+            tensors = convert({name: _finite(path, name, file.get_tensor(name)) for name in entries})
+            model = build()
+            for name, parameter in model.named_parameters():
+                if name not in tensors or tensors[name].shape != parameter.shape:
+                    raise _damaged(path, f"has no tensor of shape {tuple(parameter.shape)} for {name!r}")
+                parameter.data.copy_(tensors[name])
+            return model
+    except (OSError, SafetensorError, ValueError) as error:
+        raise _damaged(path, str(error)) from None
+
+
 def save_state(
     path: Path,
     models: Mapping[str, nn.Module],

@@ -12,13 +12,13 @@ import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TextIO, cast
 
 import torch
 
-from molgen.checkpoint import load_weights, save_weights, saved_fingerprint
+from molgen.checkpoint import load_converted, load_weights, save_weights, saved_fingerprint
 from molgen.chem.pool import shared_workers
 from molgen.config import Config, parse_yaml, saved, to_yaml, validate
 from molgen.data.dataset import Dropped, Molecule, build_dataset, columns_of
@@ -32,6 +32,7 @@ from molgen.data.targets import target_name
 from molgen.errors import MolgenError
 from molgen.model.build import build_model, count_parameters
 from molgen.model.decoder import Decoder
+from molgen.model.stock import from_stock
 from molgen.runtime.cache import Arrays, cached, from_strings, to_strings
 from molgen.runtime.files import content_of, opened, write_atomically, write_table
 from molgen.runtime.hashing import Keys
@@ -55,6 +56,8 @@ LABELS, PREDICTORS = "labels.csv.gz", "predictors.safetensors"
 OPTIMIZE, SCORED, ROUNDS = "optimize.yaml", "scored.csv", "rounds.csv"
 """Files of an optimisation: its settings, every scored molecule, the figures of each round."""
 SHORTLIST, SHORTLIST_SDF, SHORTLIST_PAGE = "shortlist.csv", "shortlist.sdf", "shortlist.html"
+EXPORTED = "config.json"
+"""In place of config.yaml and tokenizer.json, a folder of `molgen export` has this file, with both under `molgen`."""
 FILES = (
     *(CONFIG, TOKENIZER, WEIGHTS, STATE, LOG, CURVES, REPORT, CARD, MOLECULES, DROPPED, PARENTS, LABELS, PREDICTORS),
     *(OPTIMIZE, SCORED, ROUNDS, SHORTLIST, SHORTLIST_SDF, SHORTLIST_PAGE),
@@ -68,19 +71,25 @@ MOST_COPIED = 500_000
 _BYTES_PER_WEIGHT = 4 * 2 * (4 + 1)
 _BYTES_PER_MOLECULE = 100
 # Size limits of a run's files, far above what a training writes: a larger file was not written by one.
-_MOST_BYTES = {CONFIG: 2**20, TOKENIZER: MOST_BYTES, REPORT: 2**24, LOG: 2**28}
+_MOST_BYTES = {CONFIG: 2**20, TOKENIZER: MOST_BYTES, EXPORTED: MOST_BYTES, REPORT: 2**24, LOG: 2**28}
 _LONGEST_LINE = 2**20
 _LEFT_BY_A_KILL = re.compile(r"\.[0-9a-f]{8}(\.part)?")
 
 
 class Run:
-    """A run directory opened for reading. Raises MolgenError if it is not one, or if one of its files is damaged."""
+    """A run directory, or a folder of `molgen export`, opened for reading.
+
+    Raises MolgenError if it is neither, or if one of its files is damaged.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._follow = SHIPPED in self.path.absolute().parents
-        """Whether its files may be links: some installers link a package's files to their own cache."""
-        if not os.path.lexists(self.path / CONFIG):
+        own = os.path.lexists(self.path / CONFIG)
+        self.is_exported = not own and os.path.lexists(self.path / EXPORTED)
+        """Whether it is a folder of `molgen export`."""
+        self._follow = self.is_exported or SHIPPED in self.path.absolute().parents
+        """Whether its files may be links: some installers and the hub's client link files to their own cache."""
+        if not own and not self.is_exported:
             raise MolgenError(
                 f"{self.path}: not a run directory (no {CONFIG})", "give a directory that `molgen train` made"
             )
@@ -88,34 +97,49 @@ class Run:
     @cached_property
     def config(self) -> Config:
         """The resolved configuration."""
+        if self.is_exported:
+            return validate(saved(self._exported.get("config")), str(self.path / EXPORTED))
         name = str(self.path / CONFIG)
         return validate(saved(parse_yaml(self._text(CONFIG), name)), name)
 
     @cached_property
     def tokenizer(self) -> SmilesTokenizer:
         """The run's vocabulary."""
+        name = EXPORTED if self.is_exported else TOKENIZER
         try:
-            return SmilesTokenizer.of_json(self._text(TOKENIZER))
+            exported = json.dumps(self._exported.get("tokenizer")) if self.is_exported else ""
+            return SmilesTokenizer.of_json(exported or self._text(TOKENIZER))
         except ValueError as error:
             raise MolgenError(
-                f"{self.path / TOKENIZER}: not a tokenizer file: {error}", "train again, or restore the file"
+                f"{self.path / name}: not a tokenizer file: {error}", "train again, or restore the file"
             ) from None
+
+    @cached_property
+    def _exported(self) -> dict[str, Any]:
+        """The part of an exported folder's config.json that is ours."""
+        try:
+            ours = json.loads(self._text(EXPORTED)).get("molgen")
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise self._unreadable(EXPORTED, str(error)) from None
+        if not isinstance(ours, dict):
+            raise MolgenError(
+                f"{self.path}: a Hugging Face model that `molgen export` did not make", "give a run or such a folder"
+            )
+        return cast(dict[str, Any], ours)
 
     def model(self, device: torch.device) -> Decoder:
         """The decoder with the best weights, in evaluation mode. Raises MolgenError if there are no valid weights."""
         path = self.path / WEIGHTS
         if not os.path.lexists(path):
             raise MolgenError(f"{self.path}: no {WEIGHTS} yet", "let the training finish its first epoch")
-        expected = {"vocabulary": self.tokenizer.fingerprint}
-        outputs = len(self.config.data.targets)
-        weights = count_parameters(self.config.model, len(self.tokenizer), outputs)
-        model = load_weights(
-            path,
-            lambda: build_model(self.config.model, len(self.tokenizer), outputs=outputs),
-            weights,
-            expected,
-            self._follow,
-        )
+        config, vocabulary, outputs = self.config.model, len(self.tokenizer), len(self.config.data.targets)
+        weights = count_parameters(config, vocabulary, outputs)
+        build = partial(build_model, config, vocabulary, outputs=outputs)
+        if self.is_exported:
+            model = load_converted(path, build, weights, partial(from_stock, config=config), self._follow)
+        else:
+            expected = {"vocabulary": self.tokenizer.fingerprint}
+            model = load_weights(path, build, weights, expected, self._follow)
         return cast(Decoder, model.to(device).eval())
 
     @property

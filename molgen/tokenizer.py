@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -28,11 +29,32 @@ MOST_BYTES = 2**26
 _MOST_TOKENS = 60_000
 
 
+PATTERN = r"(\[[^\]]+]|Br?|Cl?|N|O|S|P|F|I|b|c|n|o|s|p|\(|\)|\.|=|#|-|\+|\\|\/|:|~|@|\?|>>?|\*|\$|\%[0-9]{2}|[0-9])"
+"""The token pattern of DeepChem 2.8.0, for Pythons that DeepChem does not support; a test holds that they are equal.
+
+It is SMI_REGEX_PATTERN of deepchem/feat/smiles_tokenizer.py, which took it from the Molecular Transformer (Schwaller et
+al. 2019). DeepChem is under the MIT licence: copyright 2017 PandeLab; see licenses/deepchem.txt.
+"""
+
+
 def deepchem_pattern() -> str:
     """The token pattern of DeepChem's BasicSmilesTokenizer (after Schwaller et al. 2019, Molecular Transformer).
 
-    Only this function imports deepchem, because the import takes seconds and prints irrelevant messages. These are
-    suppressed, and the settings of logging and warnings are restored. Raises MolgenError if the import fails.
+    On Python 3.11 it is that of DeepChem's class, above it `PATTERN`, because DeepChem cannot be installed there.
+    Raises MolgenError if DeepChem should be there and cannot be imported.
+    """
+    return _pattern_of_class() if sys.version_info < (3, 12) else PATTERN
+
+
+def pattern_source() -> str:
+    """Where `deepchem_pattern` has the pattern from, in words."""
+    return "DeepChem's class" if sys.version_info < (3, 12) else "a copy of DeepChem's pattern"
+
+
+def _pattern_of_class() -> str:
+    """Only this function imports deepchem, because the import takes seconds and prints irrelevant messages.
+
+    These are suppressed, and the settings of logging and warnings are restored.
     """
     root = logging.root
     disabled, level, handlers = root.manager.disable, root.level, list(root.handlers)

@@ -26,7 +26,11 @@ class Browser:
 
     def open(self, path: Path) -> None:
         """Loads a file and waits until it is there."""
-        _call("POST", f"{self._session}/url", {"url": path.resolve().as_uri()})
+        self.visit(path.resolve().as_uri())
+
+    def visit(self, address: str) -> None:
+        """Loads an address and waits until it is there."""
+        _call("POST", f"{self._session}/url", {"url": address})
 
     def run(self, script: str, *arguments: object) -> Any:
         """What a function body in JavaScript returns; it may await."""

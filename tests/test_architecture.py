@@ -23,7 +23,7 @@ LAYERS = [
     {"runs"},
     {"prediction"},
     {"training", "generation"},
-    {"evaluation"},
+    {"evaluation", "export", "doctor"},
     {"optimize"},
     {"cli"},
     {"__init__", "__main__"},

@@ -344,7 +344,7 @@ def test_a_damaged_parquet_file_is_refused(tmp_path: Path) -> None:
 def test_a_parquet_file_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = parquet(tmp_path / "a.parquet", smiles=["CCO"])
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert "pip install 'molgen-lm[parquet]'" in refusal(source)
+    assert "extra `parquet`" in refusal(source)
 
 
 def test_pyarrow_is_loaded_for_a_parquet_file_only(tmp_path: Path) -> None:

@@ -1,17 +1,86 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from molgen.errors import MolgenError
-from molgen.tokenizer import EOS, PAD, RING_LABELS, SmilesTokenizer, TokenPattern, deepchem_pattern
+from molgen.tokenizer import EOS, PAD, PATTERN, RING_LABELS, SmilesTokenizer, TokenPattern, deepchem_pattern
+
+SYMBOLS = [
+    "C",
+    "c",
+    "Cl",
+    "Br",
+    "B",
+    "N",
+    "[nH]",
+    "[C@@H]",
+    "[Na+]",
+    "[13C]",
+    "(",
+    ")",
+    "1",
+    "%12",
+    "%",
+    "=",
+    "#",
+    "-",
+    "/",
+    "\\",
+]
+SYMBOLS += [
+    ".",
+    "+",
+    ":",
+    "~",
+    "@",
+    "?",
+    ">",
+    ">>",
+    "*",
+    "$",
+    "[",
+    "]",
+    "[[",
+    "l",
+    "r",
+    "a",
+    "H",
+    " ",
+    "\n",
+    "é",
+    "€",
+    "0",
+    "٣",
+    "[€]",
+    "%1",
+]
+
+
+def basic_smiles_tokenizer() -> Any:
+    """DeepChem's class; the test is skipped where it cannot be installed, above Python 3.11."""
+    module = pytest.importorskip("deepchem.feat.smiles_tokenizer")
+    return module.BasicSmilesTokenizer()
+
+
+def test_the_copy_of_the_pattern_is_that_of_deepchems_class() -> None:
+    assert basic_smiles_tokenizer().regex_pattern == PATTERN
+    assert deepchem_pattern() == PATTERN
+
+
+@given(st.lists(st.sampled_from(SYMBOLS), max_size=30).map("".join) | st.text(max_size=20))
+def test_the_copy_splits_arbitrary_text_like_the_class(text: str) -> None:
+    reference, tokens = basic_smiles_tokenizer().tokenize(text), TokenPattern(PATTERN).split(text)
+    lossless = text.isascii() and text.isprintable() and bool(text) and "".join(reference) == text
+    assert tokens == (reference if lossless else None)
 
 
 def test_tokens_are_those_of_deepchems_basic_smiles_tokenizer(pattern: str, moses_mini: list[str]) -> None:
-    from deepchem.feat.smiles_tokenizer import BasicSmilesTokenizer
-
-    reference = BasicSmilesTokenizer()
+    reference = basic_smiles_tokenizer()
     splitter = TokenPattern(pattern)
     hard = ["C[C@H](N)C(=O)O.[Na+]", "BrC%12CC%12Cl", "F/C=C\\F", "c1ccc2[nH]ccc2c1", "[2H]C([2H])[2H]"]
     for smiles in [*moses_mini[:500], *hard]:

@@ -8,8 +8,10 @@ import typer
 
 from molgen.cli.options import (
     DATA_HELP,
+    STDOUT,
     Column,
     Force,
+    JsonTarget,
     Recipe,
     Settings,
     Targets,
@@ -17,6 +19,7 @@ from molgen.cli.options import (
     check_apart,
     check_target,
     configuration,
+    show_json,
 )
 
 logger = logging.getLogger(__name__)
@@ -28,11 +31,17 @@ data_app = typer.Typer(
 
 
 @data_app.command(name="list")
-def data_list() -> None:
+def data_list(json: JsonTarget = None, force: Force = False) -> None:
     """List the named datasets and show where they are."""
+    check_target(json, force)
     from molgen.config import NAMED
-    from molgen.data.download import data_directory
+    from molgen.data.download import data_directory, is_here
 
+    if json is not None:
+        datasets = {name: {"description": text, "here": is_here(name)} for name, text in NAMED.items()}
+        show_json({"directory": str(data_directory()), "datasets": datasets}, json)
+        if json == STDOUT:
+            return
     for name, description in NAMED.items():
         print(f"{name:<20}{description}")
     logger.info(f"data directory: {data_directory()}")

@@ -20,13 +20,18 @@ import typer
 
 from molgen._version import __version__
 from molgen.cli.data import data_app
+from molgen.cli.doctor import doctor
+from molgen.cli.export import export
 from molgen.cli.keeping import CloseOption, KeepOption, OfOption, ReplaceOption, kept_text
 from molgen.cli.optimize import benchmark, optimize
 from molgen.cli.options import (
     DATA_HELP,
+    STDOUT,
     Column,
     DeviceOption,
     Force,
+    JsonTarget,
+    Log,
     Recipe,
     RunArgument,
     Settings,
@@ -36,6 +41,8 @@ from molgen.cli.options import (
     check_target,
     check_unchanged,
     configuration,
+    show_json,
+    tracker,
 )
 from molgen.cli.predict import predict
 from molgen.errors import MolgenError
@@ -43,7 +50,7 @@ from molgen.evaluation.options import EvalOptions, Split
 from molgen.metrics import MetricName
 from molgen.runtime.device import Device, check_memory
 from molgen.runtime.distributed import check_environment
-from molgen.runtime.log import log_to_stderr, print_error
+from molgen.runtime.log import log_to_stderr, print_error, set_verbosity
 from molgen.runtime.signals import TerminatedError, terminate
 
 logger = logging.getLogger(__name__)
@@ -52,7 +59,6 @@ app = typer.Typer(
     help="Learn molecules as a language: train on SMILES, sample new ones, say honestly how good they are.",
     epilog="First steps: molgen train moses-mini; molgen sample -n 2000; molgen eval",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -70,8 +76,17 @@ def common(
     _version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", envvar="MOLGEN_VERBOSE", help="Show details and tracebacks too.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", envvar="MOLGEN_QUIET", help="Show warnings and errors only, no bars.")
+    ] = False,
 ) -> None:
     """Learn molecules as a language: train on SMILES, sample new ones, say honestly how good they are."""
+    if verbose and quiet:
+        raise typer.BadParameter("--verbose and --quiet (or MOLGEN_VERBOSE and MOLGEN_QUIET) exclude each other.")
+    set_verbosity(verbose, quiet)
 
 
 @app.command()
@@ -84,7 +99,9 @@ def train(
     init: Annotated[str | None, typer.Option(metavar="RUN", help="Fine-tune: start from this run's weights.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run directory.", show_default="runs/<recipe>-<time>")] = None,
     seed: Annotated[int | None, typer.Option(help="Initial weights, order, dropout, random SMILES.")] = None,
-    device: Annotated[Device | None, typer.Option(help="Where to train.", show_default="auto")] = None,
+    device: Annotated[
+        Device | None, typer.Option(envvar="MOLGEN_DEVICE", help="Where to train.", show_default="auto")
+    ] = None,
     smiles_column: Column = None,
     where: Where = None,
     target: Targets = None,
@@ -94,9 +111,12 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with --out, else with the newest unfinished run.")
     ] = False,
+    log: Log = None,
     force: Force = False,
 ) -> None:
     """Train on a dataset or a file (default: Tox21) into a run directory."""
+    if resume and device == os.environ.get("MOLGEN_DEVICE"):
+        device = None  # the run has one
     options = {"seed": seed, "device": device, "init": init}
     training: dict[str, Any] = {f"training.{name}": value for name, value in options.items()}
     training |= {"data.targets": target or None, "prediction.predictor": predictor}
@@ -116,7 +136,7 @@ def train(
     if not resume:
         check_apart({f"{name} of": out / name for name in runs.FILES}, [data, config])
     try:
-        run_training(resolved, out, resume=resume, force=force)
+        run_training(resolved, out, resume=resume, force=force, on_row=tracker(log, out, "step", resume))
     except (KeyboardInterrupt, TerminatedError):
         if (out / runs.STATE).exists():
             logger.info(f"stopped; `molgen train --resume --out {out}` goes on from there")
@@ -230,7 +250,7 @@ def evaluate(
         ),
     ] = None,
     smiles_column: Column = None,
-    json: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+    json: JsonTarget = None,
     report: Annotated[
         Path | None, typer.Option(help="Also write a page with pictures, FILE.html; adds the chem metrics.")
     ] = None,
@@ -239,8 +259,6 @@ def evaluate(
     force: Force = False,
 ) -> None:
     """Evaluate runs, or files whose lines are samples: NLL, top-1, validity, uniqueness, novelty, benchmarks."""
-    from json import dumps
-
     check_target(json, force)
     check_target(report, force)
     check_apart({"--json": json, "--report": report}, [*(targets or []), reference, train])
@@ -254,7 +272,6 @@ def evaluate(
     from molgen.evaluation.text_table import table
     from molgen.generation.generator import BYTES_PER_SAMPLE
     from molgen.runs import find_run, run_directory
-    from molgen.runtime.files import write_atomically
 
     named: list[str | None] = list(targets) if targets else [None]
     runs = [find_run(target) for target in named if target is None or run_directory(target)]
@@ -267,15 +284,13 @@ def evaluate(
     try:  # what takes longest to get again first; what cannot be written is shown all the same
         if json is not None:
             values = [evaluation.to_json() for evaluation in evaluations]
-            write_atomically(
-                json, (dumps(values[0] if len(values) == 1 else values, indent=1, allow_nan=False) + "\n").encode()
-            )
+            show_json(values[0] if len(values) == 1 else values, json)
         if report is not None:
             from molgen.evaluation.report import write_report
 
             write_report(evaluations, report)
     finally:
-        print(table(evaluations), flush=True)
+        print(table(evaluations), file=sys.stderr if json == STDOUT else sys.stdout, flush=True)
 
 
 app.command(name="evaluate", hidden=True)(evaluate)
@@ -325,6 +340,8 @@ def _command() -> str:
 app.command()(predict)
 app.command()(optimize)
 app.command()(benchmark)
+app.command()(export)
+app.command()(doctor)
 
 
 def main(arguments: Iterable[str] | None = None) -> None:
@@ -346,6 +363,7 @@ def _exit_code(given: Sequence[str]) -> int | str | None:
     except SystemExit as leaving:  # typer's own way out when `| head` has read enough: that is no fault
         code = 0 if isinstance(leaving.__context__, BrokenPipeError) else leaving.code
     except MolgenError as error:
+        logger.debug("the place of the error", exc_info=True)
         print_error(str(error))
         code = 2
     except typer.Abort:
@@ -358,6 +376,7 @@ def _exit_code(given: Sequence[str]) -> int | str | None:
         )
         code = 1
     except (OSError, RuntimeError, ArithmeticError) as fault:
+        logger.debug("the place of the fault", exc_info=True)
         print_error(" ".join(str(fault).split()))
         code = 1
     except Exception as error:

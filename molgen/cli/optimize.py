@@ -2,14 +2,25 @@
 
 import logging
 import shlex
+import sys
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TextIO
 
 import typer
 
 from molgen.cli.keeping import CloseOption, KeepOption, OfOption, ReplaceOption, kept_text
-from molgen.cli.options import DeviceOption, Force, RunArgument, check_target
+from molgen.cli.options import (
+    STDOUT,
+    DeviceOption,
+    Force,
+    JsonTarget,
+    Log,
+    RunArgument,
+    check_target,
+    show_json,
+    tracker,
+)
 from molgen.errors import MolgenError
 from molgen.runtime.device import Device
 
@@ -88,6 +99,7 @@ def optimize(
     seed: Annotated[int, typer.Option(min=0, help="Other seeds find other molecules.")] = 0,
     device: DeviceOption = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the search in --out.")] = False,
+    log: Log = None,
     force: Force = False,
 ) -> None:
     """Search for molecules that score well by an objective of your own, from a run (default: the newest)."""
@@ -131,7 +143,8 @@ def optimize(
         return
     out = out or Path("runs") / f"{options.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
-        search(run, out=out, resume=resume, force=force, options=options)
+        on_row = tracker(log, out, "calls", resume)
+        search(run, out=out, resume=resume, force=force, options=options, on_row=on_row)
     except (KeyboardInterrupt, TerminatedError):
         if (out / STATE).exists():
             named = (("--command", command), ("--scorer", scorer), ("--objective", objective))
@@ -168,26 +181,27 @@ def benchmark(
     out: Annotated[
         Path | None, typer.Option(help="Of pmo: the folder of the tasks' runs.", show_default="runs/pmo-<run>")
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+    json: JsonTarget = None,
     device: DeviceOption = "auto",
     force: Force = False,
 ) -> None:
     """Run a benchmark's tasks from a run. The table stands beside published rows."""
     check_target(json, force)
+    tables = sys.stderr if json == STDOUT else sys.stdout
     if suite == "fragments":
         if preset is not None or out is not None:
             raise MolgenError("--preset, --out: of pmo only", "leave them out")
-        text = _fragments(run, task or [], seed or [0], calls or 100, device)
+        values = _fragments(run, task or [], seed or [0], calls or 100, device, tables)
     else:
-        text = _pmo(run, task or [], seed or [0], out, calls or 10_000, preset or "benchmark", device)
+        values = _pmo(run, task or [], seed or [0], out, calls or 10_000, preset or "benchmark", device, tables)
     if json is not None:
-        from molgen.runtime.files import write_atomically
-
-        write_atomically(json, text.encode())
+        show_json(values, json)
 
 
-def _fragments(run: str | None, tasks: list[str], seeds: list[int], n: int, device: Device) -> str:
-    """Prints the table as far as it came; the results as JSON."""
+def _fragments(
+    run: str | None, tasks: list[str], seeds: list[int], n: int, device: Device, tables: TextIO
+) -> dict[str, Any]:
+    """Prints the table as far as it came; returns the results."""
     from molgen.evaluation.fragments import run_tasks, table, to_json
     from molgen.generation.generator import MoleculeGenerator
 
@@ -199,7 +213,7 @@ def _fragments(run: str | None, tasks: list[str], seeds: list[int], n: int, devi
             results.append(result)
     finally:
         if results:
-            print(table(results, path.name), flush=True)
+            print(table(results, path.name), file=tables, flush=True)
     return to_json(results, {"run": str(path), "n": n})
 
 
@@ -211,8 +225,9 @@ def _pmo(
     calls: int,
     preset: Literal["people", "benchmark"],
     device: Device,
-) -> str:
-    """Prints the table as far as it came; the results as JSON. A benchmark that was stopped goes on."""
+    tables: TextIO,
+) -> dict[str, Any]:
+    """Prints the table as far as it came; returns the results. A benchmark that was stopped goes on."""
     from molgen.optimize.benchmarks import check_tasks, run_suite, table, to_json
     from molgen.optimize.options import OptimizeOptions
     from molgen.runs import find_run
@@ -226,5 +241,5 @@ def _pmo(
             results.append(result)
     finally:
         if results:
-            print(table(results), flush=True)
+            print(table(results), file=tables, flush=True)
     return to_json(results, {"prior": str(prior.path), "calls": calls, "preset": preset})

@@ -1,5 +1,6 @@
 """Options that several commands share, and the functions that check and apply them."""
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,6 +10,8 @@ import typer
 
 from molgen.errors import MolgenError
 from molgen.runtime.device import Device
+from molgen.runtime.files import write_atomically
+from molgen.runtime.tensorboard import FOLDER, OnRow, TensorBoard, Tracker
 
 if TYPE_CHECKING:
     from molgen.config import Config
@@ -19,7 +22,14 @@ DATA_HELP = (
 
 
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what exists.")]
-DeviceOption = Annotated[Device, typer.Option(help="The device to compute on.")]
+DeviceOption = Annotated[Device, typer.Option(envvar="MOLGEN_DEVICE", help="The device to compute on.")]
+Log = Annotated[
+    Tracker | None, typer.Option(envvar="MOLGEN_LOG", help="Also write the figures for TensorBoard, into the run.")
+]
+STDOUT = Path("-")
+JsonTarget = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures as JSON; - is stdout.")
+]
 Column = Annotated[str | None, typer.Option("--smiles-column", help="The column that holds the SMILES.")]
 Where = Annotated[
     str | None,
@@ -27,9 +37,29 @@ Where = Annotated[
         metavar="CONDITION", help="Only rows for which it is true, such as 'pIC50 > 7'.", show_default="all rows"
     ),
 ]
+
+
+def _recipes(incomplete: str) -> list[str]:
+    from molgen.config import recipes
+
+    return [name for name in recipes() if name.startswith(incomplete)]
+
+
+def _runs(incomplete: str) -> list[str]:
+    """For the shell's completion: run directories under runs/, as names, and those of the package."""
+    folders = (Path("runs"), Path(__file__).parents[1] / "assets" / "shipped")
+    found = {path.name for folder in folders for path in folder.glob("*") if path.is_dir()}
+    return sorted(name for name in found if name.startswith(incomplete))
+
+
 Recipe = Annotated[
     str | None,
-    typer.Option("--config", help="A recipe's name or a YAML file.", show_default="the dataset's, or finetune"),
+    typer.Option(
+        "--config",
+        autocompletion=_recipes,
+        help="A recipe's name or a YAML file.",
+        show_default="the dataset's, or finetune",
+    ),
 ]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting; may be repeated.")
@@ -44,7 +74,11 @@ Targets = Annotated[
 ]
 RunArgument = Annotated[
     str | None,
-    typer.Argument(help="A run directory, or `moses-small`; default: the newest under runs/.", show_default=False),
+    typer.Argument(
+        autocompletion=_runs,
+        help="A run directory, or `moses-small`; default: the newest under runs/.",
+        show_default=False,
+    ),
 ]
 
 
@@ -87,7 +121,7 @@ def check_unchanged(run: Path, config: str | None, settings: list[str] | None, n
 
 def check_target(path: Path | None, force: bool) -> None:
     """Raises MolgenError for an output that exists (unless `force`), is not a regular file, or cannot be created."""
-    if path is None:
+    if path is None or path == STDOUT:
         return
     if os.path.lexists(path) and not force:
         raise MolgenError(f"{path}: exists", "choose another name, or overwrite it with --force")
@@ -97,6 +131,20 @@ def check_target(path: Path | None, force: bool) -> None:
         raise MolgenError(f"{path}: no directory {path.parent}", "create it first")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise MolgenError(f"{path}: no permission to write in {path.parent}", "name another directory")
+
+
+def show_json(values: Any, target: Path) -> None:
+    """Writes values as JSON to a file, or to stdout if the target is `-`."""
+    text = json.dumps(values, indent=1, allow_nan=False)
+    if target == STDOUT:
+        print(text, flush=True)
+    else:
+        write_atomically(target, f"{text}\n".encode())
+
+
+def tracker(log: Tracker | None, run: Path, step: str, resume: bool) -> OnRow | None:
+    """What `--log` asks for: a function that takes each new row of the run's log; None if it asks for nothing."""
+    return TensorBoard(run / FOLDER, step, resume) if log == "tensorboard" else None
 
 
 def check_apart(outputs: Mapping[str, Path | None], inputs: Iterable[str | Path | None]) -> None:

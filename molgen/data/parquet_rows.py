@@ -21,7 +21,7 @@ def parquet_rows(
         from pyarrow import parquet
     except ImportError:
         raise MolgenError(
-            f"{source}: a parquet file needs pyarrow", "pip install 'molgen-lm[parquet]', or save it as .csv"
+            f"{source}: a parquet file needs pyarrow", "install molgen's extra `parquet`, or save it as .csv"
         ) from None
     if isinstance(stream, gzip.GzipFile | bz2.BZ2File):
         raise MolgenError(f"{source}: compressed parquet, which is compressed inside", "gunzip or bunzip2 it first")

@@ -6,7 +6,6 @@ Here a molecule counts for uniqueness, quality, diversity and distance only if i
 """
 
 import csv
-import json
 import re
 import statistics
 from base64 import b64decode
@@ -201,7 +200,7 @@ def _cell(rows: Sequence[FragmentResult], measure: str) -> str:
     return f"{value:>12.3f}" if measure in ("diversity", "distance") else f"{value:>12.1f}"
 
 
-def to_json(results: Sequence[FragmentResult], about: Mapping[str, Any]) -> str:
-    """All results with what they are of, as JSON."""
+def to_json(results: Sequence[FragmentResult], about: Mapping[str, Any]) -> dict[str, Any]:
+    """All results with what they are of, as plain values for JSON."""
     rows = [asdict(result) for result in results]
-    return json.dumps({**about, "results": rows, "published": PUBLISHED}, indent=1) + "\n"
+    return {**about, "results": rows, "published": PUBLISHED}

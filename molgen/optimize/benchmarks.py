@@ -3,7 +3,6 @@
 Each task with each seed is a run of its own in a folder, so a benchmark that was stopped goes on where it was.
 """
 
-import json
 import math
 import statistics
 from base64 import b64decode
@@ -222,12 +221,10 @@ def _stderr(values: Sequence[float]) -> float:
     return statistics.stdev(values) / math.sqrt(len(values))
 
 
-def to_json(results: Sequence[TaskResult], about: Mapping[str, Any]) -> str:
-    """All results with what they are of, as JSON."""
+def to_json(results: Sequence[TaskResult], about: Mapping[str, Any]) -> dict[str, Any]:
+    """All results with what they are of, as plain values for JSON."""
     rows = [asdict(result) for result in results]
-    return (
-        json.dumps({**about, "results": rows, "published": {"columns": COLUMNS, "tasks": PUBLISHED}}, indent=1) + "\n"
-    )
+    return {**about, "results": rows, "published": {"columns": COLUMNS, "tasks": PUBLISHED}}
 
 
 def check_tasks(names: Sequence[str]) -> list[str]:

@@ -23,7 +23,7 @@ def cluster_executor(scheduler: str, jobs: int) -> Iterator[tuple[Executor, int]
     try:
         from distributed import Client
     except ImportError:
-        raise MolgenError("--scheduler: Dask is not installed", "pip install 'molgen-lm[dask]'") from None
+        raise MolgenError("--scheduler: Dask is not installed", "install molgen's extra `dask`") from None
     try:
         client = Client(scheduler, timeout=_SECONDS_TO_CONNECT, set_as_default=False)
     except (OSError, ValueError) as error:

@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -59,6 +58,8 @@ from molgen.runs import (
 from molgen.runtime.device import hardware
 from molgen.runtime.log import duration
 from molgen.runtime.signals import signals_held
+from molgen.runtime.tensorboard import OnRow
+from molgen.runtime.versions import versions
 from molgen.training.finetune import initial_model
 
 logger = getLogger(__name__)
@@ -76,12 +77,14 @@ def optimize(
     resume: bool = False,
     force: bool = False,
     options: OptimizeOptions | None = None,
+    on_row: OnRow | None = None,
     **settings: Any,
 ) -> Run:
     """Searches for molecules that score well, from a run (by default the newest), into the run directory `out`.
 
     `settings` are the fields of OptimizeOptions, such as `calls` or `minimise`. With `resume` it goes on with the
-    search in `out`; a command or callable has to be named again. The result is a run: its weights are the agent's.
+    search in `out`; a command or callable has to be named again. `on_row` is called after each round with the new row
+    of rounds.csv. The result is a run: its weights are the agent's.
     Raises MolgenError for unusable options, and if the user's scorer fails and `on_error` is "stop".
     """
     options = replace(options or OptimizeOptions(), **settings)
@@ -99,7 +102,7 @@ def optimize(
             config = config.model_copy(update={"on_error": options.on_error or config.on_error})
         else:
             config = create_search(path, run, options, scorer, runtime, force, known)
-        _search(Run(path), config, options, scorer, runtime, known)
+        _search(Run(path), config, options, scorer, runtime, known, on_row)
     return Run(path)
 
 
@@ -133,6 +136,7 @@ def _search(
     scorer: Scorer | None,
     runtime: Runtime,
     known: dict[str, float],
+    on_row: OnRow | None,
 ) -> None:
     """The search from its saved state to its end, then the report; `known` are values that the scorer has given."""
     asked = load_objective(config.objective)
@@ -154,7 +158,7 @@ def _search(
 
         with judging(asked, scorer, runtime, options, config, known, look) as judge:
             search = Search(config, asked, agent, judge, ledger, runtime.workers)
-            journal = Journal(search, runtime.workers, run.path / ROUNDS, run.path / CURVES, run.path.name)
+            journal = Journal(search, runtime.workers, run.path / ROUNDS, run.path / CURVES, run.path.name, on_row)
             search.restore(state)
             journal.restore()
             _log_start(search, run, asked, judge)
@@ -252,7 +256,7 @@ def _write_report(run: Run, config: OptimizeConfig, search: Search, options: Opt
             "auc_top10": auc_top(totals, config.calls),
         },
         "hardware": hardware(runtime.device),
-        "versions": {name: version(name) for name in ("torch", "rdkit", "numpy", "deepchem")},
+        "versions": versions(),
     }
     _write_shortlist(run, search, options, report["optimize"], runtime)
     run.write_report(report, search_card(run.path.name, config, report))

@@ -25,6 +25,7 @@ from molgen.optimize.memory import top
 from molgen.optimize.search import RoundReport, Search
 from molgen.runtime.files import content_of, replacing, write_atomically
 from molgen.runtime.log import duration, progress_disabled
+from molgen.runtime.tensorboard import OnRow
 
 logger = getLogger(__name__)
 
@@ -57,8 +58,11 @@ _INK, _MUTED, _BLUE, _GREEN = "#3a3a44", "#9aa5b8", "#2a6fbb", "#3f8f5f"
 class Journal:
     """The rows of rounds.csv, and what is shown of them."""
 
-    def __init__(self, search: Search, workers: Workers, path: Path, curves: Path, title: str) -> None:
+    def __init__(
+        self, search: Search, workers: Workers, path: Path, curves: Path, title: str, on_row: OnRow | None = None
+    ) -> None:
         self._search, self._workers, self._path, self._curves, self._title = search, workers, path, curves, title
+        self._on_row = on_row
         self._best: list[tuple[float, int, str]] = []  # (-total, call, canonical SMILES) of the best 100
         self._fingerprints: dict[str, bytes] = {}
         self._recent: deque[tuple[int, int]] = deque(maxlen=_WINDOW)  # (the agent's strings, new ones)
@@ -122,6 +126,8 @@ class Journal:
         if len(self.rows) == _FORECAST_AFTER:
             self._forecast(report)
         self._show(self.rows[-1])
+        if self._on_row is not None:
+            self._on_row(self.rows[-1])
         self._warn_of_collapse(report)
 
     def save(self) -> None:

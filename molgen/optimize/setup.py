@@ -190,7 +190,7 @@ def judging(
 ) -> Iterator[Judge]:
     """A judge with the user's scorer, which is at work in the block only."""
     if any(c.prepare and c.prepare.ph is not None for c in asked.columns.values()) and not find_spec("dimorphite_dl"):
-        raise MolgenError("prepare.ph: dimorphite-dl is not installed", "pip install 'molgen-lm[prepare]'")
+        raise MolgenError("prepare.ph: dimorphite-dl is not installed", "install molgen's extra `prepare`")
     names = {component.likelihood for component in asked.columns.values() if component.likelihood is not None}
     likelihoods = {name: _likelihoods(name, runtime) for name in names}
     predictors: dict[str, RunPredictor] = {}

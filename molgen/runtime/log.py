@@ -14,6 +14,9 @@ from contextlib import contextmanager
 from molgen.errors import MolgenError
 from molgen.runtime.distributed import SINGLE_PROCESS, this_process
 
+_logger = logging.getLogger("molgen")
+_VERBOSE = logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S")
+
 
 class _Stderr(logging.Handler):
     """Writes log records to stderr without damage to a progress bar. A closed stderr does not end the command."""
@@ -21,8 +24,9 @@ class _Stderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
 
+        text = _VERBOSE.format(record) if _logger.level <= logging.DEBUG else record.getMessage()
         try:
-            tqdm.write(record.getMessage(), file=sys.stderr)
+            tqdm.write(text, file=sys.stderr)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
@@ -35,25 +39,37 @@ def _is_for_stderr(record: logging.LogRecord) -> bool:
 @contextmanager
 def log_to_stderr(level: int = logging.INFO) -> Iterator[None]:
     """Shows molgen's log records on stderr during the block; has no effect inside another such block."""
-    logger = logging.getLogger("molgen")
-    if any(isinstance(handler, _Stderr) for handler in logger.handlers):
-        yield
+    before = _logger.level, _logger.propagate
+    if any(isinstance(handler, _Stderr) for handler in _logger.handlers):
+        try:
+            yield
+        finally:
+            _logger.setLevel(before[0])
         return
-    handler, before = _Stderr(), (logger.level, logger.propagate)
+    handler = _Stderr()
     handler.addFilter(_is_for_stderr)
-    logger.addHandler(handler)
-    logger.setLevel(level)
-    logger.propagate = False
+    _logger.addHandler(handler)
+    _logger.setLevel(level)
+    _logger.propagate = False
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.level, logger.propagate = before
+        _logger.removeHandler(handler)
+        _logger.setLevel(before[0])
+        _logger.propagate = before[1]
+
+
+def set_verbosity(verbose: bool, quiet: bool) -> None:
+    """What is shown from here on: with `verbose` also details, with times and modules; with `quiet` only warnings.
+
+    Quiet shows no progress bars either. It counts until the end of `log_to_stderr`.
+    """
+    _logger.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
 
 
 def progress_disabled() -> bool | None:
     """The value for tqdm's `disable`: only the main process shows bars, and only on a terminal (None)."""
-    return None if this_process().is_main else True
+    return None if this_process().is_main and _logger.level <= logging.INFO else True
 
 
 def print_error(text: str) -> None:

@@ -11,6 +11,7 @@ from molgen.checkpoint import save_state
 from molgen.runs import CURVES, STATE
 from molgen.runtime.device import memory_used
 from molgen.runtime.log import duration, progress_disabled
+from molgen.runtime.tensorboard import OnRow
 from molgen.training.curves import draw_curves
 from molgen.training.trainer import Callback, EpochProgress, Trainer, check_finite
 
@@ -23,11 +24,15 @@ _SECONDS_BETWEEN_BAR_VALUES = 1.0
 _SECONDS_BEFORE_FORECAST = 10.0
 
 
-def standard_callbacks(is_main: bool) -> list[Callback]:
-    """The callbacks of `molgen train`. Every process has a Checkpoint; only the main process has the others."""
+def standard_callbacks(is_main: bool, on_row: OnRow | None = None) -> list[Callback]:
+    """The callbacks of `molgen train`. Every process has a Checkpoint; only the main process has the others.
+
+    `on_row` gets each new row of the log once it is saved.
+    """
     if not is_main:
         return [Checkpoint()]
-    return [ProgressBar(), Forecast(), BestWeights(), LogFile(), Checkpoint(), Curves(), EpochMessage()]
+    callbacks = [ProgressBar(), Forecast(), BestWeights(), LogFile(), Checkpoint(), Curves(), EpochMessage()]
+    return callbacks + ([EachRow(on_row)] if on_row else [])
 
 
 class Checkpoint(Callback):
@@ -118,6 +123,17 @@ class EpochMessage(Callback):
             f"validation {row['val_nll']:.2f}  top-1 {row['val_top1']:.3f}{error}  "
             f"{row['tokens_per_second']:,.0f} tokens/s  {row['seconds']:,.0f} s{best}"
         )
+
+
+class EachRow(Callback):
+    """Hands each row of the log to a function, such as a writer for TensorBoard."""
+
+    def __init__(self, on_row: OnRow) -> None:
+        self._on_row = on_row
+
+    def after_epoch(self, trainer: Trainer) -> None:
+        """Hands over the last row of the log."""
+        self._on_row(trainer.log[-1])
 
 
 class ProgressBar(Callback):

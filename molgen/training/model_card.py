@@ -27,9 +27,10 @@ molecules are too far from the training set. Some samples are invalid and some a
 _LABELS = """\
 So are their measured values (`labels.csv.gz`), and `predictors.safetensors` has their fingerprints. Without the
 molecules the run does not predict."""
-_CONFIDENTIAL = """\
+CONFIDENTIAL = """\
 The molecules are copied into this folder (`molecules.csv.gz`, `dropped.csv.gz`). If they are confidential, remove both
 files before the run is passed on; samples may still resemble them, or be them."""
+"""A paragraph on the copied molecules, which an exported folder does not have."""
 
 
 def model_card(name: str, config: Config, report: Mapping[str, Any]) -> str:
@@ -47,7 +48,7 @@ def model_card(name: str, config: Config, report: Mapping[str, Any]) -> str:
         *(["## Predictions", _predictions(report["prediction"], config)] if report.get("prediction") else []),
         "## Use and limits",
         _PREDICTS if report.get("prediction") else _USE,
-        *([_CONFIDENTIAL] if _copied(config, report) else []),
+        *([CONFIDENTIAL] if _copied(config, report) else []),
         *([_LABELS] if _copied(config, report) and report.get("prediction") else []),
         "Versions: " + ", ".join(f"{package} {number}" for package, number in report["versions"].items()) + ".",
     ]

@@ -5,7 +5,6 @@ import math
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
-from importlib.metadata import version
 from pathlib import Path
 from typing import assert_never
 
@@ -19,6 +18,8 @@ from molgen.prediction.learning import learn
 from molgen.prediction.stored import TargetModel
 from molgen.runs import Run, at_work
 from molgen.runtime.device import hardware
+from molgen.runtime.tensorboard import OnRow
+from molgen.runtime.versions import versions
 from molgen.training.callbacks import standard_callbacks
 from molgen.training.joint import JointObjective
 from molgen.training.model_card import model_card
@@ -30,12 +31,15 @@ from molgen.training.trainer import Trainer
 logger = logging.getLogger(__name__)
 
 
-def train(config: Config, out: str | os.PathLike[str], resume: bool = False, force: bool = False) -> Run:
+def train(
+    config: Config, out: str | os.PathLike[str], resume: bool = False, force: bool = False, on_row: OnRow | None = None
+) -> Run:
     """Trains with `config` into the run directory `out`; with `resume`, continues the run there with its configuration.
 
     With `config.training.init` it starts from that run's weights; then `config.model` is left out or the same.
     Under torchrun the processes share the molecules of each step. Only the main process reads the data and writes the
-    run, but every process reads an encoded file.
+    run, but every process reads an encoded file. `on_row` is called after each epoch with the new row of log.csv, in
+    the main process only.
     Raises MolgenError for unusable data and for an existing directory (unless `force`), and FloatingPointError for a
     loss that is no longer finite.
     """
@@ -50,7 +54,7 @@ def train(config: Config, out: str | os.PathLike[str], resume: bool = False, for
     ):
         run, data, fingerprint = prepare_run(source, out, resume, force, runtime)
         joint = joint_objective(run.config, data)
-        callbacks, loss = standard_callbacks(runtime.group.is_main), _loss(run.config, joint)
+        callbacks, loss = standard_callbacks(runtime.group.is_main, on_row), _loss(run.config, joint)
         state = Trainer(run, data, runtime, fingerprint, callbacks, loss, joint).fit()
         if runtime.group.is_main:
             targets = learn(run, runtime) if run.targets else []
@@ -121,7 +125,7 @@ def _write_report(
         **({"prediction": [target.model_dump(exclude={"calibrations"}) for target in targets]} if targets else {}),
         **({"validation_by_source": _by_source(held_out, data)} if data.validation_sources else {}),
         "hardware": {**hardware(runtime.device), "processes": runtime.group.size},
-        "versions": {name: version(name) for name in ("torch", "rdkit", "numpy", "deepchem")},
+        "versions": versions(),
     }
     run.write_report(report, model_card(run.path.name, run.config, report))
     error = "" if held_out.stderr is None else f" ± {held_out.stderr:.2f}"  # None if there is only one molecule

@@ -78,7 +78,7 @@ def prepare_transformers(job: Job) -> Figures:
 def transformers_model(job: Job) -> Any:
     from transformers import GPT2LMHeadModel
 
-    return GPT2LMHeadModel.from_pretrained(job.path("transformers")).to(job.device)  # type: ignore[arg-type]
+    return GPT2LMHeadModel.from_pretrained(job.path("transformers")).to(job.device)
 
 
 def train_transformers(job: Job) -> Figures:

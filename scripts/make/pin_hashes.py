@@ -15,6 +15,7 @@ from pathlib import Path
 from molgen.runtime.files import write_atomically
 
 ROOT = Path(__file__).parents[2]
+MARKERS = {"deepchem": ' ; python_version < "3.12"'}  # as pyproject.toml has it: no release installs above
 HEADING = "# Made by scripts/make/pin_hashes.py: pure-Python wheels, one file for every platform.\n"
 
 
@@ -24,7 +25,7 @@ def main() -> None:
     command = [sys.executable, "-m", "pip", "install", *report, "--requirement", str(ROOT / "constraints.txt")]
     found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     lines = [
-        f"{item['metadata']['name']}=={item['metadata']['version']} "
+        f"{item['metadata']['name']}=={item['metadata']['version']}{MARKERS.get(item['metadata']['name'], '')} "
         f"--hash=sha256:{item['download_info']['archive_info']['hashes']['sha256']}\n"
         for item in found["install"]
         if item["download_info"]["url"].endswith("-none-any.whl")
