@@ -49,7 +49,7 @@ from molgen.training.train import train
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[1]
-FAULTS = [*map(str, range(1, 58)), "7b", "27b", "54b"]
+FAULTS = [*map(str, range(1, 63)), "7b", "27b", "54b"]
 
 
 def options(*settings: str) -> list[str]:

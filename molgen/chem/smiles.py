@@ -21,7 +21,9 @@ VERSION = "1"
 # RDKit's parser is recursive: thousands of nested branches would crash the process and not raise an error.
 MOST_CHARACTERS = 10_000
 """Of a string that is parsed whatever is in it."""
-_MOST_IF_FLAT, _DEEPEST = 32_768, 5_000  # characters of a string with fewer branches in each other than this
+# characters of a longer string with fewer branches in each other and fewer atoms than these
+_MOST_IF_FLAT, _DEEPEST, _MOST_ATOMS = 32_768, 5_000, 10_000
+_ATOM = re.compile(r"\[[^\]]*\]|Br|Cl|[A-Za-z*]")
 _BRACKET_SYMBOL = re.compile(r"\[\d*([A-Za-z][a-z]?)(?=[@H+\-:\]\d])")
 
 
@@ -55,7 +57,8 @@ def _too_large(smiles: str) -> bool:
     if len(smiles) <= MOST_CHARACTERS:
         return False
     steps = ((c == "(") - (c == ")") for c in smiles)
-    return len(smiles) > _MOST_IF_FLAT or max(accumulate(steps)) > _DEEPEST
+    atoms = len(_ATOM.findall(smiles))
+    return len(smiles) > _MOST_IF_FLAT or max(accumulate(steps)) > _DEEPEST or atoms >= _MOST_ATOMS
 
 
 def canonical(smiles: str) -> str | None:
