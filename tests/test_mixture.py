@@ -32,6 +32,15 @@ def dataset_of(pool: Workers, pattern: str, shares: dict[str, float], **settings
     return build_dataset(read_source(config.data), config.data, 64, pattern, pool)
 
 
+def without(pool: Workers, pattern: str, answers: Path, smiles: list[str], **settings: object) -> Dataset:
+    """The dataset of some molecules without those of a file."""
+    source = answers.parent / "mine.smi"
+    source.write_text("\n".join(smiles) + "\n")
+    data = {"data.source": str(source), "data.exclude": [str(answers)], "data.min_token_count": 1}
+    config = load_config(options=data | {f"data.{name}": value for name, value in settings.items()})
+    return build_dataset(read_source(config.data), config.data, 64, pattern, pool)
+
+
 def table(path: Path, rows: list[tuple[str, str]]) -> str:
     path.write_text("\n".join(["smiles,split", *(f"{smiles},{split}" for smiles, split in rows)]) + "\n")
     return str(path)
@@ -136,13 +145,8 @@ def test_molecules_to_exclude_go_with_their_salts_stereoisomers_and_charged_form
     answers = tmp_path / "answers.smi"
     answers.write_text("C[C@@H](N)C(=O)O alanine\nnonsense x\n")
     relatives = ["CC(N)C(=O)O", "C[C@H]([NH3+])C(=O)[O-]", "CC(N)C(=O)O.Cl"]
-    source = tmp_path / "mine.smi"
-    source.write_text("\n".join([*ALCOHOLS, *relatives, "CC(N)C(=O)OC"]) + "\n")
-    kept = load_config(
-        options={"data.source": str(source), "data.exclude": [str(answers)], "data.min_token_count": 1}
-        | {"data.charges": "keep", "data.fragments": "keep"}
-    )
-    dataset = build_dataset(read_source(kept.data), kept.data, 64, pattern, pool)
+    rows = [*ALCOHOLS, *relatives, "CC(N)C(=O)OC"]
+    dataset = without(pool, pattern, answers, rows, charges="keep", fragments="keep")
     assert reasons(dataset) == dict.fromkeys(relatives, "in data.exclude: answers.smi")
     assert len(dataset.molecules) == 31
 
@@ -191,18 +195,10 @@ def test_a_charged_form_of_what_is_similar_is_excluded_too(pool: Workers, patter
     charged = "O[C@H](COc1ccc(Cl)cc1)C[NH+]1CCC(Cc2ccccc2)CC1"  # which is in ZINC 250k
     near, far = (max(ecfp4_similarity(target, s, bits) for bits in (False, True)) for s in (neutral, charged))
     assert far < near
-    (tmp_path / "answers.csv").write_text(f"smiles,ecfp4\n{target},{(near + far) / 2}\n")
+    answers = tmp_path / "answers.csv"
+    answers.write_text(f"smiles,ecfp4\n{target},{(near + far) / 2}\n")
     for smiles in ([charged], [neutral, charged]):
-        source = tmp_path / "mine.smi"
-        source.write_text("\n".join([*smiles, *ALCOHOLS]) + "\n")
-        settings = {
-            "data.source": str(source),
-            "data.exclude": [str(tmp_path / "answers.csv")],
-            "data.min_token_count": 1,
-            "data.charges": "keep",
-        }
-        config = load_config(options=settings)
-        dataset = build_dataset(read_source(config.data), config.data, 64, pattern, pool)
+        dataset = without(pool, pattern, answers, [*smiles, *ALCOHOLS], charges="keep")
         assert reasons(dataset) == dict.fromkeys(smiles, "similar to a molecule in data.exclude")
 
 
@@ -210,17 +206,10 @@ def test_a_tautomer_of_what_is_similar_is_excluded_too(pool: Workers, pattern: s
     target, similar, tautomer = "Cc1cccc(O)n1", "CCc1cccc(O)n1", "CCc1cccc(=O)[nH]1"
     near, far = (max(ecfp4_similarity(target, s, bits) for bits in (False, True)) for s in (similar, tautomer))
     assert far < near
-    (tmp_path / "answers.csv").write_text(f"smiles,ecfp4\n{target},{(near + far) / 2}\n")
+    answers = tmp_path / "answers.csv"
+    answers.write_text(f"smiles,ecfp4\n{target},{(near + far) / 2}\n")
     for smiles, excluded in (([tautomer], []), ([similar, tautomer], [similar, tautomer])):
-        source = tmp_path / "mine.smi"
-        source.write_text("\n".join([*smiles, *ALCOHOLS]) + "\n")
-        settings = {
-            "data.source": str(source),
-            "data.exclude": [str(tmp_path / "answers.csv")],
-            "data.min_token_count": 1,
-        }
-        config = load_config(options=settings)
-        dataset = build_dataset(read_source(config.data), config.data, 64, pattern, pool)
+        dataset = without(pool, pattern, answers, [*smiles, *ALCOHOLS])
         assert reasons(dataset) == dict.fromkeys(excluded, "similar to a molecule in data.exclude")
 
 

@@ -69,7 +69,7 @@ def _excluded_by(source: str, config: DataConfig, pattern: str, workers: Workers
 
 
 def held_out_groups(rows: Sequence[Row], config: DataConfig, pattern: str, workers: Workers) -> set[str]:
-    """The groups of held-out rows that cleaning dropped: no training molecule, in any form, and no test molecule."""
+    """The groups of held-out rows that were dropped themselves: their molecules must not be learnt in another form."""
     groups, unread = _groups(rows, DataConfig(**_KEEP_ALL), config.rules, pattern, workers, "what is held out")
     if unread:
         logger.info(f"{unread:,} of {len(rows):,} dropped rows that are held out cannot be read: they hold out nothing")

@@ -45,9 +45,8 @@ class Screen:
         order = rng.permutation(len(molecules))
         if config.proposals <= config.batch or len(self._known) < _FEWEST_KNOWN:
             return [molecules[i] for i in sorted(order[:n].tolist())]
-        at_random = order[: round(config.unscreened * n)]
-        chosen = [molecules[i] for i in sorted(at_random.tolist())]
-        rest = [molecule for i, molecule in enumerate(molecules) if i not in set(at_random.tolist())]
+        drawn = round(config.unscreened * n)
+        chosen, rest = ([molecules[i] for i in sorted(part.tolist())] for part in (order[:drawn], order[drawn:]))
         promise = self._promise(self._surrogate(), rest)
         return chosen + [rest[i] for i in np.argsort(-promise, kind="stable")[: n - len(chosen)].tolist()]
 
