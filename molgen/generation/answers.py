@@ -106,8 +106,9 @@ class Answers:
         n = len(self.wishes)
         with rc_context():
             rcdefaults()  # ignores a matplotlibrc in the current folder
-            spines = {"axes.spines.top": False, "axes.spines.right": False}
-            rcParams.update({"font.size": 9, "axes.edgecolor": _INK, **spines})
+            rcParams.update(
+                {"font.size": 9, "axes.edgecolor": _INK, "axes.spines.top": False, "axes.spines.right": False}
+            )
             figure = Figure(figsize=(3.4 * n, 2.6), layout="constrained")
             FigureCanvasAgg(figure)  # needs no display
             for place, (axes, wish) in enumerate(
