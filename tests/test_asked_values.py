@@ -321,12 +321,14 @@ def test_every_command_of_the_document_runs_in_order(cli: Cli) -> None:
     lines = [line for block in blocks for line in block.splitlines() if line.startswith("molgen")]
     assert len(lines) >= 6
     Path("mine.csv").write_text(table_of(chains()).replace("grade", "pIC50"))
+    objective = "components:\n  - {model: runs/asked, target: pIC50, transform: {rising: [5, 9]}}\n"
+    Path("objective.yaml").write_text(objective)
     settings = [part for one in SETTINGS_OF_RUN for part in ("--set", one)]
-    assert cli("train", "mine.csv", "--out", "runs/prior", *settings[:-6], "--set", "training.epochs=2").code == 0
+    assert cli("train", "mine.csv", "--out", "runs/prior", *settings).code == 0
     for line in lines:
         words = shlex.split(line.replace("druglike", "runs/prior"))[1:]
         if words[0] == "train":
-            words += ["--set", "training.epochs=2", "--set", "data.split=random", "--set", "data.min_token_count=1"]
+            words += ["--set", "training.epochs=4", "--set", "data.split=random", "--set", "data.min_token_count=1"]
         if "-n" in words:
             words[words.index("-n") + 1] = "64" if words[0] == "optimize" else "20"
         done = cli(*words)
