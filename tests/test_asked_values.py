@@ -273,7 +273,7 @@ def test_a_fine_tuning_goes_on_from_the_same_conditions_and_starts_new_ones_as_t
 
 def test_a_stopped_training_resumes_exactly(tmp_path: Path) -> None:
     (tmp_path / "mine.csv").write_text(table_of(chains()[:80]))
-    options = {"data.source": str(tmp_path / "mine.csv"), "data.conditions": ["mw", "logp"]}
+    options = {"data.source": str(tmp_path / "mine.csv"), "data.conditions": ["mw", "big"]}
     config = load_config(None, [*SETTINGS_OF_RUN, "training.epochs=3", "model.dropout=0.1"], options)
     whole = train(config, tmp_path / "whole")
 

@@ -38,6 +38,7 @@ from molgen.runs import REPORT, STATE
 TARGETS = ("CHEMBL204_Ki", "CHEMBL244_Ki", "CHEMBL214_Ki", "CHEMBL264_Ki", "CHEMBL239_EC50")
 ACTIVE = 8.0
 KINDS = ("random", "plain", "finetuned", "conditional", "optimised")
+_scaffolds: Any = MurckoScaffold  # has no type hints
 _BITS = 2048
 _DOMAIN = 5  # percent of the judge's molecules that are farther from each other than what is in its domain
 _OBJECTIVE = "components:\n  - {{model: {run}, target: p, transform: {{rising: [5, 9]}}}}\n"
@@ -70,7 +71,7 @@ def halves(smiles: Sequence[str], seed: int = 0) -> tuple[list[str], list[str]]:
     """Two halves that share no scaffold: for the models, for the judge."""
     groups: dict[str, list[str]] = {}
     for one in smiles:
-        groups.setdefault(MurckoScaffold.MurckoScaffoldSmiles(one), []).append(one)
+        groups.setdefault(_scaffolds.MurckoScaffoldSmiles(one), []).append(one)
     order = sorted(groups)
     np.random.default_rng(seed).shuffle(order)
     first: list[str] = []
