@@ -68,6 +68,11 @@ class DataConfig(Section):
     """Only rows for which this condition on the file's columns is true, such as `pIC50 > 7`; null: all rows."""
     targets: list[str] = []
     """What is to be predicted: columns, or formulas such as `pIC50 = 9 - log10(IC50_nM)`. None: nothing is."""
+    conditions: list[str] = []
+    """What can be asked for when sampling: properties that RDKit computes (such as logp), columns, or formulas. A
+    column is also a target."""
+    given: str = ""
+    """The values that a run of `molgen optimize` began with, such as `logp = 2.5`; its model is given them."""
     relation_column: str | None = None
     """The column that says whether a target is `=`, `>` or `<` its number; null finds it by name."""
     time_column: str | None = None
@@ -161,7 +166,7 @@ class DataConfig(Section):
             raise ValueError(f"source: {self.source}, but data.sources names a mixture; leave one of them out")
         if self.split in ("scaffold", "time"):
             raise ValueError(f"split: {self.split} is not for a mixture (data.sources), whose sources share groups")
-        for name in ("smiles_column", "where", "targets", "train_size", "validation_size", "sha256"):
+        for name in ("smiles_column", "where", "targets", "conditions", "train_size", "validation_size", "sha256"):
             if getattr(self, name):
                 raise ValueError(
                     f"{name}: not for a mixture (data.sources): its sources have their own columns and splits"
@@ -267,6 +272,8 @@ class TrainingConfig(Section):
     """Gradient clipping: the largest norm of the gradient; null: no clipping."""
     expert_balance: float = Field(0.01, ge=0, le=10)
     """Switch: weight of the loss that keeps the experts equally used."""
+    unconditional: Share = 0.2
+    """With conditions: share of the molecules that are shown without any, as the unconditional model sees them."""
     gradient_checkpointing: bool = False
     """Compute the blocks again in the backward pass: less memory for long molecules, about a third more time."""
     precision: Precision = "auto"

@@ -21,6 +21,7 @@ import torch
 from molgen.checkpoint import load_converted, load_weights, save_weights, saved_fingerprint
 from molgen.chem.pool import shared_workers
 from molgen.config import Config, parse_yaml, saved, to_yaml, validate
+from molgen.data.conditions import ConditionTable, condition_names, load_conditions
 from molgen.data.dataset import Dropped, Molecule, build_dataset, columns_of
 from molgen.data.download import data_directory, is_here
 from molgen.data.encoded_file import CorpusFile, named_corpus
@@ -51,6 +52,8 @@ SHIPPED = Path(__file__).parent / "assets" / "shipped"
 CONFIG, TOKENIZER, WEIGHTS, STATE = "config.yaml", "tokenizer.json", "model.safetensors", "state.safetensors"
 LOG, CURVES, REPORT, CARD = "log.csv", "curves.png", "report.json", "README.md"
 MOLECULES, DROPPED, PARENTS = "molecules.csv.gz", "dropped.csv.gz", "parents.safetensors"
+CONDITIONS = "conditions.safetensors"
+"""Of a run with conditions: their scales, and the values of its training and validation molecules."""
 LABELS, PREDICTORS = "labels.csv.gz", "predictors.safetensors"
 """Of a run with targets: the measured values, and what predicts them beside the model."""
 OPTIMIZE, SCORED, ROUNDS = "optimize.yaml", "scored.csv", "rounds.csv"
@@ -60,11 +63,13 @@ EXPORTED = "config.json"
 """In place of config.yaml and tokenizer.json, a folder of `molgen export` has this file, with both under `molgen`."""
 FILES = (
     *(CONFIG, TOKENIZER, WEIGHTS, STATE, LOG, CURVES, REPORT, CARD, MOLECULES, DROPPED, PARENTS, LABELS, PREDICTORS),
+    CONDITIONS,
     *(OPTIMIZE, SCORED, ROUNDS, SHORTLIST, SHORTLIST_SDF, SHORTLIST_PAGE),
 )
 LOG_COLUMNS = ("step", "epoch", "train_nll", "val_nll", "val_top1", "lr", "tokens_per_second", "seconds")
-JOINT_COLUMNS = ("val_error",)
-"""Further columns of the log of a run with targets: the mean loss of its predictions on validation."""
+JOINT_COLUMNS = ("val_error", "val_nll_given")
+"""Further columns of the log. With targets: the mean loss of the predictions on validation. With conditions: the mean
+NLL of the validation molecules given all their known values."""
 MOST_COPIED = 500_000
 """A named dataset of more molecules is recorded by its name and hash instead of being copied into the run."""
 # 4 bytes each for the weights, their average, two moments and the best weights; twice while a file is replaced.
@@ -133,14 +138,37 @@ class Run:
         if not os.path.lexists(path):
             raise MolgenError(f"{self.path}: no {WEIGHTS} yet", "let the training finish its first epoch")
         config, vocabulary, outputs = self.config.model, len(self.tokenizer), len(self.config.data.targets)
-        weights = count_parameters(config, vocabulary, outputs)
-        build = partial(build_model, config, vocabulary, outputs=outputs)
+        conditions = len(self.conditions)
+        weights = count_parameters(config, vocabulary, outputs, conditions)
+        build = partial(build_model, config, vocabulary, outputs=outputs, conditions=conditions)
         if self.is_exported:
             model = load_converted(path, build, weights, partial(from_stock, config=config), self._follow)
         else:
             expected = {"vocabulary": self.tokenizer.fingerprint}
             model = load_weights(path, build, weights, expected, self._follow)
-        return cast(Decoder, model.to(device).eval())
+        decoder = cast(Decoder, model.to(device).eval())
+        return self.under_condition(decoder, self.config.data.given) if self.config.data.given else decoder
+
+    def under_condition(self, model: Decoder, text: str) -> Decoder:
+        """The run's model given the values that a text asks for, such as `logp = 2.5, pIC50 = 8`.
+
+        Raises MolgenError for a text that asks for what the run does not know.
+        """
+        values, sides = (torch.from_numpy(a) for a in self.condition_table.arrays(self.condition_table.parse(text)))
+        device = model.embedding.weight.device
+        return model.given(values.to(device), sides.to(device))
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """The names of what it can be asked for; empty for a run without conditions."""
+        return condition_names(self.config)
+
+    @cached_property
+    def condition_table(self) -> ConditionTable:
+        """What it can be asked for. Raises MolgenError for a run without conditions, and for a damaged file."""
+        if not self.conditions:
+            raise MolgenError(f"{self.path}: has no conditions", "train with --condition COLUMN")
+        return load_conditions(self.path / CONDITIONS, self.conditions)
 
     @property
     def weights_sha256(self) -> str:

@@ -28,6 +28,7 @@ from molgen.cli.options import (
     DATA_HELP,
     STDOUT,
     Column,
+    Conditions,
     DeviceOption,
     Force,
     JsonTarget,
@@ -105,6 +106,7 @@ def train(
     smiles_column: Column = None,
     where: Where = None,
     target: Targets = None,
+    condition: Conditions = None,
     predictor: Annotated[
         str | None, typer.Option(help="What `predict` takes; auto: the best on validation.", show_default="auto")
     ] = None,
@@ -119,7 +121,11 @@ def train(
         device = None  # the run has one
     options = {"seed": seed, "device": device, "init": init}
     training: dict[str, Any] = {f"training.{name}": value for name, value in options.items()}
-    training |= {"data.targets": target or None, "prediction.predictor": predictor}
+    training |= {
+        "data.targets": target or None,
+        "data.conditions": condition or None,
+        "prediction.predictor": predictor,
+    }
     recipe, resolved = configuration(data, config, settings, smiles_column, where, training)
     from molgen import runs
     from molgen.training.train import train as run_training
@@ -169,6 +175,12 @@ def sample(
     close: CloseOption = False,
     replace: ReplaceOption = None,
     of: OfOption = None,
+    condition: Annotated[
+        str, typer.Option(metavar="VALUES", help='What they should have, such as "logp = 2.5, pIC50 = 8".')
+    ] = "",
+    guidance: Annotated[
+        float, typer.Option(help="Above 1: closer to --condition and less diverse, in twice the time.")
+    ] = 1.0,
     seed: Annotated[int, typer.Option(help="Other seeds give other molecules.")] = 0,
     valid: Annotated[bool, typer.Option("--valid", help="Draw until n are valid.")] = False,
     unique: Annotated[bool, typer.Option("--unique", help="Draw until n are distinct.")] = False,
@@ -220,7 +232,7 @@ def sample(
             generator.run.check_molecules()
         wanted = MoleculeFilter(where, tuple(smarts or ()), tuple(not_smarts or ()), no_alerts)
         params, rules = SamplingParams(temperature, top_k, top_p), RejectionRules(valid, unique, novel, wanted)
-        options = SampleOptions(n, params, rules, prompt, seed, batch_size, kept)
+        options = SampleOptions(n, params, rules, prompt, seed, batch_size, kept, condition, guidance)
         sample_into(generator, options, targets, _command())
 
 

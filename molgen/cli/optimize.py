@@ -65,6 +65,9 @@ def optimize(
     close: CloseOption = False,
     replace: ReplaceOption = None,
     of: OfOption = None,
+    condition: Annotated[
+        str, typer.Option(metavar="VALUES", help='Start from the prior given values, such as "logp = 2.5, pIC50 = 8".')
+    ] = "",
     alerts: Annotated[
         bool | None,
         typer.Option("--alerts/--no-alerts", help="Reject reactive groups.", show_default="with --preset people"),
@@ -122,6 +125,7 @@ def optimize(
         smarts=tuple(smarts or ()),
         not_smarts=tuple(not_smarts or ()),
         keep=kept_text(keep, close, replace, of),
+        condition=condition,
         calls=calls,
         preset=preset,
         alerts=alerts,

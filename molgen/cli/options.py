@@ -72,6 +72,14 @@ Targets = Annotated[
         help="Also learn to predict it; or NAME = formula, such as 'pIC50 = 9 - log10(IC50_nM)'. May be repeated.",
     ),
 ]
+Conditions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--condition",
+        metavar="COLUMN",
+        help="What samples can be asked for: logp, qed, …, a column, or NAME = formula. May be repeated.",
+    ),
+]
 RunArgument = Annotated[
     str | None,
     typer.Argument(
@@ -92,7 +100,8 @@ def configuration(
 ) -> tuple[str | None, "Config"]:
     """(name of the recipe, configuration).
 
-    The recipe is `config`, else that of `--init` (`joint` with targets), else the dataset's.
+    The recipe is `config`, else that of `--init` (`joint` with targets, `conditions` with conditions), else the
+    dataset's.
 
     `settings` are the values of `--set`; `options` are values of other options by setting.
     """
@@ -100,6 +109,7 @@ def configuration(
 
     of_dataset = data if data in recipes() else "tox21" if data is None else None
     tuned = "joint" if options.get("data.targets") else "finetune"
+    tuned = "conditions" if options.get("data.conditions") else tuned
     recipe = config or (tuned if options.get("training.init") else of_dataset)
     named = {"data.source": data, "data.smiles_column": smiles_column, "data.where": where, **options}
     return recipe, load_config(recipe, settings or [], named)

@@ -106,6 +106,8 @@ def write_encoded(config: Config, output: Path, workers: Workers) -> list[str]:
     The vocabulary is that of a training: with `<random>` and ring labels if the training would use random SMILES.
     """
     check_encoded_name(output)
+    if config.data.conditions:
+        raise MolgenError("data.conditions: an encoded file holds no values", "train on the molecules themselves")
     if config.data.targets:
         raise MolgenError(
             "data.targets: an encoded file holds no measured values", "train on the table itself, or leave targets out"

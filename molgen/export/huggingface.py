@@ -61,6 +61,11 @@ def export(run: str | os.PathLike[str] | None, folder: str | os.PathLike[str], f
         raise MolgenError(f"{target}: exists", "choose another folder, or overwrite its files with --force")
     if target.is_dir() and opened.path.is_dir() and target.samefile(opened.path):
         raise MolgenError(f"{target}: is the run itself", "choose another folder")
+    if opened.conditions:
+        raise MolgenError(
+            f"{opened.path}: takes conditions ({', '.join(opened.conditions)}), as no transformers model does",
+            "export a run without conditions",
+        )
     if opened.targets:
         raise MolgenError(
             f"{opened.path}: also predicts {', '.join(opened.targets)}, which no architecture of transformers does",

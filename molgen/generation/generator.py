@@ -23,12 +23,14 @@ from molgen.chem.kept import columns_of
 from molgen.chem.smiles import RDKIT_VERSION
 from molgen.data.batches import Corpus
 from molgen.errors import MolgenError
+from molgen.generation.answers import Answers, as_cells
 from molgen.generation.decode import SamplingParams, decode
 from molgen.generation.growth import Growth
 from molgen.generation.options import SampleOptions
 from molgen.generation.rejection import RejectionRules, Sample, SampleStream, SamplingStats, select
 from molgen.machine import Runtime
 from molgen.model.decoder import Decoder
+from molgen.model.guidance import GuidedDecoder
 from molgen.model.likelihood import likelihood
 from molgen.prediction.columns import PredictedCondition, predicted_columns, predicted_names
 from molgen.prediction.predictor import RunPredictor
@@ -86,6 +88,8 @@ class MoleculeGenerator:
         prompt: str = "",
         keep: str = "",
         close: bool = False,
+        condition: str = "",
+        guidance: float = 1.0,
         seed: int = 0,
         valid: bool = False,
         unique: bool = False,
@@ -102,7 +106,9 @@ class MoleculeGenerator:
         Its columns are smiles (empty if the draw was empty or unfinished), canonical (None if invalid), valid, and
         the requested `columns`, which are names of `molgen.chem.descriptors.PROPERTIES` or of predictions. With `keep`,
         fragments with points such as "[*:1]c1ccccc1" that all molecules contain, also those of
-        `molgen.chem.kept.columns_of`; `close` joins its two points to a ring. The same seed and batch size
+        `molgen.chem.kept.columns_of`; `close` joins its two points to a ring. With `condition`, a text such as
+        "logp = 2.5, pIC50 = 8", also a column of what was asked for and of what came for each; `guidance` above 1 holds
+        it closer. The same seed and batch size
         give the same molecules on the same device. With filters (from `valid` to `no_alerts`) it draws until n
         molecules pass them; there are fewer if almost no draw passes. Raises MolgenError for invalid arguments.
         """
@@ -118,7 +124,8 @@ class MoleculeGenerator:
                 raise MolgenError(f"columns: no property {name!r}", f"properties: {', '.join(known)}")
         needed, unwanted = ((s,) if isinstance(s, str) else tuple(s) for s in (smarts, not_smarts))
         rules = RejectionRules(valid, unique, novel, MoleculeFilter(where, needed, unwanted, no_alerts))
-        options = SampleOptions(n, SamplingParams(temperature, top_k, top_p), rules, prompt, seed, batch_size, kept)
+        params = SamplingParams(temperature, top_k, top_p)
+        options = SampleOptions(n, params, rules, prompt, seed, batch_size, kept, condition, guidance)
         samples = [sample for batch in self.stream(options) for sample in batch]
         smiles = [sample.smiles for sample in samples]
         cells = [name for name in columns if name in PROPERTIES]
@@ -135,6 +142,9 @@ class MoleculeGenerator:
         )
         for name in columns:
             frame[name] = predicted[name] if name in predicted else [(row or {}).get(name) for row in properties]
+        if (answers := self.answers(condition)) is not None:
+            for name, values in as_cells(answers, [sample.canonical for sample in samples]).items():
+                frame[name] = values
         return frame
 
     def stream(self, options: SampleOptions) -> SampleStream:
@@ -146,7 +156,8 @@ class MoleculeGenerator:
         options = self._with_predictions(options)
         options.check(self.runtime.group)
         stats = SamplingStats(keeps=bool(options.keep))
-        growth = self.growth(options.keep) if options.keep else None
+        model = self.conditioned(options.condition, options.guidance)
+        growth = self.growth(options.keep, model) if options.keep else None
 
         def samples() -> Iterator[list[Sample]]:
             n, batches = self._batches(options)
@@ -154,11 +165,40 @@ class MoleculeGenerator:
             if growth is not None:
                 drawn = self.grown(growth, batches, options.params, options.seed)
             else:
-                drawn = self.strings(batches, options.params, prompt=options.prompt, seed=options.seed)
+                drawn = self.strings(batches, options.params, prompt=options.prompt, seed=options.seed, model=model)
             with closing(drawn) as draws:
                 yield from select(draws, n, options.kept_rules, training, self.runtime.workers, stats)
 
         return SampleStream(options.n, samples(), stats)
+
+    def conditioned(self, condition: str, guidance: float = 1.0) -> Decoder:
+        """The model given what a text such as `logp = 2.5` asks for; without a text the model itself.
+
+        Logs how well training covers what is asked for. Raises MolgenError for a text that the run cannot read.
+        """
+        if not condition:
+            return self.model
+        if self.run is None:
+            raise MolgenError("this generator has no conditions", "load it from a run")
+        if self.run.config.data.given:
+            raise MolgenError(
+                f"{self.run.path}: was optimised under {self.run.config.data.given}, and samples are given that",
+                "leave --condition out",
+            )
+        table = self.run.condition_table
+        if self.runtime.group.is_main:
+            for is_warning, line in table.remarks(table.parse(condition)):
+                (logger.warning if is_warning else logger.info)(line)
+        given = self.run.under_condition(self.model, condition)
+        return given if guidance == 1 else GuidedDecoder(given, guidance)
+
+    def answers(self, condition: str) -> Answers | None:
+        """What compares samples with what they were asked for, or the run was; None if nothing was."""
+        condition = condition or (self.run.config.data.given if self.run is not None else "")
+        if not condition or self.run is None:
+            return None
+        table = self.run.condition_table
+        return Answers(table.parse(condition), table, self.runtime.workers, self.predictor)
 
     @cached_property
     def predictor(self) -> RunPredictor | None:
@@ -202,21 +242,28 @@ class MoleculeGenerator:
         return rows_before(mine.stop, n, parts) - rows_before(mine.start, n, parts), batches
 
     def strings(
-        self, batches: Iterable[tuple[int, int]], params: SamplingParams, *, prompt: str = "", seed: int = 0
+        self,
+        batches: Iterable[tuple[int, int]],
+        params: SamplingParams,
+        *,
+        prompt: str = "",
+        seed: int = 0,
+        model: Decoder | None = None,
     ) -> Generator[list[str | None]]:
         """The strings drawn in each (number, rows) batch, in this order and not parsed; None for an unfinished one.
 
-        A batch's random numbers depend only on the seed and its number. Raises MolgenError for invalid arguments.
+        `model` draws in place of the generator's own, such as one of `conditioned`. A batch's random numbers depend
+        only on the seed and its number. Raises MolgenError for invalid arguments.
         """
         params, start, first = params.checked(len(self.tokenizer)), self._prompt_ids(prompt), _first_seed(seed)
         stopped, suppressed_ids, precision = Event(), self.tokenizer.suppressed_ids, self._precision
+        drawer = self.model if model is None else model
 
         def draw_batch(number: int, rows: int) -> list[str | None]:
             def drawn(*parts: int) -> list[str | None]:
                 random = torch.Generator(self.device).manual_seed((first + number) % 2**32)
                 chunks = (
-                    decode(self.model, start, n, params, suppressed_ids, random, precision, stopped.is_set)
-                    for n in parts
+                    decode(drawer, start, n, params, suppressed_ids, random, precision, stopped.is_set) for n in parts
                 )
                 return [text for ids in chunks for text in self.tokenizer.decode(ids.cpu().numpy())]
 
@@ -257,12 +304,14 @@ class MoleculeGenerator:
             finally:
                 stopped.set()
 
-    def growth(self, keep: str) -> Growth:
+    def growth(self, keep: str, model: Decoder | None = None) -> Growth:
         """What grows molecules from the fragments of `molgen.chem.fragments.numbered`.
 
         Raises MolgenError for fragments that the run cannot read; logs a warning for a run that saw no random SMILES.
         """
-        growth = Growth(self.model, self.tokenizer, keep, self.runtime.workers, self._precision)
+        growth = Growth(
+            self.model if model is None else model, self.tokenizer, keep, self.runtime.workers, self._precision
+        )
         if not growth.knows_random_forms:
             logger.warning(
                 "--keep: this run has seen canonical SMILES only, and prompts are random SMILES: expect molecules that "

@@ -12,6 +12,8 @@ _MOST = 10**15
 _LARGEST_BATCH = 1_000_000
 _BYTES_PER_KEY = 16  # of `Seen`: 8 for the key, and 8 more while it merges
 
+_MOST_GUIDANCE = 100
+
 
 @dataclass(frozen=True)
 class SampleOptions:
@@ -27,6 +29,11 @@ class SampleOptions:
     """Maximum number of molecules per batch; None: the default of the device."""
     keep: str = ""
     """Fragments from which all molecules are grown, as `molgen.chem.fragments.numbered` writes them."""
+
+    condition: str = ""
+    """The values that the molecules should have, such as `logp = 2.5, pIC50 = 8`."""
+    guidance: float = 1.0
+    """1: the conditional model; above 1: closer to the condition (classifier-free guidance), in twice the time."""
 
     @property
     def kept_rules(self) -> RejectionRules:
@@ -47,5 +54,9 @@ class SampleOptions:
         self.kept_rules.filter.checked()
         if self.keep and self.prompt:
             raise MolgenError("--keep and --prompt: one of them", "a fragment that is kept is the prompt")
+        if not 0 <= self.guidance <= _MOST_GUIDANCE:
+            raise MolgenError(f"--guidance {self.guidance}: out of range", f"0 to {_MOST_GUIDANCE}; 1 is none")
+        if self.guidance != 1 and not self.condition:
+            raise MolgenError("--guidance: without a condition there is nothing to guide to", "name a --condition")
         if self.batch_size is not None and not 1 <= self.batch_size <= _LARGEST_BATCH:
             raise MolgenError(f"--batch-size {self.batch_size}: out of range", f"1 to {_LARGEST_BATCH:,}")

@@ -14,6 +14,7 @@ from molgen.chem.descriptors import PROPERTIES
 from molgen.chem.fragments import keep_of
 from molgen.chem.kept import columns_of as kept_columns
 from molgen.errors import MolgenError
+from molgen.generation.answers import Answers
 from molgen.generation.generator import MoleculeGenerator
 from molgen.generation.rejection import Sample
 from molgen.metrics.references import ReferenceSet, open_references
@@ -60,18 +61,25 @@ class SampleTable:
     The columns: `error` says why RDKit cannot parse the string. `duplicate_of` is the number (from 1) of the first row
     with the same molecule. `nearest_training` is the training molecule with the highest Tanimoto similarity (Morgan
     fingerprints of radius 2, 1,024 bits), which is `nn_similarity`. `log_likelihood` is that of the string as drawn, in
-    nats, at temperature 1. With `keep`, there are the columns of what the molecules hold too. If the
+    nats, at temperature 1 and without a condition. With `keep`, there are the columns of what the molecules hold too,
+    with `answers` those of what was asked for and what came; it must have seen a batch before its rows. If the
     training molecules are not available, the columns about them are empty, or a MolgenError is raised if they were
     requested by name.
     """
 
     def __init__(
-        self, asked: str | None, generator: MoleculeGenerator, molblocks: bool = False, keep: str = ""
+        self,
+        asked: str | None,
+        generator: MoleculeGenerator,
+        molblocks: bool = False,
+        keep: str = "",
+        answers: Answers | None = None,
     ) -> None:
         kept = kept_columns(keep_of(keep)) if keep else ()
         predictor = generator.predictor
         self._predicted = predicted_names(predictor.run.targets) if predictor is not None else []
-        self.columns = columns_of(asked, (*kept, *self._predicted))
+        self._answers = answers
+        self.columns = columns_of(asked, (*kept, *self._predicted, *(answers.columns if answers else ())))
         self._keep = keep if set(kept) & set(self.columns) else ""
         if generator.runtime.group.size > 1 and "duplicate_of" in self.columns:
             if asked is not None:
@@ -112,7 +120,8 @@ class SampleTable:
         for sample, values in zip(batch, properties, strict=True):
             self._rows += 1
             valid = sample.canonical is not None
-            row = {"smiles": sample.smiles, "canonical": sample.canonical, "valid": _yes(valid)}
+            row: dict[str, Any] = {"smiles": sample.smiles, "canonical": sample.canonical, "valid": _yes(valid)}
+            row |= self._answers.cells(sample.canonical) if self._answers else {}
             if not valid:
                 error = (values or {}).get("error", LOST)
                 rows.append({**row, "error": "unfinished" if sample.unfinished else error})

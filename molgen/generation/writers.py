@@ -23,6 +23,7 @@ from tqdm import tqdm
 from molgen._version import __version__
 from molgen.chem.draw import DRAWINGS, draw_grid
 from molgen.errors import MolgenError
+from molgen.generation.answers import Answers, plot_path
 from molgen.generation.generator import BYTES_PER_SAMPLE, MoleculeGenerator
 from molgen.generation.options import SampleOptions
 from molgen.generation.rejection import REASONS, Sample, SampleStream, SamplingStats
@@ -129,12 +130,17 @@ def sample_into(generator: MoleculeGenerator, options: SampleOptions, targets: S
     stream = generator.stream(options)
     if targets.diverse is not None:
         stream = pick_diverse(stream, targets.diverse, generator.runtime)
+    answers = generator.answers(options.condition)
+    if answers is not None:
+        stream = SampleStream(stream.n, _seen(stream, answers), stream.stats)
     table = None
     if targets.table is not None:
-        table = SampleTable(targets.columns, generator, targets.table.suffix == ".sdf", options.keep)
+        table = SampleTable(targets.columns, generator, targets.table.suffix == ".sdf", options.keep, answers)
         if "duplicate_of" in table.columns:
             check_memory(f"-n {options.n:,}: the column duplicate_of", _BYTES_PER_ENTRY * options.n)
     written = write_samples(stream, targets.output, targets.grid, group, table, options.keep)
+    if answers is not None:
+        _compare(answers, targets.grid, group)
     if group.is_main:
         if options.prompt and generator.starts_like_training(options.prompt) is False:
             logger.info(
@@ -144,6 +150,25 @@ def sample_into(generator: MoleculeGenerator, options: SampleOptions, targets: S
         if table is not None:
             _write_meta(targets, table.columns, options, command, written, stream.stats, generator)
     check_complete(stream.stats, options.n)
+
+
+def _seen(stream: SampleStream, answers: Answers) -> Iterator[list[Sample]]:
+    """The batches, each after it has been compared with what was asked for."""
+    for batch in stream:
+        answers.see(batch)
+        yield batch
+
+
+def _compare(answers: Answers, grid: Path | None, group: ProcessGroup) -> None:
+    """Logs what came of what was asked for, and draws it beside the picture of the samples."""
+    values = answers.all(group)
+    if not group.is_main:
+        return
+    for line in answers.lines(values):
+        logger.info(line)
+    if grid is not None:
+        answers.draw(values, plot_path(grid))
+        logger.info(f"asked against got in {plot_path(grid)}")
 
 
 def pick_diverse(stream: SampleStream, k: int, runtime: Runtime) -> SampleStream:
@@ -303,6 +328,8 @@ def _write_meta(
         **options.params._asdict(),
         "prompt": options.prompt,
         "keep": options.keep,
+        "condition": options.condition,
+        "guidance": options.guidance,
         "batch_size": options.batch_size,
         "filters": {"valid": rules.valid, "unique": rules.unique, "novel": rules.novel, **rules.filter._asdict()},
         "diverse": targets.diverse,

@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from molgen.config import ModelConfig
 from molgen.model.attention import CausalSelfAttention
+from molgen.model.conditions import ConditionEmbedding
 from molgen.model.decoder import Attention, Decoder, PostNormBlock, PreNormBlock, TiedHead
 from molgen.model.dropout import Dropout
 from molgen.model.experts import SwitchFeedForward
@@ -23,25 +24,26 @@ from molgen.model.reformer import ReformerAttention
 from molgen.model.window import WindowAttention
 
 
-def build_model(config: ModelConfig, vocabulary: int, seed: int = 0, outputs: int = 0) -> Decoder:
+def build_model(config: ModelConfig, vocabulary: int, seed: int = 0, outputs: int = 0, conditions: int = 0) -> Decoder:
     """A decoder with fresh weights for `vocabulary` token ids; the same seed gives the same weights.
 
-    With `outputs` it has a head that predicts so many numbers; its other weights are the same as without.
+    With `outputs` it has a head that predicts so many numbers, with `conditions` a vector for so many values; its other
+    weights are the same as without.
 
     It has context + 1 positions, because `<bos>` precedes the molecule's tokens.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _assemble(config, vocabulary, outputs)
+        model = _assemble(config, vocabulary, outputs, conditions)
     if config.initialization == "scaled":
         _initialize(model, Generator().manual_seed(seed))
     return model
 
 
-def count_parameters(config: ModelConfig, vocabulary: int, outputs: int = 0) -> int:
+def count_parameters(config: ModelConfig, vocabulary: int, outputs: int = 0, conditions: int = 0) -> int:
     """The number of parameters of such a decoder; shared ones count once. Allocates none, draws no random numbers."""
     with torch.device("meta"), _WithoutInitializers():
-        return _assemble(config, vocabulary, outputs).num_parameters
+        return _assemble(config, vocabulary, outputs, conditions).num_parameters
 
 
 class _WithoutInitializers(TorchFunctionMode):
@@ -55,7 +57,7 @@ class _WithoutInitializers(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _assemble(config: ModelConfig, vocabulary: int, outputs: int) -> Decoder:
+def _assemble(config: ModelConfig, vocabulary: int, outputs: int, conditions: int) -> Decoder:
     positions, rotation = _positions(config)
     embedding = nn.Embedding(vocabulary, config.width)
     blocks = [_block(config, rotation) for _ in range(config.blocks)]
@@ -68,6 +70,7 @@ def _assemble(config: ModelConfig, vocabulary: int, outputs: int) -> Decoder:
         TiedHead(embedding) if config.tied_head else nn.Linear(config.width, vocabulary, bias=config.biases),
         config.context,
         PredictionHead(config.width, outputs, config.dropout) if outputs else None,
+        ConditionEmbedding(conditions, config.width) if conditions else None,
     )
 
 

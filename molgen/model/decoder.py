@@ -3,6 +3,7 @@
 Shapes: B molecules, T positions, D width, V vocabulary.
 """
 
+import copy
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol, Self
@@ -141,14 +142,21 @@ class Decoder(nn.Module):
         head: nn.Module,
         context: int,
         prediction: nn.Module | None = None,
+        conditions: nn.Module | None = None,
     ) -> None:
-        """`prediction`, the head of a joint model, takes (B, T, D) and (B, T), true where there is a token."""
+        """`prediction`, the head of a joint model, takes (B, T, D) and (B, T), true where there is a token.
+
+        `conditions` turns values (B, C) and their sides into what is added to each token's embedding.
+        """
         super().__init__()
         self.embedding, self.positions, self.dropout = embedding, positions, dropout
         self.blocks = nn.ModuleList(blocks)
         self.norm, self.head = norm, head
         self.context = context
         self.prediction = prediction
+        self.conditions = conditions
+        self.shift: Tensor | None = None
+        """(1, 1, D) what `given` adds to each token's embedding; None: nothing, the unconditional model."""
         self.gradient_checkpointing = False
         """Whether a training computes the blocks again in the backward pass: less memory, a third more time."""
 
@@ -156,9 +164,27 @@ class Decoder(nn.Module):
         """Ids (B, T) -> logits (B, T, V) of the token that follows each position."""
         return self.logits(self.hidden(ids))
 
-    def hidden(self, ids: Tensor, bidirectional: bool = False) -> Tensor:
-        """Ids (B, T) -> the residual stream after the last block, (B, T, D)."""
-        x = self.dropout(self.positions(self.embedding(ids), 0))
+    def given(self, values: Tensor, sides: Tensor) -> "Decoder":
+        """A view of the model under a condition, with the same weights: all that it computes is given these values.
+
+        Standardised values (1, C), NaN where none is asked for, and their sides. Raises ValueError for a model without
+        conditions.
+        """
+        if self.conditions is None:
+            raise ValueError("the model has no conditions")
+        view = copy.copy(self)
+        with torch.no_grad():
+            view.shift = self.conditions(values, sides)
+        return view
+
+    def hidden(self, ids: Tensor, bidirectional: bool = False, shift: Tensor | None = None) -> Tensor:
+        """Ids (B, T) -> the residual stream after the last block, (B, T, D).
+
+        `shift`, (B, 1, D), is added to the embeddings in place of what `given` has set.
+        """
+        shift = self.shift if shift is None else shift
+        embedded = self.embedding(ids)
+        x = self.dropout(self.positions(embedded if shift is None else embedded + shift, 0))
         seen = {"seen": is_of_molecule(ids)} if bidirectional else {}
         for block in self.blocks:
             if self.gradient_checkpointing and self.training:
@@ -188,9 +214,13 @@ class Decoder(nn.Module):
         T may exceed 1 only for an empty state (a prompt). Caches are written in place: do not use the old state again.
         Raises ValueError for more positions than the state has capacity for.
         """
+        return self._stepped(ids, state, self.shift)
+
+    def _stepped(self, ids: Tensor, state: DecodingState, shift: Tensor | None) -> tuple[Tensor, DecodingState]:
         if state.length + ids.shape[1] > state.capacity:
             raise ValueError(f"{state.length} + {ids.shape[1]} positions exceed the capacity {state.capacity}")
-        x = self.positions(self.embedding(ids), state.length)
+        embedded = self.embedding(ids)
+        x = self.positions(embedded if shift is None else embedded + shift, state.length)
         for block, cache in zip(self.blocks, state.caches, strict=True):
             x = block(x, state.length, cache)
         return self.logits(x[:, -1]), state._replace(length=state.length + ids.shape[1])

@@ -16,6 +16,11 @@ def seed_dropout(seed: int, device: torch.device) -> None:
     _thread_state.generator = Generator(device).manual_seed(seed)
 
 
+def dropout_generator() -> Generator | None:
+    """The random numbers of this thread's dropout; None if it was not seeded."""
+    return getattr(_thread_state, "generator", None)
+
+
 class DropoutState(NamedTuple):
     """Where the random numbers of a thread's dropout stand."""
 

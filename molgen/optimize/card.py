@@ -32,7 +32,8 @@ def search_card(name: str, config: OptimizeConfig, report: Mapping[str, Any]) ->
         "\n"
         f"- preset {config.preset}, seed {config.seed}; proposals: {shares}; sigma {learner.sigma:g}, learning rate "
         f"{learner.learning_rate:g}\n"
-        f"- rejected groups: {', '.join(config.alerts) or 'none'}",
+        + (f"- given {config.condition}\n" if config.condition else "")
+        + f"- rejected groups: {', '.join(config.alerts) or 'none'}",
         "## Figures",
         f"Best score {found['best']:.3f}, mean of the best 10 {found['top10']:.3f}, of the best 100 "
         f"{found['top100']:.3f}; AUC top-10 over {config.calls:,} calls {found['auc_top10']:.3f}. Every "

@@ -36,9 +36,11 @@ from molgen.optimize.setup import (
     create_search,
     extended_vocabulary,
     first_error,
+    given_config,
     judging,
     molecules_of_prior,
     saved_config,
+    starting_model,
 )
 from molgen.optimize.shortlist import known_molecules, read_catalog, shortlist, write_sdf, write_table
 from molgen.runs import (
@@ -60,7 +62,6 @@ from molgen.runtime.log import duration
 from molgen.runtime.signals import signals_held
 from molgen.runtime.tensorboard import OnRow
 from molgen.runtime.versions import versions
-from molgen.training.finetune import initial_model
 
 logger = getLogger(__name__)
 
@@ -204,7 +205,12 @@ def _scorer_failed(error: ScorerFailedError, run: Run) -> MolgenError:
 
 def _saved_agent(run: Run, config: OptimizeConfig, runtime: Runtime) -> Agent:
     """An agent of the right shape, to be filled from a state."""
-    model = build_model(run.config.model, len(run.tokenizer)).to(runtime.device)
+    if run.config.data.given:  # what it is given depends on weights that the agent does not change
+        model = run.model(runtime.device)
+    else:
+        outputs, conditions = len(run.targets), len(run.conditions)
+        model = build_model(run.config.model, len(run.tokenizer), outputs=outputs, conditions=conditions)
+        model = model.to(runtime.device)
     return Agent(model, run.tokenizer, config.learner, runtime, config.keep)
 
 
@@ -309,7 +315,8 @@ def dry_run(run: str | os.PathLike[str] | None, options: OptimizeOptions) -> lis
     prior, runtime = find_run(None if run is None else os.fspath(run)), Runtime(options.device)
     config = config_of(prior, asked, options, scorer)
     tokenizer = extended_vocabulary(prior.tokenizer, asked)
-    model = initial_model(prior.config, tokenizer, prior).to(runtime.device)
+    given = given_config(prior, options.condition)
+    model = starting_model(prior, tokenizer, given, runtime)
     agent = Agent(model, tokenizer, config.learner, runtime, config.keep)
     stage = asked.all_stages[0]
     with judging(asked, scorer, runtime, options, config, {}) as judge:

@@ -35,6 +35,8 @@ class OptimizeOptions:
     not_smarts: tuple[str, ...] = ()
     keep: str = ""
     """Fragments that every molecule keeps and is grown from, such as '[*:1]c1ccccc1'."""
+    condition: str = ""
+    """Values that the prior is given, such as 'logp = 2.5, pIC50 = 8': the search starts from the conditioned model."""
     calls: int | None = None
     """Molecules to score; None: 10,000, or those of the run that is resumed."""
     preset: Preset = "people"

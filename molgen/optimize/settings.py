@@ -96,6 +96,8 @@ class OptimizeConfig(Section):
     """Patterns in which such a group is wanted."""
     keep: str = ""
     """Fragments that every molecule keeps and is grown from, as `molgen.chem.fragments.numbered` writes them."""
+    condition: str = ""
+    """Values that the prior and the agent are given, such as `logp = 2.5`."""
     on_error: Literal["stop", "skip"] = "stop"
     """After a scorer's failure: stop, or go on without a score for the molecules concerned."""
     seed: Annotated[int, Field(ge=0)] = 0

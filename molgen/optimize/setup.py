@@ -15,10 +15,11 @@ from molgen.checkpoint import save_state, saved_fingerprint
 from molgen.chem.filters import MoleculeFilter
 from molgen.chem.fragments import keep_of, numbered
 from molgen.chem.smiles import RDKIT_VERSION, canonical, flat
-from molgen.config import parse_yaml, to_yaml
+from molgen.config import Config, parse_yaml, to_yaml
 from molgen.errors import MolgenError
 from molgen.generation.generator import MoleculeGenerator
 from molgen.machine import Runtime
+from molgen.model.decoder import Decoder
 from molgen.optimize.agent import Agent
 from molgen.optimize.components import Component, Objective, Stage
 from molgen.optimize.external import CallableScorer, Scorer, scorer_pool
@@ -28,7 +29,7 @@ from molgen.optimize.request import alerts_of, objective_of
 from molgen.optimize.search import SearchState
 from molgen.optimize.settings import PRESETS, OptimizeConfig, ScorerConfig
 from molgen.prediction.predictor import RunPredictor
-from molgen.runs import MOLECULES, OPTIMIZE, PARENTS, REPORT, STATE, Run, create_run, find_run
+from molgen.runs import CONDITIONS, MOLECULES, OPTIMIZE, PARENTS, REPORT, STATE, Run, create_run, find_run
 from molgen.runtime.files import content_of, write_atomically
 from molgen.tokenizer import SmilesTokenizer
 from molgen.training.finetune import initial_model
@@ -59,21 +60,40 @@ def create_search(
         raise MolgenError(f"{path}: is the run to start from", "choose another --out")
     asked = objective_of(options, scorer)
     config = config_of(prior, asked, options, scorer)
+    given = given_config(prior, options.condition)
     _ = _accepted(asked, config)  # raises an error for a filter that is not valid before anything is written
     tokenizer = extended_vocabulary(prior.tokenizer, asked)
-    model = initial_model(prior.config, tokenizer, prior).to(runtime.device)
+    model = starting_model(prior, tokenizer, given, runtime)
     agent = Agent(model, tokenizer, config.learner, runtime, config.keep)
     with judging(asked, scorer, runtime, options, config, known) as judge:
         molecules_of_prior(agent, judge, 1)  # raises an error for filters that nothing passes
         _check_range(asked, agent, judge)
-    created = create_run(path, prior.config, tokenizer, None, None)
-    for name in (MOLECULES, PARENTS):
+    created = create_run(path, given, tokenizer, None, None)
+    for name in (MOLECULES, PARENTS, CONDITIONS):
         if (prior.path / name).exists():
             shutil.copyfile(prior.path / name, path / name)
     write_atomically(path / OPTIMIZE, to_yaml(config).encode())
     created.save_model(model)
     save_state(path / STATE, agent.models, agent.optimizer, SearchState().position, fingerprint_of(created, config))
     return config
+
+
+def given_config(prior: Run, condition: str) -> Config:
+    """The prior's configuration, with the values that it is given. Raises MolgenError for what it does not know."""
+    if not condition:
+        return prior.config
+    if prior.config.data.given:
+        raise MolgenError(f"{prior.path}: was optimised under {prior.config.data.given}", "leave --condition out")
+    table = prior.condition_table
+    for is_warning, line in table.remarks(table.parse(condition)):
+        (logger.warning if is_warning else logger.info)(line)
+    return prior.config.model_copy(update={"data": prior.config.data.model_copy(update={"given": condition})})
+
+
+def starting_model(prior: Run, tokenizer: SmilesTokenizer, config: Config, runtime: Runtime) -> Decoder:
+    """The agent's model before its first step: the prior's weights, given the values of the configuration."""
+    model = initial_model(prior.config, tokenizer, prior).to(runtime.device)
+    return prior.under_condition(model, config.data.given) if config.data.given else model
 
 
 def config_of(prior: Run, asked: Objective, options: OptimizeOptions, scorer: Scorer | None) -> OptimizeConfig:
@@ -90,6 +110,7 @@ def config_of(prior: Run, asked: Objective, options: OptimizeOptions, scorer: Sc
         alerts=alerts_of(options),
         warheads=list(options.warheads),
         keep=keep_of(numbered(options.keep)).text if options.keep else "",
+        condition=options.condition,
         on_error=options.on_error or "stop",
         seed=options.seed,
     )
@@ -117,6 +138,8 @@ def fingerprint_of(run: Run, config: OptimizeConfig) -> dict[str, str]:
     values = config.model_dump()
     if not config.keep:  # as of searches that began before there was such a setting
         del values["keep"]
+    if not config.condition:
+        del values["condition"]
     return {"optimize": json.dumps(values), "tokenizer": run.tokenizer.fingerprint}
 
 
@@ -154,6 +177,8 @@ def check_same(config: OptimizeConfig, options: OptimizeOptions, scorer: Scorer 
             )
     if options.keep and numbered(options.keep) != config.keep:
         raise MolgenError(f"another --keep with --resume than {path} began with", "leave it out")
+    if options.condition and options.condition != config.condition:
+        raise MolgenError(f"another --condition with --resume than {path} began with", "leave it out")
     changing = ("minimise", "maximise", "where", "smarts", "not_smarts", "blind_to_stereo")
     asked = options.objective is not None and scorer is None
     asked |= any(getattr(options, key) != getattr(default, key) for key in changing)

@@ -47,11 +47,15 @@ def uses_bf16(precision: Precision, device: "torch.device") -> bool:
     return precision == "bf16" or (precision == "auto" and _gains_from_bf16(device))
 
 
-def autocast(precision: Precision, device: "torch.device") -> "torch.autocast":
-    """The context for a forward pass: matrix products in bf16 if `uses_bf16`."""
+def autocast(precision: Precision, device: "torch.device", cached: bool = True) -> "torch.autocast":
+    """The context for a forward pass: matrix products in bf16 if `uses_bf16`.
+
+    PyTorch caches weights in bf16 for all threads together, and a thread that leaves the context empties the cache. So
+    where several threads train and a weight is used twice, only without the cache the gradient is always the same.
+    """
     import torch
 
-    return torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(precision, device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(precision, device), cache_enabled=cached)
 
 
 def _gains_from_bf16(device: "torch.device") -> bool:

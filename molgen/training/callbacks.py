@@ -117,7 +117,8 @@ class EpochMessage(Callback):
         """Logs the last row of the log."""
         row, state = trainer.log[-1], trainer.state
         best = "  best" if state.best_epoch == state.epoch else ""
-        error = f"  error {row['val_error']:.3f}" if "val_error" in row else ""
+        error = f"  given values {row['val_nll_given']:.2f}" if "val_nll_given" in row else ""
+        error += f"  error {row['val_error']:.3f}" if "val_error" in row else ""
         logger.info(
             f"epoch {state.epoch:>3}/{trainer.config.epochs}  train {row['train_nll']:.2f}  "
             f"validation {row['val_nll']:.2f}  top-1 {row['val_top1']:.3f}{error}  "

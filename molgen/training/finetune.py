@@ -184,9 +184,10 @@ def _canonical(smiles: Sequence[str], workers: Workers) -> list[str]:
 def initial_model(config: Config, tokenizer: SmilesTokenizer, pretrained: Run) -> Decoder:
     """The decoder before its first step: the other run's weights, with newly initialised rows for new tokens.
 
-    The prediction head is new too, unless both runs have the same targets.
+    The prediction head is new too, unless both runs have the same targets, and so is what reads conditions.
     """
-    model = build_model(config.model, len(tokenizer), config.training.seed, len(config.data.targets))
+    outputs, conditions = len(config.data.targets), len(config.data.conditions)
+    model = build_model(config.model, len(tokenizer), config.training.seed, outputs, conditions)
     ids = {token: i for i, token in enumerate((*tokenizer.special, *tokenizer.tokens))}
     rows = torch.tensor([ids[token] for token in (*pretrained.tokenizer.special, *pretrained.tokenizer.tokens)])
     weights = dict(pretrained.model(torch.device("cpu")).named_parameters())
@@ -194,10 +195,17 @@ def initial_model(config: Config, tokenizer: SmilesTokenizer, pretrained: Run) -
     for name, parameter in model.named_parameters():
         if name.startswith("prediction.") and not same_targets:
             continue
+        if name.startswith("conditions.") and not has_same_conditions(config, pretrained):
+            continue
         if name not in weights and not parameter.requires_grad:  # Performer's random features, from another kind
             continue
         copy_rows(weights[name].data, parameter.data, rows if name in _ROWS else torch.arange(len(parameter)))
     return model
+
+
+def has_same_conditions(config: Config, pretrained: Run) -> bool:
+    """Whether both know the same conditions: then the new run has the other one's scales, and goes on from it."""
+    return bool(config.data.conditions) and config.data.conditions == pretrained.config.data.conditions
 
 
 def copy_rows(source: Tensor, target: Tensor, rows: Tensor) -> None:

@@ -43,11 +43,19 @@ class JointObjective:
         """(what is minimised, the NLL) of some molecules, summed, in nats."""
         hidden = model.hidden(batch.inputs)
         nll = token_nll(model.logits(hidden), batch.targets).sum()
+        return nll + self.penalty(model, batch, hidden, rows), nll
+
+    def penalty(self, model: Decoder, batch: Batch, hidden: Tensor, rows: Rows) -> Tensor:
+        """The weighted errors of some molecules' predictions, summed; `hidden` is the stream without conditions."""
         errors = self._errors(model, batch.inputs, hidden, self.training.rows(rows))
         known = max(1, int((~np.isnan(self.training.values)).sum()))
         # a molecule with all its labels weighs as much as another, however many targets there are
         share = self.weight * len(self.training.values) / known
-        return nll + share * errors.sum(), nll
+        return share * errors.sum()
+
+    def figures(self, model: Decoder, corpus: Corpus, device: torch.device) -> dict[str, float]:
+        """What a row of the log says about the validation molecules."""
+        return {"val_error": self.validation_error(model, corpus, device)}
 
     @torch.inference_mode()
     def validation_error(self, model: Decoder, corpus: Corpus, device: torch.device) -> float:

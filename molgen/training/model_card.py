@@ -27,6 +27,9 @@ molecules are too far from the training set. Some samples are invalid and some a
 _LABELS = """\
 So are their measured values (`labels.csv.gz`), and `predictors.safetensors` has their fingerprints. Without the
 molecules the run does not predict."""
+_ASKED = """\
+A value that is asked for is a wish, not a measurement: `molgen sample --condition` writes what came of it beside it.
+`conditions.safetensors` has the values of the training molecules, without the molecules."""
 CONFIDENTIAL = """\
 The molecules are copied into this folder (`molecules.csv.gz`, `dropped.csv.gz`). If they are confidential, remove both
 files before the run is passed on; samples may still resemble them, or be them."""
@@ -46,9 +49,11 @@ def model_card(name: str, config: Config, report: Mapping[str, Any]) -> str:
         "## Figures",
         _figures(report),
         *(["## Predictions", _predictions(report["prediction"], config)] if report.get("prediction") else []),
+        *(["## Conditions", _conditions(report["conditions"])] if report.get("conditions") else []),
         "## Use and limits",
         _PREDICTS if report.get("prediction") else _USE,
         *([CONFIDENTIAL] if _copied(config, report) else []),
+        *([_ASKED] if report.get("conditions") else []),
         *([_LABELS] if _copied(config, report) and report.get("prediction") else []),
         "Versions: " + ", ".join(f"{package} {number}" for package, number in report["versions"].items()) + ".",
     ]
@@ -137,6 +142,15 @@ def _predictions(targets: Sequence[Mapping[str, Any]], config: Config) -> str:
             lines.append(f"  - below a similarity of {target['too_far']:g} to training: no better than the mean")
     share = f"{config.prediction.coverage:.0%}"
     return "\n".join([*lines, f"- intervals: conformal, {share}; `baseline` predicts the training molecules' mean"])
+
+
+def _conditions(conditions: Mapping[str, Any]) -> str:
+    lines = []
+    for one in conditions["known"]:
+        values = "a class, 0 or 1" if one["is_class"] else f"{one['low']:.4g} to {one['high']:.4g} in training"
+        lines.append(f"- `{one['name']}`: {values}, known of {one['molecules']:,} training molecules")
+    lines.append(f"- NLL of the validation molecules given all their known values: {conditions['nll_given']:.2f}")
+    return "\n".join(lines)
 
 
 def _counts(counts: Mapping[str, int]) -> str:

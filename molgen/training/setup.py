@@ -15,6 +15,7 @@ import numpy as np
 from molgen.checkpoint import save_state
 from molgen.config import Config, validate
 from molgen.data.batches import Corpus, Mixture, TrainingData
+from molgen.data.conditions import condition_table, save_conditions
 from molgen.data.dataset import Dataset, Summary, account, build_dataset
 from molgen.data.download import data_directory
 from molgen.data.encoded_file import MOST_AS_STRINGS, CorpusFile, is_encoded
@@ -23,11 +24,18 @@ from molgen.data.prepare import build_tokenizer
 from molgen.data.sources import read_source
 from molgen.errors import MolgenError
 from molgen.machine import Runtime
-from molgen.runs import MOLECULES, MOST_COPIED, REPORT, STATE, Run, create_run
+from molgen.runs import CONDITIONS, MOLECULES, MOST_COPIED, REPORT, STATE, Run, create_run
 from molgen.runtime.cache import LARGE, Arrays, cached, expect
 from molgen.runtime.distributed import ProcessGroup
 from molgen.tokenizer import RANDOM, SmilesTokenizer, deepchem_pattern
-from molgen.training.finetune import count_known, describe, inherit_model_config, initial_model, without_known
+from molgen.training.finetune import (
+    count_known,
+    describe,
+    has_same_conditions,
+    inherit_model_config,
+    initial_model,
+    without_known,
+)
 from molgen.training.optim import build_optimizer
 from molgen.training.resume import TrainerState, check_unchanged, resume_fingerprint
 
@@ -77,6 +85,12 @@ class DatasetSource:
         if not resume:
             tokenizer = build_tokenizer(config, dataset, pattern, pretrained.tokenizer if pretrained else None)
             run = create_run(out, config, tokenizer, dataset.molecules, dataset.dropped, dataset.labels)
+            if config.data.conditions:
+                same = pretrained is not None and has_same_conditions(config, pretrained)
+                scales = pretrained.condition_table.scales if pretrained is not None and same else None
+                splits = {"train": dataset.split("train"), "validation": _readable(dataset, tokenizer)}
+                table = condition_table(config, dataset.labels, splits, workers, scales)
+                save_conditions(run.path / CONDITIONS, table)
         if pretrained is not None:
             _save_initial_state(run, pretrained, dataset)
         self._dataset = dataset
@@ -89,8 +103,10 @@ class DatasetSource:
         corpus = _encoded(canonical_smiles, tokenizer).shared(group)
         validation = _with_known_tokens(dataset.split("validation"), tokenizer, group)
         data = TrainingData(corpus, validation, canonical_smiles, tokenizer)
+        if run.conditions:
+            _check_conditions(run, data)
         if targets := len(run.config.data.targets):
-            readable = [smiles for smiles in dataset.split("validation") if tokenizer.encode(smiles) is not None]
+            readable = _readable(dataset, tokenizer)
             labels = {
                 split: _shared_labels(LabelArrays.of(dataset.labels, smiles, targets), group)
                 for split, smiles in (("train", canonical_smiles), ("validation", readable))
@@ -240,6 +256,18 @@ def _save_initial_state(run: Run, pretrained: Run, dataset: Dataset) -> None:
     models = {"model": model, **({"average": copy.deepcopy(model)} if config.ema else {})}
     optimizer = build_optimizer(model, config)
     save_state(run.path / STATE, models, optimizer, state.position, resume_fingerprint(run, dataset.sha256))
+
+
+def _readable(dataset: Dataset, tokenizer: SmilesTokenizer) -> list[str]:
+    """The validation molecules that have no unknown token."""
+    return [smiles for smiles in dataset.split("validation") if tokenizer.encode(smiles) is not None]
+
+
+def _check_conditions(run: Run, data: TrainingData) -> None:
+    """Raises MolgenError if the run's file of conditions is of other molecules, by their number."""
+    table = run.condition_table
+    if len(table.train.values) != len(data.corpus) or len(table.validation.values) != len(data.validation):
+        raise MolgenError(f"{run.path / CONDITIONS}: is of other molecules", "restore the file, or train again")
 
 
 def _shared_labels(labels: LabelArrays, group: ProcessGroup) -> LabelArrays:

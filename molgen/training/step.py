@@ -136,7 +136,7 @@ class Step:
     def _full_batch(self, divisor: int, shard: Shard) -> tuple[Tensor, tuple[Tensor, ...]]:
         seed_dropout(shard.seed, self._runtime.device)
         batch = shard.corpus.batch(shard.rows, self._runtime.device)
-        with autocast(self._config.precision, self._runtime.device):
+        with autocast(self._config.precision, self._runtime.device, cached=False):
             found = self._loss(self._model, batch, shard.rows)
         loss, reported = found if isinstance(found, tuple) else (found, found)
         # Not `.backward()`: it would add to one `.grad` in the order in which threads finish, so a resume would not be

@@ -6,13 +6,17 @@ import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
+
+import numpy as np
 
 from molgen._version import __version__
 from molgen.config import Config
 from molgen.data.batches import TrainingData
+from molgen.data.conditions import with_measured_targets
 from molgen.errors import MolgenError
 from molgen.machine import Runtime, open_runtime
+from molgen.model.decoder import Decoder
 from molgen.model.likelihood import Likelihood, likelihood
 from molgen.prediction.learning import learn
 from molgen.prediction.stored import TargetModel
@@ -21,6 +25,7 @@ from molgen.runtime.device import hardware
 from molgen.runtime.tensorboard import OnRow
 from molgen.runtime.versions import versions
 from molgen.training.callbacks import standard_callbacks
+from molgen.training.conditional import ConditionalObjective
 from molgen.training.joint import JointObjective
 from molgen.training.model_card import model_card
 from molgen.training.resume import TrainerState
@@ -46,25 +51,25 @@ def train(
     if resume and config.training.init is not None:
         raise MolgenError("--init with --resume: a resumed training goes on from its own state", "leave --init out")
     out = Path(out)
-    config = Run(out).config if resume else config
+    config = Run(out).config if resume else with_measured_targets(config)
     source = open_source(config, out, resume)
     with (
         open_runtime(config.training.device, start_workers=False) as runtime,
         at_work(out) if runtime.group.is_main else nullcontext(),
     ):
         run, data, fingerprint = prepare_run(source, out, resume, force, runtime)
-        joint = joint_objective(run.config, data)
-        callbacks, loss = standard_callbacks(runtime.group.is_main, on_row), _loss(run.config, joint)
-        state = Trainer(run, data, runtime, fingerprint, callbacks, loss, joint).fit()
+        objective = training_objective(run, data)
+        callbacks, loss = standard_callbacks(runtime.group.is_main, on_row), _loss(run.config, objective)
+        state = Trainer(run, data, runtime, fingerprint, callbacks, loss, objective).fit()
         if runtime.group.is_main:
             targets = learn(run, runtime) if run.targets else []
             _write_report(run, data, state, source, runtime, targets)
     return run
 
 
-def _loss(config: Config, joint: JointObjective | None) -> Loss:
+def _loss(config: Config, objective: JointObjective | ConditionalObjective | None) -> Loss:
     """What a training minimises."""
-    loss = nll_loss if joint is None else joint.loss
+    loss = nll_loss if objective is None else objective.loss
     match config.model.feedforward_kind:
         case "dense":
             return loss
@@ -81,6 +86,14 @@ def joint_objective(config: Config, data: TrainingData) -> JointObjective | None
     return JointObjective.of(data.labels["train"], data.labels["validation"], data.corpus, config.prediction)
 
 
+def training_objective(run: Run, data: TrainingData) -> JointObjective | ConditionalObjective | None:
+    """What a run with conditions or with targets minimises; None for a run without."""
+    joint = joint_objective(run.config, data)
+    if not run.conditions:
+        return joint
+    return ConditionalObjective(run.condition_table, run.config.training.unconditional, joint)
+
+
 def _by_source(held_out: Likelihood, data: TrainingData) -> dict[str, dict[str, float | None]]:
     """Of a mixture: the NLL of each source's validation molecules."""
     found, start = {}, 0
@@ -89,6 +102,20 @@ def _by_source(held_out: Likelihood, data: TrainingData) -> dict[str, dict[str, 
         stderr = float(nll.std(ddof=1) / math.sqrt(n)) if n > 1 else None
         found[source] = {"n": n, "nll": float(nll.mean()), "nll_stderr": stderr}
     return found
+
+
+def _of_conditions(run: Run, data: TrainingData, best: Decoder, runtime: Runtime) -> dict[str, Any]:
+    """Of a run with conditions: what can be asked for, and the NLL of the validation molecules given their values."""
+    table, known = run.condition_table, []
+    for place, name in enumerate(table.names):
+        low, high = table.range(place)
+        n = int((~np.isnan(table.train.values[:, place])).sum())
+        of_class = bool(table.scales.classes[place])
+        known.append({"name": name, "is_class": of_class, "low": low, "high": high, "molecules": n})
+    given = ConditionalObjective(table, run.config.training.unconditional).figures(
+        best, data.validation, runtime.device
+    )
+    return {"nll_given": given["val_nll_given"], "known": known}
 
 
 def _write_report(
@@ -123,6 +150,7 @@ def _write_report(
             **held_out.figures(),
         },
         **({"prediction": [target.model_dump(exclude={"calibrations"}) for target in targets]} if targets else {}),
+        **({"conditions": _of_conditions(run, data, best, runtime)} if run.conditions else {}),
         **({"validation_by_source": _by_source(held_out, data)} if data.validation_sources else {}),
         "hardware": {**hardware(runtime.device), "processes": runtime.group.size},
         "versions": versions(),

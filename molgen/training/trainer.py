@@ -34,12 +34,15 @@ from molgen.model.decoder import Decoder
 from molgen.model.likelihood import Likelihood, likelihood
 from molgen.runs import LOG, STATE, Run
 from molgen.runtime.signals import HeldSignals, signals_held
+from molgen.training.conditional import ConditionalObjective
 from molgen.training.joint import JointObjective
 from molgen.training.optim import WeightAverage, build_optimizer, learning_rate
 from molgen.training.resume import TrainerState, trainer_state
 from molgen.training.step import Loss, Step, nll_loss
 
 logger = getLogger(__name__)
+
+_SHOWN = {"val_error": "validation error", "val_nll_given": "validation NLL given values"}
 
 
 @dataclass
@@ -88,7 +91,8 @@ class Callback:
 class Trainer:
     """Trains the model of a run, from its saved state if it has one.
 
-    It minimises `loss`; `joint` measures what it predicts. The callbacks are called in their order, in every process.
+    It minimises `loss`; `objective` measures what else it learns, on validation. The callbacks are called in their
+    order, in every process.
     """
 
     def __init__(
@@ -99,16 +103,16 @@ class Trainer:
         fingerprint: dict[str, str],
         callbacks: Sequence[Callback] = (),
         loss: Loss = nll_loss,
-        joint: JointObjective | None = None,
+        objective: JointObjective | ConditionalObjective | None = None,
     ) -> None:
-        self._joint = joint
+        self._objective = objective
         self.run, self.data, self.runtime, self.callbacks = run, data, runtime, callbacks
         self.config = run.config.training
         self.fingerprint = fingerprint
         """The fingerprint to save with the state: see `resume_fingerprint`."""
-        self.model = build_model(
-            run.config.model, len(data.tokenizer), self.config.seed, len(run.config.data.targets)
-        ).to(runtime.device)
+        outputs, conditions = len(run.config.data.targets), len(run.config.data.conditions)
+        model = build_model(run.config.model, len(data.tokenizer), self.config.seed, outputs, conditions)
+        self.model = model.to(runtime.device)
         self.model.gradient_checkpointing = self.config.gradient_checkpointing
         self.optimizer = build_optimizer(self.model, self.config)
         self._average = WeightAverage(self.model, self.config.ema) if self.config.ema else None
@@ -139,9 +143,11 @@ class Trainer:
             while self.state.epoch < self.config.epochs and not self._out_of_patience():
                 corpus, kept_canonical = next(corpora)
                 train_nll, speed = self.train_epoch(corpus)
-                held_out, error = self._validate()
-                self._finish_epoch(held_out, kept_canonical)
-                self.log.append(self._log_row(train_nll, held_out, speed) | error)
+                held_out, more = self._validate()
+                # given values or not, both count; of a joint model only this: its error on few molecules is noisy
+                nll = (held_out.mean_nll + more.get("val_nll_given", held_out.mean_nll)) / 2
+                self._finish_epoch(nll, kept_canonical)
+                self.log.append(self._log_row(train_nll, held_out, speed) | more)
                 self._call("after_epoch")
             if number := self.runtime.group.all_reduce_max(self.signals.received):
                 self.signals.leave(number)
@@ -194,28 +200,29 @@ class Trainer:
         return float(self.runtime.group.all_reduce_sum(np.array(float(progress.nll))))
 
     def _validate(self) -> tuple[Likelihood, dict[str, float]]:
-        """The likelihood of the validation molecules and, of a joint model, `val_error`, its mean error."""
+        """The likelihood of the validation molecules, and what else the objective measures on them."""
         single_process = self.runtime.group.size == 1
         between = partial(self._call, "in_validation", self._progress) if single_process else None
         held_out = self._likelihood(self.best_candidate, between)
         check_finite(held_out.mean_nll, "validation NLL", self.state)  # before this epoch is saved
-        if self._joint is None:
+        if self._objective is None:
             return held_out, {}
-        error = self._joint.validation_error(self.best_candidate, self.data.validation, self.runtime.device)
-        check_finite(error, "validation error", self.state)
-        return held_out, {"val_error": error}
+        more = self._objective.figures(self.best_candidate, self.data.validation, self.runtime.device)
+        for name, value in more.items():
+            check_finite(value, _SHOWN[name], self.state)
+        return held_out, more
 
     def _likelihood(self, model: Decoder, between: Callable[[], None] | None = None) -> Likelihood:
         device, group = self.runtime.device, self.runtime.group
         return likelihood(model, self.data.validation, device, group=group, between=between)
 
-    def _finish_epoch(self, held_out: Likelihood, kept_canonical: int) -> None:
+    def _finish_epoch(self, nll: float, kept_canonical: int) -> None:
         state = self.state
         state.epoch, state.step_of_epoch, state.nll_of_epoch = state.epoch + 1, 0, 0.0
         state.canonical_instead += kept_canonical
         state.seconds = time.monotonic() - self.began
-        if held_out.mean_nll < state.best_nll:  # of a joint model too: its error on few molecules is noisy
-            state.best_nll, state.best_epoch = held_out.mean_nll, state.epoch
+        if nll < state.best_nll:
+            state.best_nll, state.best_epoch = nll, state.epoch
 
     def _log_row(self, train_nll: float, held_out: Likelihood, speed: float) -> dict[str, float]:
         return {
