@@ -30,7 +30,7 @@ DOCUMENTS = PAGES | {"README.md": (ROOT / "README.md").read_text(encoding="utf-8
 # Who runs the blocks of code of a page. A page that is not here may have none.
 RUN = {"guide.md", "README.md"}  # by test_documents
 RUN |= {"install.md", "huggingface.md", "evaluation.md"}  # here
-RUN |= {"fragments.md", "prediction.md"}  # by test_fragments and test_prediction
+RUN |= {"fragments.md", "prediction.md", "conditions.md"}  # by test_fragments, test_prediction and test_asked_values
 NOT_RUN = {
     "scale.md": "needs several processes, a cluster, or hours; test_processes has its commands in small",
     "long.md": "hours; test_long_training has its settings in small",
