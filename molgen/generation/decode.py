@@ -6,13 +6,15 @@ between them and logits are float32.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from molgen.errors import MolgenError
+from molgen.generation.beam import Beam
+from molgen.generation.grammar import Grammar
 from molgen.model.decoder import Decoder, DecodingState
 from molgen.runtime.device import Precision, autocast, uses_bf16
 from molgen.tokenizer import BOS, EOS, PAD
@@ -149,38 +151,6 @@ def _grown(capacity: int) -> int:
     return capacity + max(_CAPACITY_STEP, capacity // _CAPACITY_SHARE // _CAPACITY_STEP * _CAPACITY_STEP)
 
 
-class Grammar:
-    """Which branches and rings are open in each row, so that all of them, and no other ones, are closed at the end.
-
-    Ids (B,) are added one after the other. All rows begin with what `opened` says: bits of ring labels, (B,).
-    """
-
-    def __init__(self, tokens: Sequence[str], opened: Tensor) -> None:
-        """`tokens` has the text of each id, empty for special ones."""
-        device = opened.device
-        labels = {name: i for i, name in enumerate(name for name in tokens if name.isdigit() or name[:1] == "%")}
-        bits = [1 << labels[name] if name in labels else 0 for name in tokens]
-        self._bits = torch.tensor(bits, dtype=torch.long, device=device)
-        depths = [(name == "(") - (name == ")") for name in tokens]
-        self._depths = torch.tensor(depths, dtype=torch.long, device=device)
-        self._closing = self._depths == -1
-        self.rings, self.depth = opened.clone(), torch.zeros_like(opened)
-
-    def bar(self, logits: Tensor) -> None:
-        """Bars, in place in logits (B, V), `<eos>` with something open and `)` with no branch open."""
-        is_open = (self.rings != 0) | (self.depth > 0)
-        logits[:, EOS].masked_fill_(is_open, -math.inf)
-        logits.masked_fill_((self.depth == 0)[:, None] & self._closing, -math.inf)
-
-    def add(self, ids: Tensor) -> None:
-        """Notes the next id of each row."""
-        self.rings, self.depth = self.rings ^ self._bits[ids], self.depth + self._depths[ids]
-
-    def select(self, rows: Tensor) -> None:
-        """Keeps some rows only, by index."""
-        self.rings, self.depth = self.rings[rows], self.depth[rows]
-
-
 @torch.no_grad()
 def extend(
     model: Decoder,
@@ -226,7 +196,7 @@ def extend_distinct(
     run = _Run(model, params, suppressed_ids, generator, precision, stopped)
     lengths = (starts != PAD).sum(dim=1)
     state, new = run.prefilled(starts, int(lengths.min()))
-    beam = _Beam(starts, log_weights, model.context, generator)
+    beam = Beam(starts, log_weights, model.context, generator)
     with autocast(precision, starts.device):
         for position in range(state.length, min(starts.shape[1] - 1 + _DISTINCT, model.context + 1)):
             logits, state = model.step(new, state)
@@ -254,51 +224,6 @@ def extend_distinct(
     done = torch.zeros_like(lengths[beam.start[order]])  # the starts are behind
     continued = _Continued(done, grammar, finished=beam.finished[order])
     return run.finish(given, new, state, continued), beam.start[order]
-
-
-class _Beam:
-    """The strings so far of `extend_distinct`, and for each the Gumbel variable that decides which are kept."""
-
-    def __init__(self, starts: Tensor, log_weights: Tensor, context: int, generator: Generator) -> None:
-        self.ids = torch.full((len(starts), context + 1), PAD, dtype=torch.long, device=starts.device)
-        self.ids[:, : starts.shape[1] - 1] = starts[:, 1:]
-        self.start = torch.arange(len(starts), device=starts.device)
-        self.finished = torch.zeros(len(starts), dtype=torch.bool, device=starts.device)
-        self._log_p = log_weights.double().log_softmax(dim=0)
-        self._generator = generator
-        self._gumbel = self._perturbed(self._log_p)
-
-    def grow(self, logits: Tensor, position: int, forced: Tensor, most: int) -> Tensor:
-        """Adds a token to each string, or ends it; keeps the best; returns the row that each came from."""
-        log_p = self._log_p[:, None] + logits.double().log_softmax(dim=-1)
-        perturbed = self._perturbed(log_p)
-        # conditioned on the largest one being that of the string so far
-        largest = perturbed.max(dim=1, keepdim=True).values
-        v = self._gumbel[:, None] - perturbed + torch.log1p(-(perturbed - largest).exp())
-        gumbel = self._gumbel[:, None] - v.relu() - torch.log1p(torch.exp(-v.abs()))
-        gumbel = gumbel.masked_fill(log_p == -math.inf, -math.inf)
-        fixed = forced | self.finished
-        token = torch.where(self.finished, EOS, self.ids[:, position])[fixed]
-        gumbel[fixed], log_p[fixed] = -math.inf, -math.inf
-        gumbel[fixed, token], log_p[fixed, token] = self._gumbel[fixed], self._log_p[fixed]
-        possible = int((gumbel > -math.inf).sum())
-        chosen = gumbel.flatten().topk(min(most, possible)).indices.sort().values
-        parent, token = chosen // logits.shape[1], chosen % logits.shape[1]
-        self._gumbel, self._log_p = gumbel.flatten()[chosen], log_p.flatten()[chosen]
-        self.start, was_finished, forced = self.start[parent], self.finished[parent], forced[parent]
-        self.ids = self.ids[parent]
-        self.ids[:, position] = torch.where(was_finished, PAD, token)
-        self.finished = was_finished | ((token == EOS) & ~forced)
-        return parent
-
-    def order(self, rows: int) -> Tensor:
-        """The rows in the order of their draws, from the beginning again if there are too few."""
-        ranked = self._gumbel.argsort(descending=True)
-        return ranked[torch.arange(rows, device=ranked.device) % len(ranked)]
-
-    def _perturbed(self, log_p: Tensor) -> Tensor:
-        uniform = torch.rand(log_p.shape, generator=self._generator, device=log_p.device, dtype=torch.float64)
-        return log_p - (-uniform.clamp_min(1e-300).log()).log()
 
 
 class _Continued:

@@ -19,7 +19,8 @@ from torch import Tensor
 from molgen.chem.fragments import TO_FIND, Keep, Point, Step, beginning, keep_of
 from molgen.chem.pool import Workers
 from molgen.errors import MolgenError
-from molgen.generation.decode import Grammar, SamplingParams, extend, extend_distinct
+from molgen.generation.decode import SamplingParams, extend, extend_distinct
+from molgen.generation.grammar import Grammar
 from molgen.model.decoder import Decoder
 from molgen.model.likelihood import token_nll
 from molgen.runtime.device import Precision, autocast
@@ -27,10 +28,7 @@ from molgen.tokenizer import BOS, EOS, PAD, RANDOM, SmilesTokenizer
 
 logger = logging.getLogger(__name__)
 
-_ROOTINGS_OF_ALL, _ROOTINGS_OF_ONE = (
-    16,
-    1,
-)  # prompts among which one is chosen: if all rows have the same, or each its own
+_ROOTINGS_OF_ALL, _ROOTINGS_OF_ONE = 16, 1  # prompts to choose one from, of rows that have the same, or each its own
 _TAILS = 16  # forms of a fragment to be linked
 _MOST_ENDS = 24  # places where a linker may end, per row
 _FILLINGS = 8  # ways to fill the points that are not grown yet
