@@ -28,7 +28,7 @@ from molgen.optimize.setup import _predictions as component_values
 from molgen.prediction import figures, intervals
 from molgen.prediction.explain import contributions
 from molgen.prediction.fingerprints import Fingerprints, kernel, similarity
-from molgen.prediction.learning import folds_of
+from molgen.prediction.learning import Comparison, folds_of
 from molgen.prediction.neighbours import KINDS, SETTINGS, fit
 from molgen.prediction.predictor import TOO_FAR, RunPredictor
 from molgen.prediction.trees import Trees
@@ -198,6 +198,25 @@ def test_too_far_is_where_the_error_reaches_that_of_the_mean() -> None:
     assert [one.n for one in bins if one.n] == [20, 20, 20]
     assert intervals.too_far(bins) == bins[0].high <= 0.3
     assert intervals.too_far(intervals.by_similarity(nearest, errors * 0.5, np.ones(60))) is None
+
+
+@pytest.mark.parametrize(
+    ("what", "measured"),
+    [("a joint model that is never wrong", range(48)), ("bounds, and five values", range(6))],
+)
+def test_neighbours_are_calibrated_whatever_the_table_and_the_joint_model_are(
+    what: str, measured: range, pool: Workers
+) -> None:
+    smiles = [f"{'C' * n}{ring}" for n in range(1, 13) for ring in ("c1ccccc1", "C1CCCCC1", "C(=O)O", "N")]
+    values = np.random.default_rng(0).normal(size=len(smiles))
+    known = np.isin(np.arange(len(smiles)), measured)
+    held_out = np.arange(len(smiles)) % 8 == 0
+    prints = Fingerprints.of(smiles, pool)
+    found = Comparison(prints, values, known, held_out, values.copy(), False, smiles).learned(0.9, by_scaffold=False)
+    assert found.chosen == "joint"
+    assert found.weights["joint"] == 1
+    assert set(found.calibrations) >= {"joint", "mean"}
+    assert all(math.isfinite(one.constant) for one in found.calibrations.values())
 
 
 def test_folds_keep_a_group_together() -> None:

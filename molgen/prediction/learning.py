@@ -57,7 +57,7 @@ def learn(run: Run, runtime: Runtime) -> list[stored.TargetModel]:
     about, fitted, errors = [], {}, {}
     for place, name in enumerate(run.targets):
         logger.info(f"{name}: fitting its neighbours: forest, boosting and support vectors on fingerprints")
-        one = _Target(
+        one = Comparison(
             prints,
             labels.values[:, place],
             labels.measured[:, place],
@@ -129,7 +129,7 @@ class _Learned:
 
 
 @dataclass
-class _Target:
+class Comparison:
     """One target of N molecules, training and validation together."""
 
     prints: Fingerprints
@@ -264,10 +264,11 @@ class _Target:
         held: dict[str, Values] = {
             k: self._held_out(k, s, rows, _FOLDS, groups) for k, s in settings.items() if len(rows)
         }
-        own = {k: w for k, w in weights.items() if k != "joint"}
-        total = sum(own.values())
-        if held and total:
-            held["mean"] = sum((w / total * held[k] for k, w in own.items()), np.zeros(len(rows)))
+        if held:
+            own = {k: weights.get(k, 0.0) for k in held}
+            if not any(own.values()):  # all the weight is the joint model's, which has no held-out predictions here
+                own = dict.fromkeys(held, 1.0)
+            held["mean"] = sum((w / sum(own.values()) * held[k] for k, w in own.items()), np.zeros(len(rows)))
             residuals[rows] = np.abs(self.values[rows] - held["mean"])
             residuals[~self.measured] = np.nan
         measured = np.flatnonzero(self.measured[rows])
@@ -286,7 +287,7 @@ class _Target:
                 if len(np.unique(y)) == 2 and not np.isnan(p).any():
                     calibrations[kind] = stored.Calibration(bounds=intervals.venn_abers(p, y).tolist(), n=len(y))
                 continue
-            if from_folds:
+            if from_folds and len(hard):
                 errors = np.abs(self.values[rows] - held[kind])[measured]
                 found = Intervals.calibrated(hard, errors, None, coverage)
             elif len(near) == len(validation) > 0 and not np.isnan(values).any():
