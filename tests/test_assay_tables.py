@@ -120,6 +120,7 @@ def test_a_measurement_counts_more_than_a_bound_and_the_tightest_bound_most(tabl
         ("IC50 (uM)", "--target 'pIC50 = 6 - log10(`IC50 (uM)`)'"),
         ("Ki [nM]", "--target 'pKi = 9 - log10(`Ki [nM]`)'"),
         ("Kd", "if it is in nM: --target 'pKd = 9 - log10(Kd)'"),
+        ("IC50 micromolar", "--target 'pIC50 = 6 - log10(`IC50 micromolar`)'"),
         ("EC50 mM", "--target 'pEC50 = 3 - log10(`EC50 mM`)'"),
     ],
 )
@@ -157,7 +158,7 @@ def test_text_is_no_value_and_is_counted_with_an_example(table: Table, capfd: py
     found = table(csv_of("pKi", ["5", "6", "7", "n.d.", ""]), "pKi")
     assert not label(found, "CCCN").known
     assert not label(found, "Oc1ccccc1").known
-    assert "1 cells are no numbers, such as 'n.d.' (line 5)" in capfd.readouterr().err
+    assert "cells that are no numbers: 1, such as 'n.d.' (line 5)" in capfd.readouterr().err
     with pytest.raises(MolgenError, match="neither a number nor one of two known classes"):
         table(csv_of("pKi", ["low", "high", "medium", "5"]), "pKi")
     with pytest.raises(MolgenError, match="cells cannot be used, they are no numbers"):
@@ -228,9 +229,22 @@ def test_a_formula_for_another_unit_than_the_table_says_is_refused(table: Table)
 def test_units_in_the_cells_are_named_as_the_trouble(table: Table, capfd: pytest.CaptureFixture[str]) -> None:
     found = table(csv_of("Ki", ["5", "6", "7", "500 nM"]), "pK = 9 - log10(Ki)")
     assert not label(found, "CCCN").known
-    assert "1 cells have a unit beside the number, such as '500 nM'" in capfd.readouterr().err
+    assert "cells that have a unit beside the number: 1, such as '500 nM'" in capfd.readouterr().err
     with pytest.raises(MolgenError, match="they have a unit beside the number"):
         table(csv_of("Ki", ["5 nM", "6 uM", "7 nM"]), "pK = 9 - log10(Ki)")
+
+
+@pytest.mark.parametrize(
+    ("cells", "why"),
+    [
+        (["5"] * 8, "is 5 in every row"),
+        ([">5", "<4"] * 4, "has bounds and no value"),
+        ([""] * 8, "no molecule has a value"),
+    ],
+)
+def test_a_target_of_which_nothing_can_be_learned_is_refused(table: Table, cells: list[str], why: str) -> None:
+    with pytest.raises(MolgenError, match=why):
+        table(csv_of("pIC50", cells), "pIC50")
 
 
 def test_unknown_columns_and_taken_names_are_refused(table: Table) -> None:

@@ -36,6 +36,7 @@ _SIDES = {
     **dict.fromkeys(("", "=", "~", "≈", "=="), "="),
 }
 _WITH_UNIT = re.compile(r"[-+]?\d[\d.,]*(?:[eE][-+]?\d+)?\s*[A-Za-zµμ%°][\w/%µμ·^-]*")
+_HAS_UNIT = "have a unit beside the number"
 _OPPOSITE = {">": "<", "<": ">", "=": "="}
 _WIDE = 1.0  # replicates that spread over more than this, in the target's units, are listed
 _MOST_LISTED = 10
@@ -171,9 +172,21 @@ def label_rows(kept: Sequence[tuple[Row, str]], config: DataConfig) -> tuple[lis
     for i, target in enumerate(targets):
         for line in account({smiles: own[i] for smiles, own in labels.items()}, target.name):
             logger.info(line)
-        if not any(own[i].known for own in labels.values()):
-            raise MolgenError(f"{config.source}: no molecule has a value of {target.name}", "is it the right column?")
+        check_values([own[i] for own in labels.values()], config.source, target.name)
     return chosen, others, labels
+
+
+def check_values(labels: Sequence[Label], source: str, name: str) -> None:
+    """Raises MolgenError for a target that nothing can be learned of: no value, bounds alone, or one value."""
+    known = [label for label in labels if label.known]
+    if not known:
+        raise MolgenError(f"{source}: no molecule has a value of {name}", "is it the right column?")
+    if all(label.relation != "=" for label in known):
+        raise MolgenError(
+            f"{source}: {name} has bounds and no value", "predictions could not be checked: it needs measured values"
+        )
+    if len(known) > 1 and {(label.relation, label.value) for label in known} == {("=", known[0].value)}:
+        raise MolgenError(f"{source}: {name} is {known[0].value:g} in every row", "is it the right column?")
 
 
 def noise_floor(labels: Sequence[Label]) -> tuple[float | None, int]:
@@ -236,14 +249,17 @@ def _read(rows: Sequence[Row], target: Target, config: DataConfig, columns: Sequ
     lost = 0
     for what, examples in problems.items():
         lost += len(examples)
-        logger.info(f"{config.source}: {target.name}: {len(examples):,} cells {what}, such as {examples[0]}: no value")
+        shown_as = f"cells that {what}: {len(examples):,}, such as {examples[0]}"
+        logger.info(f"{config.source}: {target.name}: {shown_as}: they count as no value")
     values = [label.value for label in labels if label.known]
     if lost > len(values):
         what, examples = next(iter(problems.items()))
         raise MolgenError(
             f"{config.source}: {target.name}: {lost:,} of {lost + len(values):,} cells cannot be used, they {what}, "
             f"such as {examples[0]}",
-            "a target is a column of numbers, or of two classes, or a formula of such columns",
+            "write all values in one unit, and the unit into the heading, as in IC50_nM"
+            if what == _HAS_UNIT
+            else "a target is a column of numbers, or of two classes, or a formula of such columns",
         )
     sides = Counter(label.relation for label in labels if label.known)
     check_relations(sides, relations, config, target, columns)
@@ -275,8 +291,7 @@ def _row_label(
             return MISSING, ("have a relation that is not known", shown(relation))
         found = number(reader[column].read(column, rest, place))
         if found is None or not math.isfinite(found):
-            has_unit = _WITH_UNIT.fullmatch(rest)
-            return MISSING, ("have a unit beside the number" if has_unit else "are no numbers", shown(text))
+            return MISSING, (_HAS_UNIT if _WITH_UNIT.fullmatch(rest) else "are no numbers", shown(text))
         values[column], sides[column] = found, _SIDES[relation]
     if target.formula is None:
         return Label(values[target.name], sides[target.name]), None

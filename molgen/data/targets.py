@@ -28,7 +28,10 @@ _ENDPOINT_NAMES = {
 }
 _EXPONENTS = {"m": 0, "mm": 3, "um": 6, "µm": 6, "μm": 6, "nm": 9, "pm": 12}
 _EXPONENTS |= {"mol/l": 0, "mmol/l": 3, "umol/l": 6, "µmol/l": 6, "μmol/l": 6, "nmol/l": 9, "pmol/l": 12}
-_UNIT_IN_NAME = re.compile(r"(?:^|[^A-Za-z])((?:[pnuµμm]?mol/l)|[pnuµμm]?M)(?![A-Za-z])")
+_EXPONENTS |= {"millimolar": 3, "micromolar": 6, "nanomolar": 9, "picomolar": 12}
+_UNIT_IN_NAME = re.compile(
+    r"(?:^|[^A-Za-z])((?:[pnuµμm]?mol/[lL])|[pnuµμm]?M|(?i:(?:milli|micro|nano|pico)molar))(?![A-Za-z])"
+)
 _RAW_NAME = re.compile(r"(?<![A-Za-z])(IC50|EC50|AC50|GI50|CC50|XC50|Ki|Kd|MIC|Potency)", re.IGNORECASE)
 _LOGARITHM = re.compile(r"log|^p[A-Z]|[^A-Za-z]p[A-Z]")
 _DECADES = 30.0  # a column of concentrations whose largest value is less than this times the smallest is let pass
@@ -147,6 +150,11 @@ def check_pooled(rows: Sequence[Row], config: DataConfig, target: Target) -> str
     return unit
 
 
+def _exponent(unit: str) -> int | None:
+    """Powers of ten of a unit below 1 mol/l; None for what is no concentration."""
+    return _EXPONENTS.get(unit.lower()) if unit.endswith(("M", "molar")) or "/" in unit else None
+
+
 def check_scale(values: Sequence[float], config: DataConfig, target: Target, unit: str | None) -> str:
     """Raises MolgenError for a raw concentration, with the formula that converts it; returns a hint, or ""."""
     if target.formula is not None:
@@ -157,7 +165,7 @@ def check_scale(values: Sequence[float], config: DataConfig, target: Target, uni
     low, high = min(values), max(values)
     in_name = _UNIT_IN_NAME.search(target.name)
     written = in_name[1] if in_name else unit or ""
-    exponent = _EXPONENTS.get(written.lower()) if written[-1:] == "M" or "/" in written else None
+    exponent = _exponent(written)
     endpoint = _RAW_NAME.search(target.name)
     if low > 0 and high >= _DECADES * low and (exponent is not None or endpoint):
         column = target.name if target.name.isidentifier() else f"`{target.name}`"
@@ -183,7 +191,7 @@ def _check_unit(config: DataConfig, target: Target, formula: Formula, unit: str 
     (column,) = formula.columns
     in_name = _UNIT_IN_NAME.search(column)
     written = in_name[1] if in_name else unit or ""
-    exponent = _EXPONENTS.get(written.lower()) if written[-1:] == "M" or "/" in written else None
+    exponent = _exponent(written)
     one, ten = formula({column: 1.0}), formula({column: 10.0})
     if exponent is None or one is None or ten is None or abs(ten - one + 1) > 1e-9 or abs(one - exponent) < 0.01:
         return
