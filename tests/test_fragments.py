@@ -46,6 +46,7 @@ def test_there_are_sixty_fragments_of_drugs_of_every_kind() -> None:
     assert len(FRAGMENTS) >= 60
     kinds = {kind for row in DRUGS for kind in row["what"].split("; ")}
     assert {"stereo", "charge", "fused rings", "spiro centre", "macrocycle", "two points", "four points"} <= kinds
+    assert {"sulfone", "phosphorus"} <= kinds
 
 
 @pytest.mark.parametrize("fragment", FRAGMENTS)
@@ -174,7 +175,8 @@ def test_chains_and_rings_come_in_an_order_in_which_they_can_be_grown() -> None:
         ("[*:1]C.CC", "without a point"),
         ("[*:1]C.[*:1]C.[*:1]C", "3 points"),
         ("[*:1]C[CH]C", "lacks a bond"),
-        ("", "does not parse"),
+        ("", "no fragment"),
+        (" ", "no fragment"),
     ],
 )
 def test_what_cannot_be_kept_is_refused_in_one_line_with_a_hint(text: str, why: str) -> None:
@@ -197,6 +199,17 @@ def test_a_prompt_ends_at_its_point_and_says_where_the_atoms_are() -> None:
         grown = parse(f"{prompt}S")
         assert grown is not None
         assert grown.GetAtomWithIdx(grown.GetNumAtoms() - 1).GetNeighbors()[0].GetIdx() == nitrogen.GetIdx()
+
+
+def test_a_ring_may_close_on_the_atom_where_it_began() -> None:
+    keep = keep_of("O=C1NC(=O)C([*:1])([*:1])N1")
+    smiles, places = beginning(keep, 0)
+    (site,) = prompts(smiles, places, keep.text, [point.dummy for point in keep.points], 0, 5)
+    assert site
+    for prompt, *_ in site:
+        made = next(m for label in "123456789" if (m := canonical(f"{prompt}CCOCC{label}")) is not None)
+        assert made == canonical("O=C1NC(=O)C2(CCOCC2)N1")
+        assert holds(keep.text, made) is not None
 
 
 def test_the_rest_of_a_molecule_has_points_where_the_part_was() -> None:

@@ -22,10 +22,11 @@ from molgen.errors import MolgenError
 
 _R_GROUP = re.compile(r"\[R(\d*)\]")
 _DUMMY = re.compile(r"\[(\d*)\*(?::(\d+))?\]|\*")
-_OPEN_RING = re.compile(r"\*(?:\d|%\d\d)$")
+_OPEN_RING = re.compile(r"\*{1,2}(?:\d|%\d\d)$")
 _HINT = "mark points so: '[*:1]c1ccc(S(N)(=O)=O)cc1'"
 _DRAWS = 60  # random SMILES of a molecule among which prompts are looked for
 _SMALL = (6, 6, 9, 17)  # methyl, fluorine, chlorine
+_SEVERAL_VALENCES = {15, 16, 33, 34, 52}
 _MOST_ATOMS, _MOST_POINTS = 200, 12
 _BONDS = {Chem.BondType.SINGLE: 1, Chem.BondType.DOUBLE: 2, Chem.BondType.TRIPLE: 3}
 
@@ -198,8 +199,10 @@ def numbered(text: str, close: bool = False) -> str:
     """The text with each point as `[*:n]`: from `[*:n]`, `[n*]`, `[Rn]`, and `*`, which get numbers that are free.
 
     Two fragments with one point each, both without a number, get the same. With `close` the two points get the same.
-    Raises MolgenError for `close` without exactly two points.
+    Raises MolgenError for an empty text, and for `close` without exactly two points.
     """
+    if not text.strip():
+        raise MolgenError("--keep: no fragment", _HINT)
     text = _R_GROUP.sub(lambda found: f"[*:{found[1]}]" if found[1] else "*", text.strip())
     given = [int(found[2] or found[1] or 0) for found in _DUMMY.finditer(text)]
     parts = [len(list(_DUMMY.finditer(part))) for part in text.split(".")]
@@ -238,9 +241,7 @@ def beginning(keep: Keep, first: int) -> Grown:
         for point in fragment.points:
             anchor = editable.GetAtomWithIdx(point.anchor - fragment.first)
             editable.RemoveBond(point.anchor - fragment.first, point.dummy - fragment.first)
-            if anchor.GetNoImplicit() or (anchor.GetIsAromatic() and anchor.GetAtomicNum() != 6):
-                anchor.SetNoImplicit(True)
-                anchor.SetNumExplicitHs(anchor.GetNumExplicitHs() + point.order)
+            _add_hydrogens(anchor, point.order)
             anchor.SetChiralTag(Chem.ChiralType.CHI_UNSPECIFIED)  # set again where it is one
         for point in sorted(fragment.points, key=lambda point: -point.dummy):
             editable.RemoveAtom(point.dummy - fragment.first)
@@ -252,6 +253,15 @@ def beginning(keep: Keep, first: int) -> Grown:
         set_stereo(molecule, keep.fragments, places)
         text, order = _written(molecule)
         return Grown(text, [order.index(place) if place >= 0 else -1 for place in places])
+
+
+def _add_hydrogens(atom: Any, count: int) -> None:
+    """Hydrogens in place of a bond of this order, where RDKit would not add them: a sulfone would become SO2."""
+    aromatic = atom.GetIsAromatic() and atom.GetAtomicNum() != 6
+    if atom.GetNoImplicit() or aromatic or atom.GetAtomicNum() in _SEVERAL_VALENCES:
+        hydrogens = atom.GetTotalNumHs() if not atom.GetNoImplicit() and not aromatic else atom.GetNumExplicitHs()
+        atom.SetNoImplicit(True)
+        atom.SetNumExplicitHs(hydrogens + count)
 
 
 def _written(molecule: Any, random: bool = False, root: int = -1) -> tuple[str, list[int]]:
@@ -311,10 +321,7 @@ def _without_group(molecule: Any, places: list[int], point: Point) -> tuple[Any,
         gone.update(new)
         waiting += new
     editable = Chem.RWMol(molecule)
-    atom = editable.GetAtomWithIdx(anchor)
-    if atom.GetNoImplicit() or (atom.GetIsAromatic() and atom.GetAtomicNum() != 6):
-        atom.SetNoImplicit(True)
-        atom.SetNumExplicitHs(atom.GetNumExplicitHs() + point.order)
+    _add_hydrogens(editable.GetAtomWithIdx(anchor), point.order)
     for i in sorted(gone, reverse=True):
         editable.RemoveAtom(i)
     left = editable.GetMol()
@@ -366,43 +373,52 @@ def _with_point(molecule: Any, keep: Keep, places: Sequence[int], asked: Sequenc
     marked = _with_dummy(molecule, [(places[point.anchor], point.order) for point in asked])
     if marked is not None:
         last = marked.GetNumAtoms() - 1
-        dummies = {point.dummy for point in asked}
-        set_stereo(marked, keep.fragments, [last if i in dummies else place for i, place in enumerate(places)])
+        spiro = len(asked) == 2 and asked[0].anchor == asked[1].anchor
+        added = {point.dummy: last - (spiro and i == 0) for i, point in enumerate(asked)}
+        set_stereo(marked, keep.fragments, [added.get(i, place) for i, place in enumerate(places)])
     return marked
 
 
 def _with_dummy(molecule: Any, bonds: Sequence[tuple[int, int]]) -> Any | None:
     """The molecule with a dummy atom, the last one, in place of hydrogens: bonds as (atom, order).
 
-    None if there are not so many hydrogens.
+    Two bonds of one atom get two dummy atoms, which are bonded. None if there are not so many hydrogens.
     """
     editable = Chem.RWMol(molecule)
-    dummy = editable.AddAtom(Chem.Atom(0))
+    needed = Counter[int]()
     for anchor, order in bonds:
+        needed[anchor] += order
+    for anchor, count in needed.items():
         atom = editable.GetAtomWithIdx(anchor)
-        if atom.GetTotalNumHs() < order:
+        if atom.GetTotalNumHs() < count:
             return None
         if explicit := atom.GetNumExplicitHs():
-            atom.SetNumExplicitHs(max(0, explicit - order))
+            atom.SetNumExplicitHs(max(0, explicit - count))
+    dummies = [editable.AddAtom(Chem.Atom(0)) for _ in range(1 + len(bonds) - len(needed))]
+    if len(dummies) == 2:
+        editable.AddBond(dummies[0], dummies[1], Chem.BondType.SINGLE)
+    for i, (anchor, order) in enumerate(bonds):
         kind = (Chem.BondType.SINGLE, Chem.BondType.DOUBLE, Chem.BondType.TRIPLE)[order - 1]
-        editable.AddBond(anchor, dummy, kind)
+        editable.AddBond(anchor, dummies[i % len(dummies)], kind)
     marked = editable.GetMol()
     return marked if Chem.SanitizeMol(marked, catchErrors=True) == Chem.SanitizeFlags.SANITIZE_NONE else None
 
 
 def _endings(molecule: Any, ring: bool, seed: int, most: int) -> Iterator[tuple[str, list[int]]]:
     """Distinct random SMILES up to the dummy atom, their last atom, with their atoms in order."""
-    dummy, seen = molecule.GetNumAtoms() - 1, set()
-    ends = [neighbour.GetIdx() for neighbour in molecule.GetAtomWithIdx(dummy).GetNeighbors()]
+    dummies = [atom.GetIdx() for atom in molecule.GetAtoms() if not atom.GetAtomicNum()]
+    seen = set()
+    neighbours = (atom.GetIdx() for dummy in dummies for atom in molecule.GetAtomWithIdx(dummy).GetNeighbors())
+    ends = [atom for atom in neighbours if atom not in dummies]
     for i in range(_DRAWS):
         _seed(seed + i + 1)
         # a chain that closes a ring is written last only if one of its ends is written first
         text, order = _written(molecule, random=True, root=ends[i % 2] if ring else -1)
         cut = _OPEN_RING.search(text) if ring else None
         end = cut.start() if cut else len(text) - 1 if text.endswith("*") and not ring else -1
-        if end > 0 and order[-1] == dummy and text[:end] not in seen:
+        if end > 0 and set(order[-len(dummies) :]) == set(dummies) and text[:end] not in seen:
             seen.add(text[:end])
-            yield text[:end], order[:-1]
+            yield text[:end], order[: -len(dummies)]
             if len(seen) == most:
                 return
 
@@ -419,7 +435,7 @@ def tails(text: str, point: int, seed: int, most: int) -> list[list[Any]]:
     """
     keep = keep_of(text)
     asked = next(one for one in keep.points if one.dummy == point)
-    smiles, places = beginning(keep, keep.fragments.index(keep.fragment_of(asked)))
+    smiles, places = filled(text, keep.fragments.index(keep.fragment_of(asked)), seed)
     molecule = parse(smiles)
     with quiet():
         marked = _with_point(molecule, keep, places, [asked]) if molecule is not None else None

@@ -108,7 +108,7 @@ class Growth:
         first = int(rng.integers(len(self.keep.fragments)))
         steps = self.keep.steps(first)
         groups = [step for step in steps if step.kind == "grow"]
-        grown = self._beginnings(rows, first, len(groups), rng)
+        grown = self._beginnings(rows, first, rng)
         if len(groups) > 2:  # each group once more, now that the others are there: the first ones are too large
             steps += groups
         for number, step in enumerate(steps, 1):
@@ -123,21 +123,28 @@ class Growth:
                 grown[i] = row
         return [row.text for row in grown]
 
-    def _beginnings(self, rows: int, first: int, groups: int, rng: np.random.Generator) -> list[Row]:
-        """The fragment; if several groups are grown, with small ones in their places, in a few ways."""
-        if groups < 2:
+    def _beginnings(self, rows: int, first: int, rng: np.random.Generator) -> list[Row]:
+        """The fragment; if more than one group is grown, with small ones in their places, in a few ways."""
+        if not self._fills(first):
             return [Row(*self._begin[first])] * rows
         seeds = rng.integers(2**31, size=min(_FILLINGS, rows)).tolist()
         found = self._workers.map("filled", [[self.keep.text, first, seed] for seed in seeds], at_a_time=_FILLINGS)
         ways = [Row(*way) for way in found if way] or [Row(*self._begin[first])]
         return [ways[i % len(ways)] for i in range(rows)]
 
+    def _fills(self, first: int) -> bool:
+        """Whether the points of groups have small ones until they are grown."""
+        return bool(self.keep.singles) and len(self.keep.steps(first)) > 1
+
     def _check(self) -> None:
         """Raises MolgenError for tokens that the vocabulary lacks, and for a fragment that leaves no room."""
         for first in range(len(self._begin)):
             step = self.keep.steps(first)[0]
             points = [point.dummy for point in step.points[: 1 if step.kind == "link" else None]]
-            items = [[*self._begin[first], self.keep.text, points, 0, _ROOTINGS_OF_ALL]]
+            begun: Sequence[Any] = self._begin[first]
+            if self._fills(first):
+                begun = self._workers.map("filled", [[self.keep.text, first, 0]])[0] or begun
+            items = [[*begun, self.keep.text, points, 0, _ROOTINGS_OF_ALL]]
             found = self._workers.map("prompts", items)[0] or []
             self._refuse_unreadable([text for site in found for text, *_ in site])
         for pair in self.keep.pairs if len(self._begin) > 1 else ():
