@@ -17,7 +17,7 @@ setup: .venv/installed
 # after the set-up.
 demo: setup
 	@rm -rf runs/demo
-	$(BIN)/molgen sample moses-small -n 10 --valid
+	$(BIN)/molgen sample druglike -n 10 --valid
 	$(BIN)/molgen train moses-mini --out runs/demo
 	$(BIN)/molgen sample runs/demo -n 2000 -o runs/demo/samples.smi --grid runs/demo/samples.png
 	$(BIN)/molgen eval runs/demo -n 2000 --json runs/demo/eval.json

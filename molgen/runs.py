@@ -564,7 +564,7 @@ def find_run(name: str | None) -> Run:
     if not found:
         raise MolgenError(
             f"no run yet under {FOLDER}/",
-            "take the one that comes with molgen, `moses-small`, or train: `molgen train moses-mini` (2 minutes)",
+            "take one that comes with molgen, `druglike` or `moses-small`, or `molgen train moses-mini` (2 minutes)",
         )
     return Run(found[-1].parent)
 

@@ -252,8 +252,8 @@ def test_dropout_of_a_fine_tuning_is_its_own_and_not_the_other_runs(
     assert tuned.config.model.width == run.config.model.width
 
 
-def test_the_recipe_for_transfer_says_how_to_make_the_run_that_it_starts_from(cli: Cli) -> None:
-    done = cli("train", "--config", "tox21-transfer")
+def test_a_run_that_a_recipe_would_make_is_offered_with_its_command(cli: Cli) -> None:
+    done = cli("train", "--config", "tox21-transfer", "--init", "runs/moses-prior")
     assert done.code == 2
     assert "molgen train --config moses-prior --out runs/moses-prior" in done.err
 

@@ -6,13 +6,20 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import Cli
+from conftest import SHARED, Cli
 from rdkit import Chem
 from rdkit.Chem.Descriptors import MolWt
 from safetensors import safe_open
 
+from molgen.chem.pool import Workers
+from molgen.config import DataConfig
+from molgen.data.download import is_here
+from molgen.data.parents import parent_smiles
+from molgen.data.sources import reference_smiles, rows_of
 from molgen.runs import SHIPPED, Run, find_run
+from molgen.runtime.hashing import keys_of
 
 ROOT = Path(__file__).parents[1]
 MOSES_ELEMENTS = {"C", "N", "S", "O", "F", "Cl", "Br", "H"}
@@ -59,6 +66,44 @@ def test_the_shipped_run_holds_no_molecules_and_little_else() -> None:
     with safe_open(str(run.path / "model.safetensors"), framework="pt") as file:
         kinds = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 - not a mapping
     assert kinds == {"BF16"}
+
+
+@pytest.mark.usefixtures("no_moses")
+def test_the_broad_run_writes_stereo_and_charges_and_is_mostly_valid(cli: Cli) -> None:
+    done = cli("sample", "druglike", "-n", 600)
+    assert done.code == 0
+    lines = done.out.splitlines()
+    valid = [line for line in lines if Chem.MolFromSmiles(line) is not None]
+    assert len(valid) > 0.92 * 600  # with a true validity of 0.95, 552 is three standard errors away
+    assert sum("@" in line for line in valid) > 100
+    assert sum("+" in line for line in valid) > 20
+
+
+def test_the_broad_run_holds_keys_in_place_of_molecules_and_is_small() -> None:
+    run = find_run("druglike")
+    files = {path.name: path.stat().st_size for path in run.path.iterdir()}
+    wanted = {"README.md", "config.yaml", "log.csv", "model.safetensors", "parents.safetensors", "report.json"}
+    assert set(files) == wanted | {"tokenizer.json"}
+    assert sum(files.values()) <= 6_000_000
+    card = (run.path / "README.md").read_text()
+    assert "CC BY-SA" in card
+    assert "macrocycle" in card
+
+
+def test_the_broad_run_knows_no_answer_of_the_benchmarks(pool: Workers) -> None:
+    keys = find_run("druglike").parents
+    assert keys is not None
+    answers = {"benchmark-targets": [row.smiles for row in rows_of(DataConfig(source="benchmark-targets"))]}
+    if (table := SHARED / "data" / "tox21.csv.gz").exists():
+        answers["tox21"] = reference_smiles(str(table), "train")
+    if is_here("moleculeace"):
+        rows = rows_of(DataConfig(source="moleculeace"))
+        answers["moleculeace"] = sorted({row.smiles for row in rows if row.split == "test"})
+    counted = {
+        name: int(np.isin(keys_of(filter(None, parent_smiles(smiles, pool))), keys).sum())
+        for name, smiles in answers.items()
+    }
+    assert counted == dict.fromkeys(answers, 0)
 
 
 def test_a_run_of_ones_own_comes_before_the_shipped_one_of_its_name(

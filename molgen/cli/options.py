@@ -84,7 +84,7 @@ RunArgument = Annotated[
     str | None,
     typer.Argument(
         autocompletion=_runs,
-        help="A run directory, or `moses-small`; default: the newest under runs/.",
+        help="A run, also `druglike` or `moses-small`; default: the newest under runs/.",
         show_default=False,
     ),
 ]

@@ -30,6 +30,13 @@ molecules the run does not predict."""
 _ASKED = """\
 A value that is asked for is a wish, not a measurement: `molgen sample --condition` writes what came of it beside it.
 `conditions.safetensors` has the values of the training molecules, without the molecules."""
+_LICENCES = {
+    "moleculeace": """\
+ChEMBL, and with it MoleculeACE, is under CC BY-SA 3.0: who passes on an adaptation names the source and uses the same
+licence. Whether weights adapt the data that they were trained on is not settled. To be on the safe side, treat the
+weights and keys of this run as under CC BY-SA 4.0, not under the licence of the code: name ChEMBL (EMBL-EBI) and
+MoleculeACE when you pass them on, or a run that was trained from them. Molecules that you draw are yours.""",
+}
 CONFIDENTIAL = """\
 The molecules are copied into this folder (`molecules.csv.gz`, `dropped.csv.gz`). If they are confidential, remove both
 files before the run is passed on; samples may still resemble them, or be them."""
@@ -52,6 +59,7 @@ def model_card(name: str, config: Config, report: Mapping[str, Any]) -> str:
         *(["## Conditions", _conditions(report["conditions"])] if report.get("conditions") else []),
         "## Use and limits",
         _PREDICTS if report.get("prediction") else _USE,
+        *_licences(config, report),
         *([CONFIDENTIAL] if _copied(config, report) else []),
         *([_ASKED] if report.get("conditions") else []),
         *([_LABELS] if _copied(config, report) and report.get("prediction") else []),
@@ -63,6 +71,13 @@ def model_card(name: str, config: Config, report: Mapping[str, Any]) -> str:
 def _weights(report: Mapping[str, Any]) -> str:
     active = f" ({report['active_weights']:,} of them per token)" if "active_weights" in report else ""
     return f"{report['weights']:,} weights{active}"
+
+
+def _licences(config: Config, report: Mapping[str, Any]) -> list[str]:
+    """What the licences of its sources mean for the weights."""
+    sources = config.data.sources or [_origin(config, report)]
+    found = [_LICENCES[source] for source in sources if source in _LICENCES]
+    return ["## Licence of the data", *found] if found else []
 
 
 def _origin(config: Config, report: Mapping[str, Any]) -> str:
