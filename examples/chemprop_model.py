@@ -5,7 +5,7 @@ The number is the prediction for the first target.
 Run it by the Python of an environment of its own, for chemprop wants other versions than molgen:
 
     python -m venv envs/chemprop && envs/chemprop/bin/pip install chemprop
-    molgen optimize moses-small --maximise 5..9 -n 5000 \
+    molgen optimize druglike --maximise 5..9 -n 5000 \
         --command "envs/chemprop/bin/python examples/chemprop_model.py model.pt"
 
 A model file of chemprop is a pickle: use your own.

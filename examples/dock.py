@@ -1,6 +1,6 @@
 """Docks molecules with AutoDock Vina: SMILES on stdin, one per line; the best score, in kcal/mol, on stdout.
 
-    molgen optimize moses-small --minimise -11..-6 --jobs 2 -n 1000 \
+    molgen optimize druglike --minimise -11..-6 --jobs 2 -n 1000 \
         --command "python examples/dock.py receptor.pdbqt --center 12.1 4.0 -7.5 --size 22 22 22"
 
 pip install vina meeko gemmi scipy. The receptor is prepared before, for instance by meeko's mk_prepare_receptor.py.

@@ -1,7 +1,7 @@
 """Similarity of shape to a reference in 3D: functions from a list of SMILES to a list of numbers in [0, 1].
 
-    MOLGEN_SHAPE=ligand.sdf molgen optimize moses-small --objective examples/shape.py:usrcat -n 5000
-    MOLGEN_SHAPE=ligand.sdf molgen optimize moses-small --objective examples/shape.py:aligned -n 2000 --jobs 2
+    MOLGEN_SHAPE=ligand.sdf molgen optimize druglike --objective examples/shape.py:usrcat -n 5000
+    MOLGEN_SHAPE=ligand.sdf molgen optimize druglike --objective examples/shape.py:aligned -n 2000 --jobs 2
 
 The reference is the first molecule of an SD file with 3D coordinates, such as a ligand from a crystal structure.
 USRCAT (Schreyer and Blundell 2012) compares distances and takes a millisecond per conformer; `aligned` lays molecules

@@ -56,7 +56,8 @@ def shortened(line: str) -> str:
     if line.startswith("molgen train"):
         little = "mine.csv" in line or "actives.smi" in line
         epochs = 24 if "--out runs/mine" in line else 2 if little else 1
-        settings = [*SMALL, "model.context=128", f"training.epochs={epochs}", "training.batch_size=16"]
+        own = [] if "--init druglike" in line else [*SMALL, "model.context=128"]
+        settings = [*own, f"training.epochs={epochs}", "training.batch_size=16"]
         settings += ["training.learning_rate=1e-2"] if little else []
         settings += [] if little or "moses" in line else ["data.train_size=600", "data.validation_size=100"]
         line += "".join(f" --set {setting}" for setting in settings)

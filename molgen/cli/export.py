@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def export(
-    run: Annotated[str, typer.Argument(help="A run directory, or `moses-small`.", show_default=False)],
+    run: Annotated[str, typer.Argument(help="A run, also `druglike` or `moses-small`.", show_default=False)],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write.", show_default=False)],
     force: Force = False,
 ) -> None:

@@ -42,6 +42,7 @@ _MOVED = {
     "molgen/config.py": "reference/configuration.md",
     "configs": "reference/configuration.md#recipes",
     "docs/first_day.ipynb": "first_day.md",
+    "shipped/druglike/README.md": "druglike.md",
     "shipped/moses-small/README.md": "moses-small.md",
 }
 
@@ -68,7 +69,8 @@ def write_pages(target: Path) -> None:
             shutil.copyfile(path, target / path.name)
         elif path.suffix == ".md":
             _write(target / path.name, relinked(path.read_text(encoding="utf-8"), "docs"))
-    for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "shipped/moses-small/README.md"):
+    cards = [f"shipped/{name}/README.md" for name in ("druglike", "moses-small")]
+    for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", *cards):
         folder = Path(name).parent.as_posix()
         text = (ROOT / name).read_text(encoding="utf-8")
         _write(target / _MOVED[name], relinked(text, "" if folder == "." else folder))
