@@ -73,7 +73,7 @@ def test_every_command_of_the_readme_runs_in_order(
     lines = [line for line in commands(README) if line.startswith("molgen")]
     assert len(lines) >= 10
     assert {line.split()[1] for line in lines} == {"train", "sample", "eval", "score", "data", "optimize", "predict"}
-    molecules = [f"{i},{smiles},{i % 7}" for i, smiles in enumerate(moses_mini[:100])]
+    molecules = [f"{i},{smiles},{i % 7}" for i, smiles in enumerate(moses_mini[:150])]
     Path("mine.csv").write_text("\n".join(["id,smiles,activity", *molecules]) + "\n")
     Path("actives.smi").write_text("\n".join(moses_mini[150:190]) + "\n")
     data = SHARED / "data" if (SHARED / "data" / "tox21.csv.gz").exists() else ROOT / "data"
