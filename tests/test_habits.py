@@ -112,6 +112,19 @@ def test_json_goes_to_stdout_where_the_target_is_a_dash(cli: Cli) -> None:
     assert cli("data", "list", "--json", "list.json").code == 2  # exists
 
 
+def test_a_description_is_for_a_program_too(cli: Cli) -> None:
+    Path("x.smi").write_text("".join(f"{'C' * n}O\n" for n in range(1, 21)) + "C(\nCC(N)C(=O)O\nF\n")
+    settings = ["--set", "data.min_token_count=1", "--set", "data.train_size=15", "--set", "data.validation_size=3"]
+    found = json.loads(cli("data", "describe", "x.smi", "--json", "-", *settings).out)
+    assert (found["rows"], found["molecules"], sum(found["splits"].values())) == (23, 21, 21)
+    assert sum(found["dropped"].values()) == 2  # no molecule; no carbon
+    assert found["elements"] == {"C": 21, "O": 21, "N": 1}
+    assert (found["tokens"]["longest"], found["tokens"]["median"]) == (21, 11)
+    shown = cli("data", "describe", "x.smi", "--json", "x.json", *settings)
+    assert "23 rows, 21 molecules" in shown.out
+    assert json.loads(Path("x.json").read_text()) == found
+
+
 def test_a_training_writes_its_log_for_tensorboard(cli: Cli, small_file: Path) -> None:
     done = cli("train", small_file, "--out", "run", "--log", "tensorboard", *SET)
     assert done.code == 0, done.err

@@ -151,6 +151,7 @@ def test_an_installed_molgen_has_its_recipes_its_bundled_molecules_and_its_shipp
     run = ("config.yaml", "model.safetensors", "tokenizer.json", "report.json")
     assert {f"molgen/assets/shipped/moses-small/{name}" for name in run} <= names
     assert {"molgen/assets/configs/tox21.yaml", "molgen/assets/data/moses-mini.csv.gz", "molgen/py.typed"} <= names
-    assert {"molgen/assets/data/benchmark-targets.csv", "molgen/assets/data/ring-systems.txt.gz"} <= names
+    bundled = ("benchmark-targets.csv", "fragment-drugs.csv", "ring-systems.txt.gz")
+    assert {f"molgen/assets/data/{name}" for name in bundled} <= names
     assert "molgen/assets/objectives/pmo/qed.yaml" in names
     assert "molgen/assets/data/moleculeace.csv.gz" not in names  # fetched, under another licence

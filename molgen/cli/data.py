@@ -64,13 +64,21 @@ def data_describe(
     smiles_column: Column = None,
     where: Where = None,
     target: Targets = None,
+    json: JsonTarget = None,
+    force: Force = False,
 ) -> None:
     """Show what a training would see: sizes, drops, changes, lengths, vocabulary, elements, charges, stereo twins."""
+    check_target(json, force)
     from molgen.chem.pool import shared_workers
-    from molgen.data.prepare import describe_data
+    from molgen.data.description import describe_data
 
+    check_apart({"--json": None if json == STDOUT else json}, [data, config])
     _, resolved = configuration(data, config, settings, smiles_column, where, {"data.targets": target or None})
-    print("\n".join(describe_data(resolved, shared_workers())))
+    description = describe_data(resolved, shared_workers())
+    if json != STDOUT:
+        print("\n".join(description.lines))
+    if json is not None:
+        show_json(description.figures, json)
 
 
 @data_app.command(name="clean")
