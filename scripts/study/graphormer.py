@@ -154,7 +154,7 @@ class Graphormer(nn.Module):
             "bijlh,lhk->bijk", self.by_bond(graphs.bonds) * (graphs.bonds > 0)[..., None], self.by_place
         )
         bonds = bonds / (graphs.bonds > 0).sum(dim=3, keepdim=True).clamp(min=1)
-        bias = (self.by_length(graphs.lengths) + bonds).permute(0, 3, 1, 2)
+        bias = (self.by_length(graphs.lengths) + bonds).permute(0, 3, 1, 2).contiguous()
         return bias.masked_fill(~graphs.real[:, None, None], -torch.inf)  # type: ignore[no-any-return]
 
 
