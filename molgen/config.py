@@ -445,9 +445,17 @@ def validate(values: Any, name: str) -> Config:
             hint = _nearest(path) or f"sections: {', '.join(Config.model_fields)}"
             message = f"unknown key {path}"
         else:
-            message = f"{path}: {first['msg']}" if path else first["msg"]
+            message = first_problem(error)
             message += "" if isinstance(first["input"], dict | BaseModel) else f", got {first['input']!r}"
         raise MolgenError(f"{name}: {message}", hint) from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong and where, in one line."""
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    problem = first["msg"].removeprefix("Value error, ")  # pydantic's words before those of our own checks
+    return f"{where}: {problem}" if where else problem
 
 
 def saved(values: Any) -> Any:

@@ -123,3 +123,9 @@ def test_every_field_has_a_docstring() -> None:
 
 def test_the_saved_configuration_is_plain_yaml() -> None:
     assert yaml.safe_load(to_yaml(Config())) == Config().model_dump()
+
+
+def test_a_check_of_our_own_reads_as_a_sentence() -> None:
+    with pytest.raises(MolgenError) as refused:
+        load_config(None, ["model.attention=reformer", "model.buckets=7"])
+    assert str(refused.value).startswith("the configuration: model: buckets must be even")

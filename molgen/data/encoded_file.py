@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from molgen.chem.clean import UNKNOWN_TOKEN
-from molgen.config import NAMED, DataConfig, Section, saved
+from molgen.config import NAMED, DataConfig, Section, first_problem, saved
 from molgen.data.batches import Corpus, Rows
 from molgen.data.dataset import Molecule, Summary
 from molgen.data.splitting import SPLITS
@@ -94,9 +94,7 @@ class CorpusFile:
         except OSError as error:
             raise MolgenError(f"{path}: cannot be read: {error.strerror}", "restore it, or encode again") from None
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise _damaged(path, f"{where}: {first['msg']}" if where else first["msg"]) from None
+            raise _damaged(path, first_problem(error)) from None
         except (ValueError, RecursionError) as error:
             raise _damaged(path, str(error)) from None
         self.made_of = data.source

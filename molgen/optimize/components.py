@@ -21,7 +21,7 @@ from molgen.chem.descriptors import PROPERTIES
 from molgen.chem.filters import MoleculeFilter, query_of
 from molgen.chem.oracles import FORMULA, counts_of
 from molgen.chem.smiles import parse
-from molgen.config import Section, parse_yaml
+from molgen.config import Section, first_problem, parse_yaml
 from molgen.data.download import pmo_models
 from molgen.errors import MolgenError
 from molgen.optimize.transforms import Transform
@@ -301,8 +301,4 @@ def _validated(values: Any, name: str) -> Objective:
     try:
         return Objective.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise MolgenError(
-            f"{name}: {where}: {first['msg']}" if where else f"{name}: {first['msg']}", "see docs/optimize.md"
-        ) from None
+        raise MolgenError(f"{name}: {first_problem(error)}", "see docs/optimize.md") from None

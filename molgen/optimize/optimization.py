@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from molgen._version import __version__
 from molgen.checkpoint import load_state, save_state, saved_fingerprint
 from molgen.chem.pool import shared_workers
+from molgen.config import first_problem
 from molgen.errors import MolgenError
 from molgen.machine import Runtime
 from molgen.model.build import build_model
@@ -35,7 +36,6 @@ from molgen.optimize.setup import (
     config_of,
     create_search,
     extended_vocabulary,
-    first_error,
     given_config,
     judging,
     molecules_of_prior,
@@ -146,7 +146,9 @@ def _search(
     try:
         state = TypeAdapter(SearchState).validate_python(position)
     except ValidationError as error:
-        raise MolgenError(f"{run.path / STATE}: {first_error(error)}", "the file is damaged; optimise again") from None
+        raise MolgenError(
+            f"{run.path / STATE}: {first_problem(error)}", "the file is damaged; optimise again"
+        ) from None
     ledger = Ledger(run.path / SCORED, list(asked.columns))
     fingerprint = saved_fingerprint(run.path / STATE)
     fingerprint.pop("position")

@@ -15,7 +15,7 @@ from molgen.checkpoint import save_state, saved_fingerprint
 from molgen.chem.filters import MoleculeFilter
 from molgen.chem.fragments import keep_of, numbered
 from molgen.chem.smiles import RDKIT_VERSION, canonical, flat
-from molgen.config import Config, parse_yaml, to_yaml
+from molgen.config import Config, first_problem, parse_yaml, to_yaml
 from molgen.errors import MolgenError
 from molgen.generation.generator import MoleculeGenerator
 from molgen.machine import Runtime
@@ -153,17 +153,11 @@ def saved_config(path: Path) -> OptimizeConfig:
         text = content_of(path / OPTIMIZE, _MOST_BYTES).decode()
         config = OptimizeConfig.model_validate(parse_yaml(text, str(path / OPTIMIZE)))
     except (OSError, UnicodeDecodeError, ValidationError) as error:
-        raise MolgenError(f"{path / OPTIMIZE}: cannot be read: {first_error(error)}", "restore the file") from None
+        problem = first_problem(error) if isinstance(error, ValidationError) else str(error)
+        raise MolgenError(f"{path / OPTIMIZE}: cannot be read: {problem}", "restore the file") from None
     if saved_fingerprint(path / STATE) | fingerprint_of(Run(path), config) != saved_fingerprint(path / STATE):
         raise MolgenError(f"{path / OPTIMIZE}: not the settings that the search began with", "restore the file")
     return config
-
-
-def first_error(error: Exception) -> str:
-    """What is wrong, in one line."""
-    if isinstance(error, ValidationError):
-        return f"{'.'.join(map(str, error.errors()[0]['loc']))}: {error.errors()[0]['msg']}"
-    return str(error)
 
 
 def check_same(config: OptimizeConfig, options: OptimizeOptions, scorer: Scorer | None, path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter, ValidationError
 
 from molgen.checkpoint import saved_fingerprint
-from molgen.config import Config, differing, saved, value_of
+from molgen.config import Config, differing, first_problem, saved, value_of
 from molgen.errors import MolgenError
 from molgen.runs import CONFIG, MOLECULES, STATE, TOKENIZER, Run
 
@@ -77,8 +77,5 @@ def trainer_state(run: Run, position: dict[str, object]) -> TrainerState:
             position = position | {"best_nll": math.inf}
         return TypeAdapter(TrainerState).validate_python(position)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise MolgenError(
-            f"{run.path / STATE}: {where}: {first['msg']}", "the file is damaged; restore it, or train again"
-        ) from None
+        problem = f"{run.path / STATE}: {first_problem(error)}"
+        raise MolgenError(problem, "the file is damaged; restore it, or train again") from None

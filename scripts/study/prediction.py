@@ -4,18 +4,11 @@ A run and a figure that are there already are not made again, so the study goes 
 
     python scripts/study/prediction.py moleculeace PRIOR --out runs/prediction [--target CHEMBL204_Ki]… [--plain]
     python scripts/study/prediction.py tox21 PRIOR --out runs/prediction
-    python scripts/study/prediction.py chemprop --environment envs/chemprop --out runs/prediction --target CHEMBL204_Ki
     python scripts/study/prediction.py table --out runs/prediction
-
-chemprop runs in an environment of its own (`python -m venv envs/chemprop`, and its pip), with its defaults; a tenth of
-the training molecules, drawn at random, is its validation set.
 """
 
 import argparse
-import csv
-import gzip
 import json
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -25,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from measuring import molgen
-from molgen.data.download import fetch
+from moleculeace import Target, targets
 from molgen.machine import Runtime
 from molgen.prediction.figures import figures, rmse, spearman
 from molgen.prediction.predictor import RunPredictor
@@ -42,11 +35,10 @@ EDGES = (0.0, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
 def main() -> None:
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", choices=("moleculeace", "tox21", "chemprop", "table"))
+    parser.add_argument("what", choices=("moleculeace", "tox21", "table"))
     parser.add_argument("prior", nargs="?", help="a run that has not seen the test molecules")
     parser.add_argument("--out", type=Path, default=Path("runs/prediction"))
     parser.add_argument("--target", action="append", help="some targets only")
-    parser.add_argument("--environment", type=Path, help="where chemprop is installed")
     parser.add_argument("--plain", action="store_true", help="also the same training without predictions: its NLL")
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="SECTION.KEY=VALUE")
     arguments = parser.parse_args()
@@ -54,42 +46,29 @@ def main() -> None:
     if arguments.what == "table":
         show(arguments.out)
         return
-    if arguments.what == "chemprop":
-        if arguments.environment is None:
-            parser.error("name the --environment of chemprop")
-        rows = _moleculeace()
-        for target in arguments.target or sorted({row["target"] for row in rows}):
-            chemprop(target, [row for row in rows if row["target"] == target], arguments.environment, arguments.out)
-        return
     if arguments.prior is None:
         parser.error("name the run to start from")
     if arguments.what == "tox21":
         for seed in SEEDS:
             tox21(arguments.prior, arguments.out, seed, arguments.settings)
         return
-    rows = _moleculeace()
-    for target in arguments.target or sorted({row["target"] for row in rows}):
-        own = [row for row in rows if row["target"] == target]
-        moleculeace(target, own, arguments.prior, arguments.out, arguments.settings, arguments.plain)
+    for target in targets(arguments.target):
+        moleculeace(target, arguments.prior, arguments.out, arguments.settings, arguments.plain)
 
 
-def moleculeace(
-    target: str, rows: Sequence[dict[str, str]], prior: str, out: Path, settings: Sequence[str], plain: bool
-) -> None:
+def moleculeace(target: Target, prior: str, out: Path, settings: Sequence[str], plain: bool) -> None:
     """One target: a training, then RMSE and cliff RMSE of every predictor on the published test molecules."""
-    result, run = out / f"{target}.json", out / target
+    result, run = out / f"{target.name}.json", out / target.name
     if result.exists():
         return
-    where = ["moleculeace", "--where", f'target == "{target}"', "--init", prior]
+    where = ["moleculeace", "--where", f'target == "{target.name}"', "--init", prior]
     began = time.monotonic()
     _train(run, [*where, "--target", "y"], settings)
     seconds = time.monotonic() - began
     predictor = RunPredictor.load(run, runtime=Runtime("cpu"))
-    test = [row for row in rows if row["split"] == "test"]
-    smiles = predictor.runtime.workers.map("canonical", [row["smiles"] for row in test])
+    smiles = predictor.runtime.workers.map("canonical", target.test.smiles)
     smiles = [one or "" for one in smiles]
-    truth = np.array([float(row["y"]) for row in test])
-    cliff = np.array([row["cliff_mol"] == "1" for row in test])
+    truth, cliff = target.test.values, target.test.cliff
     about = predictor.targets[0]
     values = dict(predictor.members(smiles)[0])
     values["mean"] = predictor.combined(about, values)
@@ -99,7 +78,7 @@ def moleculeace(
     errors, half = np.abs(truth - found.values), (high - low) / 2
     constant = about.calibrations[about.chosen].constant
     report: dict[str, Any] = {
-        **{"target": target, "n_train": sum(row["split"] == "train" for row in rows), "n_test": len(test)},
+        **{"target": target.name, "n_train": len(target.train.smiles), "n_test": len(truth)},
         **{"chosen": about.chosen, "weights": about.weights, "validation": about.errors, "seconds": round(seconds, 1)},
         "rmse": {kind: _rmse(truth, found_) for kind, found_ in values.items()},
         "rmse_cliff": {kind: _rmse(truth[cliff], found_[cliff]) for kind, found_ in values.items()},
@@ -115,45 +94,11 @@ def moleculeace(
         "nll": min(row["val_nll"] for row in predictor.run.log()),
     }
     if plain:
-        other = out / f"{target}-plain"
+        other = out / f"{target.name}-plain"
         _train(other, where, settings)
         report["nll_plain"] = json.loads((other / REPORT).read_text())["validation"]["nll"]
     result.write_text(json.dumps(report, indent=1))
-    print(f"{target}: auto ({about.chosen}) {report['rmse']['auto']:.3f}, {seconds:.0f} s", flush=True)
-
-
-def chemprop(target: str, rows: Sequence[dict[str, str]], environment: Path, out: Path) -> None:
-    """One target by chemprop: RMSE and cliff RMSE on the published test molecules."""
-    result, folder = out / f"chemprop-{target}.json", out / f"chemprop-{target}"
-    if result.exists():
-        return
-    folder.mkdir(exist_ok=True)
-    train = [row for row in rows if row["split"] == "train"]
-    test = [row for row in rows if row["split"] == "test"]
-    validation = set(np.random.default_rng(0).permutation(len(train))[: len(train) // 10].tolist())
-    with (folder / "train.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["smiles", "y", "split"])
-        table.writerows([row["smiles"], row["y"], "val" if i in validation else "train"] for i, row in enumerate(train))
-        table.writerow([test[0]["smiles"], test[0]["y"], "test"])  # chemprop wants one; it learns nothing of it
-    with (folder / "test.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["smiles"], *([row["smiles"]] for row in test)])
-    command, began = [str(environment / "bin" / "chemprop")], time.monotonic()
-    common = ["--smiles-columns", "smiles", "--accelerator", "cpu", "--num-workers", "0"]
-    model = ["--output-dir", str(folder / "model"), "--splits-column", "split", "--target-columns", "y"]
-    seed = ["--pytorch-seed", "0", "--task-type", "regression"]
-    _quietly([*command, "train", "--data-path", str(folder / "train.csv"), *common, *model, *seed])
-    predictions = folder / "predictions.csv"
-    best = ["--model-paths", str(folder / "model" / "model_0" / "best.pt"), "--preds-path", str(predictions)]
-    _quietly([*command, "predict", "--test-path", str(folder / "test.csv"), *common, *best])
-    with predictions.open(newline="") as file:
-        said = np.array([float(row["y"]) for row in csv.DictReader(file)])
-    truth = np.array([float(row["y"]) for row in test])
-    cliff = np.array([row["cliff_mol"] == "1" for row in test])
-    seconds = round(time.monotonic() - began, 1)
-    report = {"rmse": rmse(truth, said), "rmse_cliff": rmse(truth[cliff], said[cliff]), "seconds": seconds}
-    result.write_text(json.dumps({"target": target, "n_test": len(test), **report}, indent=1))
-    print(f"{target}: chemprop {report['rmse']:.3f}, cliffs {report['rmse_cliff']:.3f}, {seconds:.0f} s", flush=True)
+    print(f"{target.name}: auto ({about.chosen}) {report['rmse']['auto']:.3f}, {seconds:.0f} s", flush=True)
 
 
 def tox21(prior: str, out: Path, seed: int, settings: Sequence[str]) -> None:
@@ -208,10 +153,11 @@ def show(out: Path) -> None:
         plain = [one["nll"] - one["nll_plain"] for one in found if "nll_plain" in one]
         if plain:
             print(f"  NLL minus that of the plain run: {np.mean(plain):+.3f} nats (n = {len(plain)})")
-    other = [json.loads(path.read_text()) for path in sorted(out.glob("chemprop-*.json"))]
-    if other:
-        both = [np.mean([one[name] for one in other]) for name in ("rmse", "rmse_cliff")]
-        print(f"chemprop, {', '.join(one['target'] for one in other)}: {both[0]:.4f}, cliffs {both[1]:.4f}")
+    for kind in ("chemprop", "graphormer"):
+        other = [json.loads(path.read_text()) for path in sorted(out.glob(f"{kind}-*.json"))]
+        if other:
+            both = [np.mean([one[name] for one in other]) for name in ("rmse", "rmse_cliff")]
+            print(f"{kind}, {', '.join(one['target'] for one in other)}: {both[0]:.4f}, cliffs {both[1]:.4f}")
     for path in sorted(out.glob("tox21-?.json")):
         tasks = json.loads(path.read_text())["tasks"]
         kinds = [kind for kind in next(iter(tasks.values())) if kind not in ("n", "chosen")]
@@ -224,13 +170,6 @@ def _train(run: Path, arguments: Sequence[str], settings: Sequence[str]) -> None
         return
     given = [part for setting in settings for part in ("--set", setting)]
     molgen("train", *arguments, "--out", str(run), "--force", *given)
-
-
-def _quietly(command: Sequence[str]) -> None:
-    """Runs another program. Raises SystemExit with the end of what it said if it fails."""
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command[:2])}:\n{done.stderr[-2000:]}")
 
 
 def _rmse(truth: np.ndarray[Any, Any], predicted: np.ndarray[Any, Any]) -> float | None:
@@ -246,11 +185,6 @@ def _bins(
         own = (nearest >= low) & ((nearest < high) | (high == 1))
         inside = float((errors[own] <= half[own]).sum())
         yield {"n": int(own.sum()), "inside": inside, "squares": float((errors[own] ** 2).sum())}
-
-
-def _moleculeace() -> list[dict[str, str]]:
-    with gzip.open(fetch("moleculeace")[0], "rt") as file:
-        return list(csv.DictReader(file))
 
 
 if __name__ == "__main__":
