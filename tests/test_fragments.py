@@ -9,15 +9,18 @@ from typing import Any
 
 import pytest
 from conftest import Cli
-from rdkit import Chem
+from rdkit import Chem, DataStructs
+from rdkit.Chem import QED, rdFingerprintGenerator
 
 from molgen.chem.assemble import assembled
 from molgen.chem.filters import screen
 from molgen.chem.fragments import Keep, beginning, keep_of, numbered, prompts
 from molgen.chem.kept import columns_of, described, kept_atoms
+from molgen.chem.pool import Workers
 from molgen.chem.replace import rest_of
 from molgen.chem.smiles import canonical, parse
 from molgen.errors import MolgenError
+from molgen.evaluation import fragments as benchmark
 
 DRUGS = list(
     csv.DictReader((Path(__file__).parent / "data" / "drug_fragments.csv").read_text(encoding="utf-8").splitlines())
@@ -313,11 +316,29 @@ def test_the_benchmark_stands_beside_published_rows_and_random_groups(cli: Cli) 
     assert (ours["method"], random["method"]) == ("run", "random")
     assert random["kept"] == random["validity"] == 100  # groups put onto the fragment leave it as it is
     assert ours["kept"] > 60
-    assert all("GenMol V2" in done.out and f"{value}" in done.out for value in (49.0, 0.626))
+    assert all(0 < row["diversity"] < 1 and 0 < row["distance"] < 1 for row in (ours, random))
+    assert "GenMol V2" in done.out and "49.0" in done.out and "0.626" in done.out
     lacking = cli("benchmark", "fragments", "moses-small", "--task", "motif", "-n", 4)
     assert lacking.code == 2
-    assert "vocabulary lacks" in lacking.err
+    assert "vocabulary lacks" in lacking.err  # of drugs with stereo
     assert cli("benchmark", "fragments", "moses-small", "--task", "motive").code == 2
+
+
+def test_the_measures_of_the_benchmark_are_those_of_the_definition(pool: Workers) -> None:
+    drawn = ["CCc1ccccc1", "c1ccccc1CC", "CCCc1ccccc1", "CCC", "C1CC", None]  # twice one molecule; one without benzene
+    validity, uniqueness, quality, diversity, distance, kept = benchmark._measured(
+        drawn, "CCCc1ccccc1", numbered("[*:1]c1ccccc1"), pool
+    )
+    assert (validity, kept) == pytest.approx((100 * 4 / 6, 100 * 3 / 6))
+    assert uniqueness == pytest.approx(100 * 2 / 3)
+    assert max(QED.qed(Chem.MolFromSmiles(one)) for one in ("CCc1ccccc1", "CCCc1ccccc1")) < 0.6
+    assert quality == 0
+    morgan = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=1_024)
+    alike = DataStructs.TanimotoSimilarity(
+        *(morgan.GetFingerprint(Chem.MolFromSmiles(one)) for one in ("CCc1ccccc1", "CCCc1ccccc1"))
+    )
+    assert diversity == pytest.approx(1 - alike, abs=1e-6)
+    assert distance == pytest.approx(1 - (alike + 1) / 2, abs=1e-6)
 
 
 def test_every_command_of_the_document_runs(cli: Cli) -> None:

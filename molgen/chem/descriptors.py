@@ -66,12 +66,12 @@ def smiles_no_stereo(molecule: Any) -> str:
 
 def fingerprint(molecule: Any) -> str:
     """Morgan fingerprint of radius 2 with 1,024 bits, as in MOSES."""
-    return _packed(_morgan(1024).GetFingerprint(molecule))
+    return _packed(morgan(1024).GetFingerprint(molecule))
 
 
 def fingerprint_4096(molecule: Any) -> str:
     """ECFP4 with 4,096 bits, as in GuacaMol."""
-    return _packed(_morgan(4096).GetFingerprint(molecule))
+    return _packed(morgan(4096).GetFingerprint(molecule))
 
 
 def fragments(molecule: Any) -> list[str]:
@@ -99,7 +99,7 @@ def flat_scaffold(molecule: Any) -> str:
 
 def ecfp4_counts(molecule: Any) -> str:
     """ECFP4 (Morgan, radius 2) folded to 2,048 counts of at most 255, one byte each, in base64."""
-    counts = _morgan(2048).GetCountFingerprintAsNumPy(molecule)
+    counts = morgan(2048).GetCountFingerprintAsNumPy(molecule)
     return b64encode(counts.clip(max=255).astype("uint8").tobytes()).decode("ascii")
 
 
@@ -323,7 +323,8 @@ def _packed(bits: Any) -> str:
 
 
 @lru_cache
-def _morgan(bits: int) -> Any:
+def morgan(bits: int) -> Any:
+    """RDKit's generator of Morgan fingerprints of radius 2 (ECFP4) of so many bits."""
     return rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=bits)
 
 

@@ -1,14 +1,14 @@
 """Which counts of an ECFP4 each atom takes part in: what would be missing without the atom."""
 
-from functools import lru_cache
 from typing import Any
 
 from rdkit import Chem
 from rdkit.Chem import rdFingerprintGenerator
 
+from molgen.chem.descriptors import morgan
 from molgen.chem.smiles import parse, quiet
 
-_RADIUS, _BITS = 2, 2_048
+_BITS = 2_048
 
 
 def atoms_in_fingerprint(smiles: str) -> list[list[list[int]]] | None:
@@ -23,7 +23,7 @@ def atoms_in_fingerprint(smiles: str) -> list[list[list[int]]] | None:
     with quiet():
         output: Any = rdFingerprintGenerator.AdditionalOutput()
         output.AllocateBitInfoMap()
-        _generator().GetCountFingerprint(molecule, additionalOutput=output)
+        morgan(_BITS).GetCountFingerprint(molecule, additionalOutput=output)
         found: list[dict[int, int]] = [{} for _ in range(molecule.GetNumAtoms())]
         for bit, environments in output.GetBitInfoMap().items():
             for centre, radius in environments:
@@ -39,8 +39,3 @@ def _atoms(molecule: Any, centre: int, radius: int) -> set[int]:
             bond = molecule.GetBondWithIdx(index)
             atoms |= {bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()}
     return atoms
-
-
-@lru_cache(maxsize=1)
-def _generator() -> Any:
-    return rdFingerprintGenerator.GetMorganGenerator(radius=_RADIUS, fpSize=_BITS)

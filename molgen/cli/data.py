@@ -72,7 +72,7 @@ def data_describe(
     from molgen.chem.pool import shared_workers
     from molgen.data.description import describe_data
 
-    check_apart({"--json": None if json == STDOUT else json}, [data, config])
+    check_apart({"--json": json}, [data, config])
     _, resolved = configuration(data, config, settings, smiles_column, where, {"data.targets": target or None})
     description = describe_data(resolved, shared_workers())
     if json != STDOUT:

@@ -162,7 +162,7 @@ def check_apart(outputs: Mapping[str, Path | None], inputs: Iterable[str | Path 
 
     `outputs` are option → path. A directory among the inputs means the files of a run in it, `-` means stdin.
     """
-    named = [(name, path) for name, path in outputs.items() if path is not None]
+    named = [(name, path) for name, path in outputs.items() if path is not None and path != STDOUT]
     for i, (name, path) in enumerate(named):
         for other_name, other_path in named[:i]:
             if _same(path, other_path):

@@ -22,7 +22,7 @@ from molgen.chem.smiles import RDKIT_VERSION
 from molgen.config import Config
 from molgen.data.download import data_directory
 from molgen.data.labels import LabelArrays, Labels, Scales
-from molgen.data.targets import target_name
+from molgen.data.targets import CLASSES, target_name
 from molgen.errors import MolgenError
 from molgen.runtime.cache import LARGE, Arrays, cached, expect
 from molgen.runtime.files import content_of, write_atomically
@@ -39,12 +39,7 @@ _MOST_BYTES = 2**30
 _VERSION, _FORMAT = "1", "molgen conditions 1"
 _ASKED = re.compile(r"\s*(?:`([^`]+)`|([^=<>,`]+?))\s*(==?|>=?|<=?)\s*([^=<>,]+?)\s*(?:,|$)")
 _SIDES = {"=": 0, "==": 0, ">": 1, ">=": 1, "<": -1, "<=": -1}
-_WORDS = {
-    **dict.fromkeys(("active", "yes", "true", "positive", "pos", "y", "+", "toxic", "t", "pass"), 1.0),
-    **dict.fromkeys(
-        ("inactive", "no", "false", "negative", "neg", "n", "-", "nontoxic", "non-toxic", "f", "fail"), 0.0
-    ),
-}
+_WORDS = {word: float(i) for pair in CLASSES for i, word in enumerate(pair)}
 
 
 class Wish(NamedTuple):

@@ -202,10 +202,11 @@ def _check_unit(config: DataConfig, target: Target, formula: Formula, unit: str 
     )
 
 
-_PAIRS = (
+CLASSES = (
     *(("inactive", "active"), ("no", "yes"), ("false", "true"), ("negative", "positive"), ("neg", "pos")),
     *(("n", "y"), ("-", "+"), ("nontoxic", "toxic"), ("non-toxic", "toxic"), ("f", "t"), ("fail", "pass")),
 )
+"""Words for the classes 0 and 1."""
 
 
 def classes(texts: Mapping[str, int], target: Target, source: str) -> dict[str, int] | None:
@@ -225,7 +226,7 @@ def classes(texts: Mapping[str, int], target: Target, source: str) -> dict[str, 
     words = {text for text in folded if not _LIKE_A_NUMBER.match(text)}
     if sum(folded[word] for word in words) * 2 <= folded.total():
         return None
-    pair = next((pair for pair in _PAIRS if set(folded) == set(pair)), None)
+    pair = next((pair for pair in CLASSES if set(folded) == set(pair)), None)
     if pair is None:
         shown = ", ".join(f"{text} {n:,}" for text, n in folded.most_common(_MOST_SHOWN))
         raise MolgenError(

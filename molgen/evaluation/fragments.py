@@ -15,13 +15,13 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from molgen.chem.fragments import numbered
 from molgen.chem.pool import Workers
 from molgen.errors import MolgenError
 from molgen.generation.decode import SamplingParams
 from molgen.generation.generator import MoleculeGenerator
+from molgen.metrics.similarity import nearest, within
 
 TASKS = ("motif", "linker", "superstructure", "decoration")
 _MEASURES = ("validity", "uniqueness", "quality", "diversity", "distance", "kept")
@@ -152,10 +152,10 @@ def _measured(drawn: Sequence[str | None], drug: str, keep: str, workers: Worker
     distinct = list(dict.fromkeys(held))
     cells = workers.map("tabulate", [*distinct, drug], columns=["qed", "sa", "fingerprint"])
     good = sum(cell["qed"] >= _LEAST_QED and cell["sa"] <= _MOST_SA for cell in cells[:-1])
-    similar = _similarities([cell["fingerprint"] for cell in cells])
-    k = len(distinct)
-    diversity = 1 - (similar[:k, :k].sum() - k) / (k * (k - 1)) if k > 1 else 0.0
-    distance = 1 - similar[:k, k].mean() if k else 0.0
+    packed = np.array([np.frombuffer(b64decode(cell["fingerprint"]), np.uint8) for cell in cells])
+    k, ours = len(distinct), packed[:-1]
+    diversity = 1 - (within(ours).mean.mean() * k - 1) / (k - 1) if k > 1 else 0.0
+    distance = 1 - nearest(ours, packed[-1:]).mean() if k else 0.0
     share = 100 / len(drawn)
     return (
         *(share * len(valid), 100 * k / len(held) if held else 0.0, share * good),
@@ -164,15 +164,6 @@ def _measured(drawn: Sequence[str | None], drug: str, keep: str, workers: Worker
 
 
 _NO_FILTER: dict[str, Any] = {"where": "", "smarts": [], "not_smarts": [], "no_alerts": False}
-
-
-def _similarities(fingerprints: Sequence[str]) -> npt.NDArray[np.float64]:
-    """Tanimoto similarities of packed fingerprints in base64, (N, N)."""
-    packed = np.frombuffer(b"".join(map(b64decode, fingerprints)), np.uint8).reshape(len(fingerprints), -1)
-    bits = np.unpackbits(packed, axis=1).astype(np.float64)
-    common, counts = bits @ bits.T, bits.sum(axis=1)
-    similar: npt.NDArray[np.float64] = common / np.maximum(counts[:, None] + counts - common, 1)
-    return similar
 
 
 def table(results: Sequence[FragmentResult], name: str) -> str:

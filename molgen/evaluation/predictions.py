@@ -179,18 +179,18 @@ def _refit(
     prints = Fingerprints.of([smiles[i] for i in rows.tolist()], runtime.workers)
     one.refitted = kind
     for name, division in divisions.items():
-        fold, held = division[rows], np.full(len(rows), np.nan)
+        fold, held, mean = division[rows], np.full(len(rows), np.nan), np.full(len(rows), np.nan)
         for number in range(_FOLDS):
             inside, outside = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
             own = values[rows][inside]
             if not len(outside) or len(inside) < _FOLDS or (one.is_class and len(np.unique(own)) < 2):
                 continue
             held[outside] = fit(kind, setting, prints, own, one.is_class, inside)(prints.rows(outside), prints)
+            mean[outside] = own.mean()
         known = ~np.isnan(held)
         one.splits[name] = {**figures(values[rows][known], held[known], one.is_class), "n": int(known.sum())}
         if not one.is_class:
-            centre = float(values[rows].mean())
-            one.splits[name]["baseline"] = rmse(values[rows][known], np.full(int(known.sum()), centre))
+            one.splits[name]["baseline"] = rmse(values[rows][known], mean[known])
 
 
 def lines(one: TargetEvaluation, split: str) -> list[str]:

@@ -12,6 +12,7 @@ _LICENCES = {
     "moses": "MOSES: MIT; its molecules are from ZINC, which is free to use",
     "moses-mini": "MOSES: MIT; its molecules are from ZINC, which is free to use",
     "moleculeace": "MoleculeACE: MIT; its molecules are from ChEMBL, CC BY-SA 3.0",
+    "peptides": "random peptides that molgen makes: no licence applies",
     "zinc250k": "ZINC: free to use; not to be redistributed in large parts",
 }
 _FRONT = """\

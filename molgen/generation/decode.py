@@ -104,6 +104,62 @@ def draw(logits: Tensor, params: SamplingParams, generator: Generator) -> Tensor
     return (logits.softmax(dim=-1) / times).argmax(dim=-1)
 
 
+class Sampler(NamedTuple):
+    """What does not change while rows are decoded."""
+
+    model: Decoder
+    params: SamplingParams
+    suppressed_ids: list[int]
+    generator: Generator
+    precision: Precision
+    stopped: Callable[[], bool]
+
+    def prefilled(self, starts: Tensor, common: int) -> tuple[DecodingState, Tensor]:
+        """(state after all but the last of the first `common` ids, that last id); equal rows are decoded once."""
+        distinct, inverse = torch.unique(starts[:, :common], dim=0, return_inverse=True)
+        state = _empty_state(self.model, len(distinct), common, self.precision)
+        if common > 1:
+            with autocast(self.precision, starts.device):
+                _, state = self.model.step(distinct[:, :-1], state)
+        return state.select_rows(inverse, state.capacity), starts[:, common - 1 : common]
+
+    def finish(self, given: Tensor, new: Tensor, state: DecodingState, continued: "_Continued | None" = None) -> Tensor:
+        """Continues `given`, (rows, P) ids from the start token on, padded at the end; `new` follow the state."""
+        rows, device = len(given), given.device
+        ids = torch.full((rows, self.model.context + 1), PAD, dtype=torch.long, device=device)
+        ids[:, : given.shape[1] - 1] = given[:, 1:]
+        row = torch.arange(rows, device=device)  # the row of `ids` that each row of the state writes to
+        finished = torch.zeros(rows, dtype=torch.bool, device=device)
+        if continued is not None and continued.finished is not None:
+            finished = continued.finished
+        with autocast(self.precision, device):
+            for position in range(state.length + new.shape[1] - 1, self.model.context + 1):
+                logits, state = self.model.step(new, state)
+                logits[:, self.suppressed_ids] = -math.inf
+                if continued is not None:
+                    continued.bar(logits, position)
+                drawn = draw(logits, self.params, self.generator)
+                if position < given.shape[1] - 1:  # some rows have a token here
+                    asked = ids[row, position]
+                    drawn = torch.where(asked == PAD, drawn, asked)
+                if continued is not None:
+                    continued.add(drawn, position)
+                ids[row, position] = drawn
+                finished |= drawn == EOS
+                if state.length == state.capacity:
+                    running = int((~finished).sum())
+                    if running == 0 or self.stopped():
+                        break
+                    # the running rows first, then some finished ones, so that the same numbers of rows occur again
+                    kept = finished.sort(stable=True).indices[: -(-running // _ROW_STEP) * _ROW_STEP]
+                    state = state.select_rows(kept, _grown(state.capacity))
+                    row, drawn, finished = row[kept], drawn[kept], finished[kept]
+                    if continued is not None:
+                        continued.select(kept)
+                new = drawn[:, None]
+        return ids
+
+
 @torch.no_grad()  # in inference mode autocast would convert the weights at each step
 def decode(
     model: Decoder,
@@ -124,7 +180,7 @@ def decode(
     device = model.embedding.weight.device
     given = torch.tensor([BOS, *prompt], dtype=torch.long, device=device).expand(rows, -1)
     state = _empty_state(model, rows, len(prompt) + 1, precision)
-    run = _Run(model, params, suppressed_ids, generator, precision, stopped)
+    run = Sampler(model, params, suppressed_ids, generator, precision, stopped)
     return run.finish(given, given, state)
 
 
@@ -142,7 +198,7 @@ def complete(
     Returns ids (rows, context + 1) as `decode`, the starts' tokens included.
     """
     state = _empty_state(model, len(starts), 1, precision)
-    run = _Run(model, params, suppressed_ids, generator, precision, lambda: False)
+    run = Sampler(model, params, suppressed_ids, generator, precision, lambda: False)
     return run.finish(starts, starts[:, :1], state)
 
 
@@ -152,40 +208,24 @@ def _grown(capacity: int) -> int:
 
 
 @torch.no_grad()
-def extend(
-    model: Decoder,
-    starts: Tensor,
-    barred: Tensor,
-    grammar: Grammar,
-    params: SamplingParams,
-    suppressed_ids: list[int],
-    generator: Generator,
-    precision: Precision = "fp32",
-    stopped: Callable[[], bool] = lambda: False,
-) -> Tensor:
+def extend(sampler: Sampler, starts: Tensor, barred: Tensor, grammar: Grammar) -> Tensor:
     """As `complete`, but what all starts have is decoded at once, and no row begins with a token that is barred.
 
     `barred`, (rows, V) bool, are the tokens that must not follow a start at once; `grammar` is that of the starts.
     """
-    run = _Run(model, params, suppressed_ids, generator, precision, stopped)
     lengths = (starts != PAD).sum(dim=1)
-    state, new = run.prefilled(starts, int(lengths.min()))
-    return run.finish(starts, new, state, _Continued(lengths, grammar, barred))
+    state, new = sampler.prefilled(starts, int(lengths.min()))
+    return sampler.finish(starts, new, state, _Continued(lengths, grammar, barred))
 
 
 @torch.no_grad()
 def extend_distinct(
-    model: Decoder,
+    sampler: Sampler,
     starts: Tensor,
     log_weights: Tensor,
     barred: Tensor,
     grammar: Grammar,
     rows: int,
-    params: SamplingParams,
-    suppressed_ids: list[int],
-    generator: Generator,
-    precision: Precision = "fp32",
-    stopped: Callable[[], bool] = lambda: False,
 ) -> tuple[Tensor, Tensor]:
     """`rows` continuations of a few starts, (S, P) ids, drawn without replacement: (ids as of `complete`, starts).
 
@@ -193,27 +233,31 @@ def extend_distinct(
     order is that of draws one after the other (Gumbel top-k: stochastic beam search, Kool et al. 2019, ICML). The
     weights, (S,), are ln p of each start up to a constant.
     """
-    run = _Run(model, params, suppressed_ids, generator, precision, stopped)
+    model = sampler.model
     lengths = (starts != PAD).sum(dim=1)
-    state, new = run.prefilled(starts, int(lengths.min()))
-    beam = Beam(starts, log_weights, model.context, generator)
-    with autocast(precision, starts.device):
+    state, new = sampler.prefilled(starts, int(lengths.min()))
+    beam = Beam(starts, log_weights, model.context, sampler.generator)
+    with autocast(sampler.precision, starts.device):
         for position in range(state.length, min(starts.shape[1] - 1 + _DISTINCT, model.context + 1)):
             logits, state = model.step(new, state)
-            logits[:, suppressed_ids] = -math.inf
+            logits[:, sampler.suppressed_ids] = -math.inf
             first = lengths[beam.start] == position + 1
             logits.masked_fill_(first[:, None] & barred[beam.start], -math.inf)
             forced = lengths[beam.start] > position + 1
             grammar.bar(logits)
-            parent = beam.grow(filtered(logits, params), position, forced, rows)
+            parent = beam.grow(filtered(logits, sampler.params), position, forced, rows)
             grammar.select(parent)
             own = beam.ids[:, position]
             grammar.add(torch.where(forced[parent], PAD, own))
             full = state.length == state.capacity
-            if full or len(parent) != len(logits) or not torch.equal(parent, torch.arange(len(parent))):
+            if (
+                full
+                or len(parent) != len(logits)
+                or not torch.equal(parent, torch.arange(len(parent), device=parent.device))
+            ):
                 state = state.select_rows(parent, _grown(state.capacity) if full else state.capacity)
             new = beam.ids[:, position : position + 1]
-            if bool(beam.finished.all()) or stopped():
+            if bool(beam.finished.all()) or sampler.stopped():
                 break
     order = beam.order(rows)
     if bool(beam.finished.all()):
@@ -223,7 +267,7 @@ def extend_distinct(
     grammar.select(order)
     done = torch.zeros_like(lengths[beam.start[order]])  # the starts are behind
     continued = _Continued(done, grammar, finished=beam.finished[order])
-    return run.finish(given, new, state, continued), beam.start[order]
+    return sampler.finish(given, new, state, continued), beam.start[order]
 
 
 class _Continued:
@@ -259,65 +303,3 @@ def _empty_state(model: Decoder, rows: int, positions: int, precision: Precision
     half = device.type != "cpu" and uses_bf16(precision, device)
     capacity = -(-positions // _CAPACITY_STEP) * _CAPACITY_STEP
     return model.empty_state(rows, capacity, torch.bfloat16 if half else None)
-
-
-class _Run(NamedTuple):
-    """What does not change while rows are decoded."""
-
-    model: Decoder
-    params: SamplingParams
-    suppressed_ids: list[int]
-    generator: Generator
-    precision: Precision
-    stopped: Callable[[], bool]
-
-    def prefilled(self, starts: Tensor, common: int) -> tuple[DecodingState, Tensor]:
-        """(state after all but the last of the first `common` ids, that last id); equal rows are decoded once."""
-        distinct, inverse = torch.unique(starts[:, :common], dim=0, return_inverse=True)
-        state = _empty_state(self.model, len(distinct), common, self.precision)
-        if common > 1:
-            with autocast(self.precision, starts.device):
-                _, state = self.model.step(distinct[:, :-1], state)
-        return state.select_rows(inverse, state.capacity), starts[:, common - 1 : common]
-
-    def finish(
-        self,
-        given: Tensor,
-        new: Tensor,
-        state: DecodingState,
-        continued: "_Continued | None" = None,
-    ) -> Tensor:
-        """Continues `given`, (rows, P) ids from the start token on, padded at the end; `new` follow the state."""
-        rows, device = len(given), given.device
-        ids = torch.full((rows, self.model.context + 1), PAD, dtype=torch.long, device=device)
-        ids[:, : given.shape[1] - 1] = given[:, 1:]
-        row = torch.arange(rows, device=device)  # the row of `ids` that each row of the state writes to
-        finished = torch.zeros(rows, dtype=torch.bool, device=device)
-        if continued is not None and continued.finished is not None:
-            finished = continued.finished
-        with autocast(self.precision, device):
-            for position in range(state.length + new.shape[1] - 1, self.model.context + 1):
-                logits, state = self.model.step(new, state)
-                logits[:, self.suppressed_ids] = -math.inf
-                if continued is not None:
-                    continued.bar(logits, position)
-                drawn = draw(logits, self.params, self.generator)
-                if position < given.shape[1] - 1:  # some rows have a token here
-                    asked = ids[row, position]
-                    drawn = torch.where(asked == PAD, drawn, asked)
-                if continued is not None:
-                    continued.add(drawn, position)
-                ids[row, position] = drawn
-                finished |= drawn == EOS
-                if state.length == state.capacity:
-                    running = int((~finished).sum())
-                    if running == 0 or self.stopped():
-                        break
-                    # the running rows first, then some finished ones, so that the same numbers of rows occur again
-                    kept = finished.sort(stable=True).indices[: -(-running // _ROW_STEP) * _ROW_STEP]
-                    state = state.select_rows(kept, _grown(state.capacity))
-                    row, drawn, finished = row[kept], drawn[kept], finished[kept]
-                    if continued is not None:
-                        continued.select(kept)
-                new = drawn[:, None]
-        return ids

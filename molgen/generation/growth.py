@@ -19,7 +19,7 @@ from torch import Tensor
 from molgen.chem.fragments import TO_FIND, Keep, Point, Step, beginning, keep_of
 from molgen.chem.pool import Workers
 from molgen.errors import MolgenError
-from molgen.generation.decode import SamplingParams, extend, extend_distinct
+from molgen.generation.decode import Sampler, SamplingParams, extend, extend_distinct
 from molgen.generation.grammar import Grammar
 from molgen.model.decoder import Decoder
 from molgen.model.likelihood import token_nll
@@ -58,17 +58,6 @@ class _Prompt(NamedTuple):
     """Equal for prompts of the same molecule at the same site."""
     score: float = 0.0
     """ln p of prompts that end at this site, up to a constant."""
-
-
-class _Sampler(NamedTuple):
-    """What does not change while strings are drawn."""
-
-    model: Decoder
-    params: SamplingParams
-    suppressed_ids: list[int]
-    generator: torch.Generator
-    precision: Precision
-    stopped: Callable[[], bool]
 
 
 class Growth:
@@ -115,7 +104,7 @@ class Growth:
             active = [i for i, row in enumerate(grown) if row.places is not None]
             if not active or stopped():
                 break
-            sampler = _Sampler(self._model, params, self._tokenizer.suppressed_ids, random, self._precision, stopped)
+            sampler = Sampler(self._model, params, self._tokenizer.suppressed_ids, random, self._precision, stopped)
             # rows differ from each other at the end, and already where the same prompts are of all of them
             distinct = number == len(steps) or step.kind != "grow"
             new = self._grown([grown[i] for i in active], step, distinct, sampler, rng)
@@ -172,7 +161,7 @@ class Growth:
             )
 
     def _grown(
-        self, rows: Sequence[Row], step: Step, distinct: bool, sampler: "_Sampler", rng: np.random.Generator
+        self, rows: Sequence[Row], step: Step, distinct: bool, sampler: Sampler, rng: np.random.Generator
     ) -> list[Row]:
         """The rows after a step; with `distinct` no two alike, if there were few molecules before."""
         sources = list({row.text: row for row in rows}.values())
@@ -242,21 +231,19 @@ class Growth:
         return prompts
 
     def _from_sites(
-        self, prompts: Sequence[_Prompt], step: Step, rows: int, sampler: "_Sampler"
+        self, prompts: Sequence[_Prompt], step: Step, rows: int, sampler: Sampler
     ) -> list[tuple[_Prompt | None, list[int] | None]]:
         """(prompt, what the model writes after it) for each row, no two alike, from one prompt of each site."""
         if not prompts:
             return [(None, None)] * rows
         weights = torch.tensor([prompt.score for prompt in prompts], device=self._device)
         barred = torch.stack([self._barred(prompt, step) for prompt in prompts])
-        ids, start = extend_distinct(
-            sampler.model, self._padded(prompts), weights, barred, self._grammar(prompts), rows, *sampler[1:]
-        )
+        ids, start = extend_distinct(sampler, self._padded(prompts), weights, barred, self._grammar(prompts), rows)
         picked = [prompts[i] for i in start.tolist()]
         return [(prompt, _ended(row, prompt)) for prompt, row in zip(picked, ids.cpu().numpy(), strict=True)]
 
     def _from_each(
-        self, prompts: Sequence[_Prompt | None], step: Step, sampler: "_Sampler"
+        self, prompts: Sequence[_Prompt | None], step: Step, sampler: Sampler
     ) -> list[tuple[_Prompt | None, list[int] | None]]:
         """(prompt, what the model writes after it) for each row, which has a prompt of its own."""
         result: list[tuple[_Prompt | None, list[int] | None]] = [(None, None)] * len(prompts)
@@ -266,7 +253,7 @@ class Growth:
             chunk = going[at : at + _CHUNK]
             own = [prompt for _, _, prompt in chunk]
             barred = torch.stack([self._barred(prompt, step) for prompt in own])
-            ids = extend(sampler.model, self._padded(own), barred, self._grammar(own), *sampler[1:])
+            ids = extend(sampler, self._padded(own), barred, self._grammar(own))
             for (_, i, prompt), row in zip(chunk, ids.cpu().numpy(), strict=True):
                 result[i] = (prompt, _ended(row, prompt))
         return result

@@ -11,7 +11,6 @@ from molgen.runtime.distributed import ProcessGroup
 _MOST = 10**15
 _LARGEST_BATCH = 1_000_000
 _BYTES_PER_KEY = 16  # of `Seen`: 8 for the key, and 8 more while it merges
-
 _MOST_GUIDANCE = 100
 
 
@@ -29,7 +28,6 @@ class SampleOptions:
     """Maximum number of molecules per batch; None: the default of the device."""
     keep: str = ""
     """Fragments from which all molecules are grown, as `molgen.chem.fragments.numbered` writes them."""
-
     condition: str = ""
     """The values that the molecules should have, such as `logp = 2.5, pIC50 = 8`."""
     guidance: float = 1.0

@@ -215,8 +215,9 @@ def judging(
     predictors: dict[str, RunPredictor] = {}
     for component in asked.columns.values():
         if component.model is not None and component.evaluated_by is not None:
-            loaded = predictors.setdefault(component.model, RunPredictor.load(component.model, runtime=runtime))
-            likelihoods[component.evaluated_by] = _predictions(component, loaded)
+            if component.model not in predictors:
+                predictors[component.model] = RunPredictor.load(component.model, runtime=runtime)
+            likelihoods[component.evaluated_by] = _predictions(component, predictors[component.model])
     accepted = asked.filter if config is None else _accepted(asked, config)
     with ExitStack() as stack:
         pool = None

@@ -54,12 +54,14 @@ class JointObjective:
         return share * errors.sum()
 
     def figures(self, model: Decoder, corpus: Corpus, device: torch.device) -> dict[str, float]:
-        """What a row of the log says about the validation molecules."""
+        """What a row of the log says about the validation molecules; nothing if none of them has a label."""
+        if np.isnan(self.validation.values).all():
+            return {}
         return {"val_error": self.validation_error(model, corpus, device)}
 
     @torch.inference_mode()
     def validation_error(self, model: Decoder, corpus: Corpus, device: torch.device) -> float:
-        """The mean error of the labels of the validation molecules; 0 if there are none."""
+        """The mean error of the labels of the validation molecules, of which there are some."""
         was_training = model.training
         model.eval()
         total, count = 0.0, 0
@@ -70,7 +72,7 @@ class JointObjective:
             total += float(self._errors(model, inputs, model.hidden(inputs), labels).sum())
             count += int((~np.isnan(labels.values)).sum())
         model.train(was_training)
-        return total / max(1, count)
+        return total / count
 
     def _errors(self, model: Decoder, inputs: Tensor, hidden: Tensor, labels: LabelArrays) -> Tensor:
         """(B, T) squared errors of standardised values or cross-entropies; one-sided for bounds; 0 without label."""
