@@ -49,10 +49,10 @@ class MoleculeFilter(NamedTuple):
 
 def screen(
     smiles: str,
-    where: str,
-    smarts: Sequence[str],
-    not_smarts: Sequence[str],
-    no_alerts: bool,
+    where: str = "",
+    smarts: Sequence[str] = (),
+    not_smarts: Sequence[str] = (),
+    no_alerts: bool = False,
     reactive: Sequence[str] = (),
     warheads: Sequence[str] = (),
     keep: str = "",

@@ -3,6 +3,7 @@
 Nothing heavy is imported at the top: `molgen --help` answers without torch, rdkit or deepchem.
 """
 
+import atexit
 import codecs
 import io
 import logging
@@ -361,6 +362,8 @@ def main(arguments: Iterable[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, terminate)
     with log_to_stderr():
         code = _exit_code(list(arguments) if arguments is not None else sys.argv[1:])
+    if code == 0 and os.environ.get("WORLD_SIZE", "1") != "1":
+        _leave()
     sys.exit(code)
 
 
@@ -405,6 +408,17 @@ def _exit_code(given: Sequence[str]) -> int | str | None:
                 "number: PYTHONIOENCODING=utf-8 writes them as they are"
             )
     return code
+
+
+def _leave() -> None:
+    """Ends one of several processes, which is done, without the interpreter's own end.
+
+    A thread of gloo that asks for the interpreter while it ends aborts the process, and torchrun then stops the others.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _shown_by_any_terminal() -> list[str]:

@@ -146,7 +146,7 @@ def run_tasks(
 
 def _measured(drawn: Sequence[str | None], drug: str, keep: str, workers: Workers) -> tuple[float, ...]:
     """The measures of one drug's draws, as of `FragmentResult`."""
-    screened = workers.map("screen", [text or "" for text in drawn], **_NO_FILTER, keep=keep)
+    screened = workers.map("screen", [text or "" for text in drawn], keep=keep)
     valid = [one[0] for one in screened if one and one[0]]
     held = [one[0] for one in screened if one and one[0] and not one[1]]
     distinct = list(dict.fromkeys(held))
@@ -161,9 +161,6 @@ def _measured(drawn: Sequence[str | None], drug: str, keep: str, workers: Worker
         *(share * len(valid), 100 * k / len(held) if held else 0.0, share * good),
         *(float(diversity), float(distance), share * len(held)),
     )
-
-
-_NO_FILTER: dict[str, Any] = {"where": "", "smarts": [], "not_smarts": [], "no_alerts": False}
 
 
 def table(results: Sequence[FragmentResult], name: str) -> str:

@@ -98,6 +98,7 @@ class Growth:
         steps = self.keep.steps(first)
         groups = [step for step in steps if step.kind == "grow"]
         grown = self._beginnings(rows, first, rng)
+        first_time = len(steps)
         if len(groups) > 2:  # each group once more, now that the others are there: the first ones are too large
             steps += groups
         for number, step in enumerate(steps, 1):
@@ -108,9 +109,15 @@ class Growth:
             # rows differ from each other at the end, and already where the same prompts are of all of them
             distinct = number == len(steps) or step.kind != "grow"
             new = self._grown([grown[i] for i in active], step, distinct, sampler, rng)
-            for i, row in zip(active, new, strict=True):
-                grown[i] = row
+            held = self._held(new) if number > first_time else [True] * len(new)
+            for i, row, holds in zip(active, new, held, strict=True):
+                grown[i] = row if holds else grown[i]
         return [row.text for row in grown]
+
+    def _held(self, rows: Sequence[Row]) -> list[bool]:
+        """Whether each row is a molecule that holds what is kept. One that is not leaves the molecule as it was."""
+        found = self._workers.map("screen", [row.text or "" for row in rows], keep=self.keep.text)
+        return [bool(one and one[0] and not one[1]) for one in found]
 
     def _beginnings(self, rows: int, first: int, rng: np.random.Generator) -> list[Row]:
         """The fragment; if more than one group is grown, with small ones in their places, in a few ways."""
