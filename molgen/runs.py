@@ -26,7 +26,7 @@ from molgen.data.dataset import Dropped, Molecule, build_dataset, columns_of
 from molgen.data.download import data_directory, is_here
 from molgen.data.encoded_file import CorpusFile, named_corpus
 from molgen.data.labels import Label, Labels, label_columns
-from molgen.data.parents import load_parents
+from molgen.data.parents import KnownParents, load_parents
 from molgen.data.sources import read_source
 from molgen.data.splitting import SPLITS
 from molgen.data.targets import target_name
@@ -36,7 +36,6 @@ from molgen.model.decoder import Decoder
 from molgen.model.stock import from_stock
 from molgen.runtime.cache import Arrays, cached, from_strings, to_strings
 from molgen.runtime.files import content_of, opened, write_atomically, write_table
-from molgen.runtime.hashing import Keys
 from molgen.tokenizer import MOST_BYTES, SmilesTokenizer
 
 try:
@@ -345,8 +344,8 @@ class Run:
         return found
 
     @cached_property
-    def parents(self) -> Keys | None:
-        """Keys of the training molecules' parents, those of MOSES left out; None if the run has no such file.
+    def parents(self) -> KnownParents | None:
+        """Keys of the training molecules' parents; None if the run has no such file.
 
         Only a shipped run has one. Raises MolgenError for a damaged file.
         """

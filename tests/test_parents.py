@@ -24,22 +24,33 @@ def test_salts_stereoisomers_and_charged_forms_have_the_key_of_their_parent(pool
 def test_a_key_is_the_blake2b_hash_of_the_parents_smiles(tmp_path: Path) -> None:
     save_parents(tmp_path / "p", ["CC(N)C(=O)O"])
     expected = int.from_bytes(hashlib.blake2b(b"CC(N)C(=O)O", digest_size=8).digest(), "little")
-    assert load_parents(tmp_path / "p").tolist() == [expected]
+    assert load_parents(tmp_path / "p").keys.tolist() == [expected]
 
 
 def test_the_file_holds_each_key_once_in_order_and_eight_bytes_for_each(tmp_path: Path) -> None:
     save_parents(tmp_path / "p", ["CC", "CCC", "", "CC"])
-    keys = load_parents(tmp_path / "p")
+    keys = load_parents(tmp_path / "p").keys
     assert keys.tolist() == sorted(set(keys_of(["CC", "CCC"]).tolist()))
     save_parents(tmp_path / "many", [str(i) for i in range(10_000)])
     assert (tmp_path / "many").stat().st_size < 8 * 10_000 + 500
 
 
+def test_molecules_of_moses_that_the_run_was_not_trained_on_are_not_known(tmp_path: Path) -> None:
+    save_parents(tmp_path / "p", ["CC", "CCO"], left_out=["CCC", "CCO"])
+    trained_on = load_parents(tmp_path / "p")
+    assert trained_on.known(["CC", "CCC", "CCCC", "CCO", "C", ""], {"CCC", "CCCC", "CCO"}).tolist() == [
+        *(True, False, True, True, False, False)
+    ]
+    assert trained_on.known(["CCCC"], set()).tolist() == [False]
+
+
 def test_a_damaged_file_of_keys_is_refused(tmp_path: Path) -> None:
     (tmp_path / "junk").write_bytes(b"no keys")
-    save_file({"keys": np.array([3, 1], dtype=np.uint64)}, tmp_path / "unsorted")
-    save_file({"keys": np.array([1.0, 3.0])}, tmp_path / "float")
-    for name in ("junk", "unsorted", "float", "absent"):
+    none = np.array([], dtype=np.uint64)
+    save_file({"keys": np.array([3, 1], dtype=np.uint64), "left_out": none}, tmp_path / "unsorted")
+    save_file({"keys": none, "left_out": np.array([1.0, 3.0])}, tmp_path / "float")
+    save_file({"keys": none}, tmp_path / "half")
+    for name in ("junk", "unsorted", "float", "half", "absent"):
         with pytest.raises(MolgenError, match="cannot be read"):
             load_parents(tmp_path / name)
 

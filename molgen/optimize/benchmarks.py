@@ -16,7 +16,7 @@ import numpy as np
 
 from molgen.chem.pool import Workers, shared_workers
 from molgen.data.download import is_here
-from molgen.data.parents import parent_smiles
+from molgen.data.parents import KnownParents, parent_smiles
 from molgen.data.sources import reference_smiles
 from molgen.errors import MolgenError
 from molgen.metrics.similarity import within
@@ -27,7 +27,6 @@ from molgen.optimize.memory import top
 from molgen.optimize.optimization import optimize
 from molgen.optimize.options import OptimizeOptions
 from molgen.runs import REPORT, SCORED, STATE, Run
-from molgen.runtime.hashing import keys_of
 
 logger = getLogger(__name__)
 
@@ -110,7 +109,8 @@ IsKnown = Callable[[Sequence[str]], list[bool]]
 def knowledge(prior: Run, workers: Workers) -> IsKnown | None:
     """What a prior was trained on; None if its molecules are not here."""
     strings: set[str] = set()
-    keys = np.empty(0, np.uint64) if prior.parents is None else prior.parents
+    none = np.empty(0, np.uint64)
+    trained_on = prior.parents or KnownParents(none, none)
     if prior.origin == "moses" or "moses" in (prior.config.data.sources or ()):
         if not is_here("moses"):
             return None
@@ -121,9 +121,7 @@ def knowledge(prior: Run, workers: Workers) -> IsKnown | None:
         strings = set(parent_smiles(prior.split("train"), workers))
 
     def is_known(smiles: Sequence[str]) -> list[bool]:
-        parents = parent_smiles(smiles, workers)
-        by_key = np.isin(keys_of(parents), keys).tolist()
-        return [parent in strings or found for parent, found in zip(parents, by_key, strict=True)]
+        return trained_on.known(parent_smiles(smiles, workers), strings).tolist()  # type: ignore[no-any-return]
 
     return is_known
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,14 +16,13 @@ from molgen.chem.smiles import VERSION as MOLECULES_VERSION
 from molgen.config import Config, recipes, validate
 from molgen.data.dataset import Dataset, Dropped
 from molgen.data.download import data_directory, is_here
-from molgen.data.parents import parent_smiles
+from molgen.data.parents import KnownParents, parent_smiles
 from molgen.data.sources import reference_smiles
 from molgen.errors import MolgenError
 from molgen.model.build import build_model
 from molgen.model.decoder import Decoder
 from molgen.runs import Run, find_run, run_directory
 from molgen.runtime.cache import LARGE, Arrays, cached, from_strings, to_strings
-from molgen.runtime.hashing import Keys, keys_of
 from molgen.tokenizer import SmilesTokenizer
 
 logger = logging.getLogger(__name__)
@@ -140,22 +138,21 @@ def _known_to(dataset: Dataset, pretrained: Run, workers: Workers) -> set[str] |
     return None
 
 
-def _known_by_parent(dataset: Dataset, pretrained: Run, keys: Keys, workers: Workers) -> set[str]:
+def _known_by_parent(dataset: Dataset, pretrained: Run, trained_on: KnownParents, workers: Workers) -> set[str]:
     """The SMILES whose parent the other run trained on.
 
     The keys do not contain MOSES, which is large. If the run was trained on it and it has been fetched, the parents are
-    compared with its strings, whose molecules have no charges and no stereo. All training rows of MOSES count as known,
-    also the few that `data.exclude` kept from the run.
+    compared with its strings, whose molecules have no charges and no stereo.
     """
     smiles = [molecule.smiles for molecule in dataset.molecules]
     parents = parent_smiles(smiles, workers)
-    found = np.isin(keys_of(parents), keys) & np.array([bool(parent) for parent in parents])
+    moses: set[str] = set()
     if "moses" in (pretrained.config.data.sources or ()):
         if is_here("moses"):
             moses = set(reference_smiles("moses", "train"))
-            found |= np.array([parent in moses for parent in parents])
         else:
             logger.info(f"MOSES is not here, so its molecules, which {pretrained.path} knows too, cannot be removed")
+    found = trained_on.known(parents, moses)
     training = sum(known and m.split == "train" for known, m in zip(found.tolist(), dataset.molecules, strict=True))
     logger.info(f"{pretrained.path} knows {training:,} of the {dataset.sizes['train']:,} training molecules")
     return {one for one, is_known in zip(smiles, found, strict=True) if is_known}
