@@ -362,7 +362,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, terminate)
     with log_to_stderr():
         code = _exit_code(list(arguments) if arguments is not None else sys.argv[1:])
-    if code == 0 and os.environ.get("WORLD_SIZE", "1") != "1":
+    if code == 0 and "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun started it
         _leave()
     sys.exit(code)
 
