@@ -232,7 +232,7 @@ class Run:
 
     @property
     def _not_here(self) -> list[str]:
-        """The named datasets that it was made of and that have not been fetched."""
+        """The named datasets from which its molecules are made, those left out too, that have not been fetched."""
         return [name for name in self.config.data.inputs if not is_here(name)]
 
     @property
@@ -241,8 +241,7 @@ class Run:
         if not self.names_its_source:
             return ""
         if self.config.data.sources is not None and (names := self._not_here):
-            commands = ", ".join(f"`molgen data get {name}`" for name in names)
-            return f"the run carries no molecules: {commands} would fetch those that it was made of"
+            return f"the run carries no molecules: they can be made again after `molgen data get` of {', '.join(names)}"
         train = " --train moses" if self.origin == "moses" else ""
         what = "MOSES" if train else "those of its source"
         return f"the run carries no molecules: `molgen eval {self.path.name}{train}` compares with {what}"

@@ -126,7 +126,7 @@ class Answers:
                 # the name of a column is arbitrary text: it is not a formula
                 axes.set_xlabel(wish.text.encode("utf-8", "replace").decode(), parse_math=False)
                 if not place:
-                    axes.legend(frameon=False, fontsize=8)
+                    figure.legend(frameon=False, fontsize=8, loc="outside upper right", ncols=3)
             with replacing(path) as file:
                 figure.savefig(file, dpi=130, format=path.suffix[1:])
 

@@ -32,7 +32,7 @@ def draw_curves(log: Sequence[dict[str, float]], path: Path, title: str) -> None
         late = [row for row in log if row["epoch"] > len(log) // 10] or log
         shown = [row[key] for row in late for key in ("train_nll", "val_nll")]
         left.set_ylim(min(shown) * 0.95, max(shown) * 1.05)
-        left.legend(frameon=False)
+        left.legend(frameon=False, loc="upper right")
         right.plot(epochs, [row["val_top1"] for row in log], color=_VALIDATION)
         right.set(xlabel="epoch", ylabel="top-1 reconstruction, share of tokens", title="validation")
         with replacing(path) as file:
