@@ -163,7 +163,8 @@ class MoleculeGenerator:
             n, batches = self._batches(options)
             training = self.training_set() if options.rules.novel else frozenset()
             if growth is not None:
-                drawn = self.grown(growth, batches, options.params, options.seed)
+                most_are_kept = options.rules == RejectionRules()
+                drawn = self.grown(growth, batches, options.params, options.seed, in_rounds=most_are_kept)
             else:
                 drawn = self.strings(batches, options.params, prompt=options.prompt, seed=options.seed, model=model)
             with closing(drawn) as draws:
@@ -233,7 +234,10 @@ class MoleculeGenerator:
         if options.kept_rules != RejectionRules():
             least = _FEWEST_TRIED
             if options.keep:  # a draw takes longer, and most are kept if nothing else is asked for
-                least = _FEWEST_GROWN if options.rules != RejectionRules() else n + n // 8 + 8
+                least = _FEWEST_GROWN
+                if options.rules == RejectionRules():
+                    enough = n + n // 8 + 8
+                    least = rows_before(1, enough, batches_of(enough, largest))
             rows = max(rows_before(1, n, parts), min(least, largest))
             return group.part(n), ((number, rows) for number in count(group.rank, group.size))
         mine = group.run_of(range(parts))
@@ -276,22 +280,32 @@ class MoleculeGenerator:
         yield from self._drawn(batches, draw_batch, stopped)
 
     def grown(
-        self, growth: Growth, batches: Iterable[tuple[int, int]], params: SamplingParams, seed: int
+        self,
+        growth: Growth,
+        batches: Iterable[tuple[int, int]],
+        params: SamplingParams,
+        seed: int,
+        *,
+        in_rounds: bool = False,
     ) -> Generator[list[str | None]]:
-        """As `strings`, of molecules that are grown from what is kept."""
+        """As `strings`, of molecules that are grown from what is kept.
+
+        With `in_rounds` no batch is begun before those of a round have been taken: for few batches that are enough.
+        """
         params, first, stopped = params.checked(len(self.tokenizer)), _first_seed(seed), Event()
 
         def draw_batch(number: int, rows: int) -> list[str | None]:
             return growth.draw(rows, params, (first + number) % 2**32, stopped.is_set)
 
-        yield from self._drawn(batches, draw_batch, stopped)
+        yield from self._drawn(batches, draw_batch, stopped, in_rounds)
 
     def _drawn(
-        self, batches: Iterable[tuple[int, int]], draw_batch: DrawBatch, stopped: Event
+        self, batches: Iterable[tuple[int, int]], draw_batch: DrawBatch, stopped: Event, in_rounds: bool = False
     ) -> Generator[list[str | None]]:
         """The batches in their order, several at a time on a CPU."""
         threads, waiting = worker_threads(self.device), iter(batches)
-        ahead = list(islice(waiting, 2 * threads))  # so that no thread waits for the consumer of the results
+        first = max(2, threads) if in_rounds else 2 * threads  # so that no thread waits for the consumer of the results
+        ahead = list(islice(waiting, first))
         if len(ahead) == 1:
             yield draw_batch(*ahead[0])
             return
@@ -300,7 +314,8 @@ class MoleculeGenerator:
                 pending = deque(executor.submit(draw_batch, *batch) for batch in ahead)
                 while pending:
                     yield pending.popleft().result()
-                    pending.extend(executor.submit(draw_batch, *batch) for batch in islice(waiting, 1))
+                    more = 1 if not in_rounds else 0 if pending else first
+                    pending.extend(executor.submit(draw_batch, *batch) for batch in islice(waiting, more))
             finally:
                 stopped.set()
 
