@@ -14,7 +14,7 @@ from rdkit.Chem import QED, rdFingerprintGenerator
 
 from molgen.chem.assemble import assembled
 from molgen.chem.filters import screen
-from molgen.chem.fragments import Keep, beginning, keep_of, numbered, prompts
+from molgen.chem.fragments import Keep, beginning, keep_of, numbered, prompts, tails
 from molgen.chem.kept import columns_of, described, kept_atoms
 from molgen.chem.pool import Workers
 from molgen.chem.replace import rest_of
@@ -299,6 +299,21 @@ def test_the_same_seed_gives_the_same_molecules_and_python_gives_the_columns() -
     assert all("[*:1]" in text for text in first.attachment_1)
 
 
+def test_prompts_of_a_seed_are_the_same_whatever_was_drawn_before() -> None:
+    linked = keep_of(numbered("[*:1]CCOc1ccc(C(N)=O)cc1.[*:2]N1CCC(CCO)CC1.[*:1]CC[*:2]"))
+    grown = keep_of(numbered("CCOc1ccc(C(=O)NC2CCCCC2)cc1"))
+    start, places = beginning(grown, 0)
+
+    def drawn(seed: int) -> tuple[object, object]:
+        of_tails = [tails(linked.text, point.dummy, seed, 16) for pair in linked.pairs for point in pair]
+        return prompts(start, places, grown.text, [], seed, 16), of_tails
+
+    first = drawn(5)
+    Chem.MolToSmiles(Chem.MolFromSmiles("CCOCCN"), doRandom=True)
+    assert drawn(5) == first
+    assert drawn(1_005) != first
+
+
 def test_a_search_keeps_the_fragment_in_all_that_it_scores(cli: Cli) -> None:
     keep = "[*:1]c1ccc(S(N)(=O)=O)cc1"
     options = ["--objective", "pmo/qed", "--keep", keep, "-n", 70, "--out", "kept"]
@@ -322,6 +337,19 @@ def test_the_benchmark_stands_beside_published_rows_and_random_groups(cli: Cli) 
     assert lacking.code == 2
     assert "vocabulary lacks" in lacking.err  # of drugs with stereo
     assert cli("benchmark", "fragments", "moses-small", "--task", "motive").code == 2
+
+
+def test_the_table_of_a_benchmark_that_was_stopped_says_which_rows_have_fewer_seeds() -> None:
+    def result(method: str, task: str, seed: int) -> benchmark.FragmentResult:
+        return benchmark.FragmentResult(method, task, seed, 100, 97.0, 98.0, 50.0, 0.6, 0.7, 97.0)
+
+    motif = [result(method, "motif", seed) for seed in (1, 0) for method in ("run", "random")]
+    assert "stopped" not in benchmark.table(motif, "mine")
+    lines = benchmark.table([*motif, result("run", "linker", 1)], "mine").splitlines()
+    assert lines[-2:] == [
+        "linker, mine: stopped after 1 of these seeds",
+        "linker, random baseline: stopped after 0 of these seeds",
+    ]
 
 
 def test_the_measures_of_the_benchmark_are_those_of_the_definition(pool: Workers) -> None:

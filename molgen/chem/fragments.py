@@ -14,7 +14,7 @@ from functools import cached_property, lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from rdkit import Chem, rdBase
+from rdkit import Chem
 
 from molgen.chem.smiles import failure, parse, quiet
 from molgen.chem.stereo import set_stereo
@@ -24,6 +24,7 @@ _R_GROUP = re.compile(r"\[R(\d*)\]")
 _DUMMY = re.compile(r"\[(\d*)\*(?::(\d+))?\]|\*")
 _OPEN_RING = re.compile(r"\*{1,2}(?:\d|%\d\d)$")
 _HINT = "mark points so: '[*:1]c1ccc(S(N)(=O)=O)cc1'"
+_METHANE: Any = Chem.MolFromSmiles("C")
 _DRAWS = 60  # random SMILES of a molecule among which prompts are looked for
 _SMALL = (6, 6, 9, 17)  # methyl, fluorine, chlorine
 _SEVERAL_VALENCES = {15, 16, 33, 34, 52}
@@ -424,8 +425,11 @@ def _endings(molecule: Any, ring: bool, seed: int, most: int) -> Iterator[tuple[
 
 
 def _seed(seed: int) -> None:
-    generator: Any = rdBase  # has no type hints
-    generator.SeedRandomNumberGenerator(seed % 2**31)
+    """Seeds the generator of MolToSmiles(doRandom=True), which has no argument for it and shares that of this function.
+
+    rdBase.SeedRandomNumberGenerator seeds another one.
+    """
+    Chem.MolToRandomSmilesVect(_METHANE, 1, randomSeed=seed % (2**31 - 1) + 1)
 
 
 def tails(text: str, point: int, seed: int, most: int) -> list[list[Any]]:

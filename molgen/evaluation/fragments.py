@@ -164,7 +164,9 @@ def _measured(drawn: Sequence[str | None], drug: str, keep: str, workers: Worker
 
 
 def table(results: Sequence[FragmentResult], name: str) -> str:
-    """The results beside the published rows, as text."""
+    """The results beside the published rows, as text; says which of them have fewer seeds than others."""
+    seeds = sorted({result.seed for result in results})
+    fewer = []
     lines = [f"{'':<16}" + "".join(f"{measure:>12}" for measure in _MEASURES)]
     for task in dict.fromkeys(result.task for result in results):
         lines.append(task)
@@ -172,15 +174,16 @@ def table(results: Sequence[FragmentResult], name: str) -> str:
             rows = [result for result in results if (result.task, result.method) == (task, method)]
             if rows:
                 lines.append(f"  {title:<14.14}" + "".join(_cell(rows, measure) for measure in _MEASURES))
+            if len(rows) < len(seeds):
+                fewer.append(f"{task}, {title}: stopped after {len(rows)} of these seeds")
         for title, published in PUBLISHED.items():
             cells = "".join(f"{'–' if value is None else value:>12}" for value in published[task])
             lines.append(f"  {title:<14}{cells}{'not said':>12}")
-    seeds = sorted({result.seed for result in results})
     lines.append(
         f"means over ten drugs, {results[0].n} draws each, seed{'s' if len(seeds) > 1 else ''} "
         f"{', '.join(map(str, seeds))}; failed draws count"
     )
-    return "\n".join(lines)
+    return "\n".join([*lines, *fewer])
 
 
 def _cell(rows: Sequence[FragmentResult], measure: str) -> str:

@@ -198,6 +198,10 @@ def table(results: Sequence[TaskResult]) -> str:
     title = "sum" if len(by_task) == len(TASKS) else f"sum of these {len(by_task)}"
     lines.append(f"{title:<26}{sum(means):>16.3f}{parents:>11.3f}" + "".join(f"{x:>13.3f}" for x in published))
     lines.append("* ZINC 250k was scored before, outside of the 10,000 calls: not comparable")
+    seeds = sorted({result.seed for result in results})
+    lines.append(f"means of seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}")
+    fewer = {task: len(found) for task, found in by_task.items() if len(found) < len(seeds)}
+    lines += [f"{task}: stopped after {done} of these seeds" for task, done in fewer.items()]
     lines.append("")
     lines.append(
         f"{'best 100':<26}{'top 1':>8}{'top 10':>8}{'top 100':>9}{'diversity':>11}{'SA':>7}{'novelty':>9}{'s':>8}"
