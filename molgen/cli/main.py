@@ -413,7 +413,8 @@ def _exit_code(given: Sequence[str]) -> int | str | None:
 def _leave() -> None:
     """Ends one of several processes, which is done, without the interpreter's own end.
 
-    A thread of gloo that asks for the interpreter while it ends aborts the process, and torchrun then stops the others.
+    In that end a process was once seen to abort ("terminate called without an active exception"), and torchrun then
+    stops the others: perhaps by a thread of gloo that still asks for the interpreter.
     """
     atexit._run_exitfuncs()
     sys.stdout.flush()

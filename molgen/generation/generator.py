@@ -163,8 +163,7 @@ class MoleculeGenerator:
             n, batches = self._batches(options)
             training = self.training_set() if options.rules.novel else frozenset()
             if growth is not None:
-                most_are_kept = options.rules == RejectionRules()
-                drawn = self.grown(growth, batches, options.params, options.seed, in_rounds=most_are_kept)
+                drawn = self.grown(growth, batches, options.params, options.seed, in_rounds=options.only_keeps)
             else:
                 drawn = self.strings(batches, options.params, prompt=options.prompt, seed=options.seed, model=model)
             with closing(drawn) as draws:
@@ -232,12 +231,10 @@ class MoleculeGenerator:
         largest = options.batch_size or self._default_batch()
         parts = batches_of(n, largest)
         if options.kept_rules != RejectionRules():
-            least = _FEWEST_TRIED
-            if options.keep:  # a draw takes longer, and most are kept if nothing else is asked for
-                least = _FEWEST_GROWN
-                if options.rules == RejectionRules():
-                    enough = n + n // 8 + 8
-                    least = rows_before(1, enough, batches_of(enough, largest))
+            least = _FEWEST_GROWN if options.keep else _FEWEST_TRIED  # of those a draw takes longer
+            if options.only_keeps:
+                enough = n + n // 8 + 8
+                least = rows_before(1, enough, batches_of(enough, largest))
             rows = max(rows_before(1, n, parts), min(least, largest))
             return group.part(n), ((number, rows) for number in count(group.rank, group.size))
         mine = group.run_of(range(parts))

@@ -38,6 +38,11 @@ class SampleOptions:
         """The rules, and that a molecule holds what is kept."""
         return self.rules._replace(filter=self.rules.filter._replace(keep=self.keep)) if self.keep else self.rules
 
+    @property
+    def only_keeps(self) -> bool:
+        """Whether nothing is asked for but what is kept, so that most draws have it."""
+        return bool(self.keep) and self.rules == RejectionRules()
+
     def check(self, group: ProcessGroup) -> None:
         """Raises MolgenError for a value out of range, and for `unique` with several processes."""
         if not 1 <= self.n <= _MOST:
