@@ -27,7 +27,7 @@ class KnownParents(NamedTuple):
     """What a run was trained on, by parent."""
 
     keys: Keys
-    """Of the molecules outside MOSES, in order."""
+    """Of the molecules that are not in MOSES as RDKit writes them, in order."""
     left_out: Keys
     """Of MOSES' training molecules that the run was not trained on, in order; empty if MOSES was not its source."""
 

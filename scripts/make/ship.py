@@ -1,7 +1,8 @@
 """A trained run as it comes with the package: weights in bfloat16, no molecules, nothing to resume from.
 
-In place of the molecules there are 64-bit keys of the parents of those that are not of MOSES, and of MOSES' training
-molecules that the run was not trained on, so that `--init` can leave out and count what the run knows.
+In place of the molecules there are 64-bit keys of the parents of those that are not in MOSES as they are written here,
+and of MOSES' training molecules that the run was not trained on, so that `--init` can leave out and count what the run
+knows.
 
     python scripts/make/ship.py runs/moses-small shipped/moses-small
     molgen eval shipped/moses-small -n 30000 --metrics moses --train moses --json eval.json
@@ -55,8 +56,10 @@ def main() -> None:
     write_atomically(target / WEIGHTS, save(weights, {"vocabulary": run.tokenizer.fingerprint}))
     Run(target).write_report(run.report, model_card(target.name, run.config, run.report))
     molecules = training_molecules(run)
-    if known := [m.smiles for m in molecules if m.source != "moses"]:
-        save_parents(target / PARENTS, parent_smiles(known, shared_workers()), left_out_of_moses(run, molecules))
+    moses = set(reference_smiles("moses", "train")) if "moses" in (run.config.data.sources or ()) else set()
+    if known := [m.smiles for m in molecules if m.source != "moses" or m.smiles not in moses]:
+        left_out = moses - {m.smiles for m in molecules}
+        save_parents(target / PARENTS, parent_smiles(known, shared_workers()), left_out)
         card = (target / CARD).read_text()
         section = "\n".join(composition([m.smiles for m in molecules], run.config.data.elements or []))
         before, heading, after = card.partition("## Training\n")
@@ -86,13 +89,6 @@ def training_molecules(run: Run) -> list[Molecule]:
     if dataset.sha256 != run.report["sha256"]:
         raise SystemExit(f"{run.path}: its sources no longer give the molecules that it was trained on")
     return [molecule for molecule in dataset.molecules if molecule.split == "train"]
-
-
-def left_out_of_moses(run: Run, molecules: Sequence[Molecule]) -> set[str]:
-    """MOSES' training molecules that are not training molecules of the run; empty if MOSES was not a source."""
-    if "moses" not in (run.config.data.sources or ()):
-        return set()
-    return set(reference_smiles("moses", "train")) - {m.smiles for m in molecules}
 
 
 def composition(smiles: list[str], elements: Sequence[str]) -> list[str]:
