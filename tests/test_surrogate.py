@@ -39,13 +39,16 @@ def test_predictions_are_those_of_the_formula(moses_mini: list[str]) -> None:
     tanimoto = shared / (ones[:, None] + ones[None, :] - shared)
     scaled = everything.descriptors / (everything.descriptors[:40].std(0) + 1e-8)
     squares = ((scaled[:, None, :] - scaled[None, :, :]) ** 2).sum(2)
-    kernel = surrogate.share * tanimoto + (1 - surrogate.share) * np.exp(-squares / (2 * scaled.shape[1]))
-    inverse = np.linalg.inv(kernel[:40, :40] + (surrogate.noise + 1e-8) * np.eye(40))
+    share, noise = surrogate.setting
+    kernel = share * tanimoto + (1 - share) * np.exp(-squares / (2 * scaled.shape[1]))
+    inverse = np.linalg.inv(kernel[:40, :40] + (noise + 1e-8) * np.eye(40))
     y = (scores - scores.mean()) / scores.std()
     across = kernel[40:, :40]
     assert mean == pytest.approx(scores.mean() + scores.std() * (across @ inverse @ y), abs=1e-5)
     variance = 1 - np.einsum("ij,jk,ik->i", across, inverse, across)
     assert deviation == pytest.approx(scores.std() * np.sqrt(variance), abs=1e-4)
+    given = Surrogate(features(known), scores, surrogate.setting).predict(features(new))
+    assert np.array_equal(given, (mean, deviation))
 
 
 def test_it_ranks_molecules_that_it_has_not_seen(moses_mini: list[str]) -> None:

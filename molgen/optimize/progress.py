@@ -117,7 +117,7 @@ class Journal:
                 "validity": valid / proposed if proposed else math.nan,
                 "uniqueness": 1 - report.repeated / valid if valid else math.nan,
                 "diversity": self._diversity(),
-                "distance": search.agent.distance(report.drawn),
+                "distance": report.distance,
                 **{origin: report.proposed[origin] for origin in ("agent", "completion", "genetic")},
                 "rejected": report.rejected.total(),
                 "failed": sum(record.total != record.total for record in report.records),

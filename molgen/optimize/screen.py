@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from molgen.optimize.settings import LearnerConfig
-from molgen.optimize.surrogate import Features, Surrogate
+from molgen.optimize.surrogate import Features, Setting, Surrogate
 
 _FEWEST_KNOWN = 100  # scored molecules before the surrogate chooses
 
@@ -34,16 +34,28 @@ class Screen:
     def __init__(self, config: LearnerConfig) -> None:
         self._config = config
         self._known: list[tuple[tuple[str, tuple[float, ...]], float]] = []  # (features, score) in the order of calls
+        self.setting: Setting | None = None
+        """Of the surrogate; None: sought at each choice."""
 
     def add(self, molecule: Molecule, total: float) -> None:
         """Takes note of a score."""
         self._known.append((molecule.features, total))
 
+    @property
+    def _has_surrogate(self) -> bool:
+        return self._config.proposals > self._config.batch and len(self._known) >= _FEWEST_KNOWN
+
+    def tune(self) -> None:
+        """Seeks the surrogate's setting by what is known so far, so that the next choice takes less time."""
+        if self._has_surrogate:
+            self.setting = None
+            self.setting = self._surrogate().setting
+
     def choose(self, molecules: Sequence[Molecule], n: int, rng: np.random.Generator) -> list[Molecule]:
         """Up to `n` molecules: at random as long as little is known, else a part of them by their promise."""
         config = self._config
         order = rng.permutation(len(molecules))
-        if config.proposals <= config.batch or len(self._known) < _FEWEST_KNOWN:
+        if not self._has_surrogate:
             return [molecules[i] for i in sorted(order[:n].tolist())]
         drawn = round(config.unscreened * n)
         chosen, rest = ([molecules[i] for i in sorted(part.tolist())] for part in (order[:drawn], order[drawn:]))
@@ -62,4 +74,4 @@ class Screen:
         half = self._config.known // 2
         totals = np.array([total for _, total in self._known])
         rows = np.union1d(np.argsort(-totals, kind="stable")[:half], np.arange(max(0, len(totals) - half), len(totals)))
-        return Surrogate(Features.of([self._known[i][0] for i in rows.tolist()]), totals[rows])
+        return Surrogate(Features.of([self._known[i][0] for i in rows.tolist()]), totals[rows], self.setting)

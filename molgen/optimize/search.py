@@ -49,6 +49,8 @@ class RoundReport:
     """The scored ones."""
     drawn: list[str] = field(default_factory=list)
     """The agent's valid strings."""
+    distance: float = math.nan
+    """Of the agent from the prior, by its valid strings, in nats."""
     scoring: float = 0.0
     """Seconds that the search waited for scores."""
 
@@ -72,6 +74,8 @@ class SearchState:
     """Rounds in a row without a new molecule."""
     candidates: list[tuple[str, str]] = field(default_factory=list)
     """(string, origin) of the next round, if they have been proposed already."""
+    surrogate: tuple[float, float] | None = None
+    """The setting of the surrogate for the next round, if it has been sought already."""
     success: dict[str, list[float]] = field(default_factory=lambda: {origin: [0.0, 0.0] for origin in ORIGINS})
     """Of `Success`."""
 
@@ -107,6 +111,7 @@ class Search:
         """Takes up a saved state. What the ledger has beyond it answers the same molecules, without new calls."""
         self.state = state
         self._begin_stage(self._judge.stage(state.calls))
+        self._screen.setting = state.surrogate
         before = [r for r in self.ledger.records[: state.calls] if r.stage == self._stage]
         for record, molecule in self._molecules_of(before):
             self._remember(record, molecule)
@@ -137,9 +142,12 @@ class Search:
             chosen = self._screen.choose(accepted, min(left, self.config.learner.batch), rng)
         replays = self._replays(rng)
         records = self._scored(chosen)  # from now on the user's scorer is at work, while the agent learns
+        report.distance = self.agent.distance(report.drawn)
         for lessons in replays:
             self.agent.learn(lessons, rng)
         ahead = self._proposed(self.state.round + 1) if self.config.learner.ahead else []
+        if self.config.learner.ahead:
+            self._screen.tune()
         rewards = dict.fromkeys(rejected, 0.0) | self._rewards(chosen, records, report)
         fresh = [self._lesson(m, x) for m, x in rewards.items() if m.origin == "agent" and x == x]
         if len(fresh) >= _FEWEST_FRESH * self.config.learner.batch:  # a step on a few would be as long as on many
@@ -288,6 +296,7 @@ class Search:
     def _finish(self, report: RoundReport, ahead: Sequence[Candidate]) -> None:
         state = self.state
         state.candidates = [(candidate.smiles, candidate.origin) for candidate in ahead]
+        state.surrogate = self._screen.setting
         state.round, state.calls = state.round + 1, state.calls + len(report.records)
         state.idle = 0 if report.records else state.idle + 1
         state.success = self._success.counts
