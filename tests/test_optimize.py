@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from molgen import MoleculeGenerator, Run
 from molgen.chem.reactive import REACTIVE, reactive_group
 from molgen.chem.smiles import canonical, parse
 from molgen.errors import MolgenError
-from molgen.optimize import objective, optimization, optimize
+from molgen.optimize import objective, optimization, optimize, screen
 from molgen.optimize.auc import auc_top
 from molgen.optimize.memory import Memory
 from molgen.optimize.settings import LearnerConfig
@@ -258,6 +258,41 @@ def test_a_search_that_is_killed_anywhere_goes_on_as_if_it_had_not_been(
         assert not before & set(asked)  # what is written is not scored again
         for name in ("scored.csv", "model.safetensors", "tokenizer.json"):
             assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), (i, name)
+
+
+@pytest.mark.parametrize(("elements", "calls", "killed_in"), [("N", 260, 4), ("NO", 140, 2)])
+def test_a_search_goes_on_with_the_surrogate_and_into_the_stage_that_came_next(
+    elements: str, calls: int, killed_in: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optimization, "_SECONDS_BETWEEN_STATES", 0.0)
+    settings: list[object] = []
+
+    class Noted(screen.Surrogate):
+        def __init__(self, features: Any, scores: Any, setting: Any = None) -> None:
+            settings.append(setting)
+            super().__init__(features, scores, setting)
+
+    monkeypatch.setattr(screen, "Surrogate", Noted)
+    stages = [
+        {"components": [{"element": element, "transform": {"rising": [0, 6]}}], "calls": 10 * i}
+        for i, element in enumerate(elements)
+    ]
+
+    def killed(row: Mapping[str, Any]) -> None:
+        if row["round"] == killed_in:
+            raise KilledError
+
+    optimize("moses-small", {"stages": stages}, out=tmp_path / "whole", calls=calls)
+    whole = settings.copy()
+    with pytest.raises(KilledError):
+        optimize("moses-small", {"stages": stages}, out=tmp_path / "killed", calls=calls, on_row=killed)
+    settings.clear()
+    optimize(out=tmp_path / "killed", resume=True)
+    if len(elements) == 1:  # the last state before the kill has what was sought in its round
+        assert isinstance(settings[0], tuple)
+        assert settings == whole[-len(settings) :]
+    for name in ("scored.csv", "model.safetensors"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_a_search_that_has_finished_is_not_gone_on_with(cli: Cli) -> None:

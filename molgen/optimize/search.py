@@ -70,6 +70,8 @@ class SearchState:
     round: int = 0
     calls: int = 0
     seconds: float = 0.0
+    stage: int = 0
+    """Of the last round."""
     idle: int = 0
     """Rounds in a row without a new molecule."""
     candidates: list[tuple[str, str]] = field(default_factory=list)
@@ -110,9 +112,9 @@ class Search:
     def restore(self, state: SearchState) -> None:
         """Takes up a saved state. What the ledger has beyond it answers the same molecules, without new calls."""
         self.state = state
-        self._begin_stage(self._judge.stage(state.calls))
+        self._begin_stage(state.stage)  # a new one begins with a round that scores the best again
         self._screen.setting = state.surrogate
-        before = [r for r in self.ledger.records[: state.calls] if r.stage == self._stage]
+        before = [r for r in self.ledger.records[: state.calls] if r.stage == self.state.stage]
         for record, molecule in self._molecules_of(before):
             self._remember(record, molecule)
         for record, molecule in self._molecules_of(self.ledger.records[state.calls :]):
@@ -128,7 +130,7 @@ class Search:
         rng = np.random.default_rng([self.config.seed, self.state.round])
         report = RoundReport()
         stage = self._judge.stage(self.state.calls)
-        rescoring = stage != self._stage
+        rescoring = stage != self.state.stage
         if rescoring:  # what was best by the last stage is scored again by this one
             candidates = [Candidate(molecule.canonical, RESCORED) for molecule in self.memory.best]
             self._begin_stage(stage)
@@ -184,7 +186,7 @@ class Search:
     def _begin_stage(self, stage: int) -> None:
         """An empty memory: molecules have other scores in another stage."""
         learner = self.config.learner
-        self._stage = stage
+        self.state.stage = stage
         self.memory = Memory(learner.memory, learner.greediness, learner.scaffold_limit, learner.scaffold_score)
         self._success = Success(learner, self.state.success)
         self._proposer = Proposer(self.agent, self.memory, self._workers, self.objective.elements)
@@ -256,11 +258,11 @@ class Search:
         """The records of these molecules, each on the disk before it is yielded; scoring starts at once."""
         known = [self._known(molecule) for molecule in molecules]
         unknown = [molecule.canonical for molecule, record in zip(molecules, known, strict=True) if record is None]
-        judged = self._judge(unknown, self.objective.all_stages[self._stage])
+        judged = self._judge(unknown, self.objective.all_stages[self.state.stage])
         return self._recorded(molecules, known, judged)
 
     def _known(self, molecule: Molecule) -> Record | None:
-        waiting = self._ahead[self._stage, molecule.key]
+        waiting = self._ahead[self.state.stage, molecule.key]
         return waiting.popleft() if waiting else None
 
     def _recorded(
@@ -277,12 +279,12 @@ class Search:
             yield record
 
     def _record(self, molecule: Molecule, judged: Judged) -> Record:
-        components = self.objective.all_stages[self._stage].components
+        components = self.objective.all_stages[self.state.stage].components
         places = [self._columns.index(component) for component in components]
         raw, scores = ([math.nan] * len(self._columns) for _ in range(2))
         for place, value, score in zip(places, judged.raw, judged.scores, strict=True):
             raw[place], scores[place] = value, score
-        call, stage, (smiles, canonical, _, _, _, origin) = len(self.ledger.records) + 1, self._stage, molecule
+        call, stage, (smiles, canonical, _, _, _, origin) = len(self.ledger.records) + 1, self.state.stage, molecule
         return Record(call, stage, smiles, canonical, judged.total, origin, judged.problem, tuple(raw), tuple(scores))
 
     def _remember(self, record: Record, molecule: Molecule) -> float:
