@@ -113,7 +113,7 @@ class Agent:
         ids = complete(self.model, starts.to(device), SamplingParams(), suppressed, random, self._training.precision)
         return self.tokenizer.decode(ids.cpu().numpy())
 
-    def learn(self, lessons: Sequence[Lesson], rng: np.random.Generator) -> None:
+    def learn(self, lessons: Sequence[Lesson]) -> None:
         """One step on these molecules; those that the agent cannot read are left out."""
         readable = [lesson for lesson in lessons if self.fits(lesson.smiles)]
         if not readable:
@@ -123,8 +123,9 @@ class Agent:
         corpus = Corpus.of(encoded, len(self.tokenizer), starts)
         self._rewards = torch.tensor([lesson.reward for lesson in readable], device=self._runtime.device)
         rows = np.argsort(corpus.positions, kind="stable")
+        no_dropout = np.random.default_rng(0)  # the agent is in evaluation mode, so the seeds of shards are not used
         with self._step.threads():
-            self._step(self._step.shards(corpus, [rows], rng), len(readable))
+            self._step(self._step.shards(corpus, [rows], no_dropout), len(readable))
 
     def _loss(self, model: nn.Module, batch: Batch, rows: Rows) -> Tensor:
         """(ln p_prior + σ · reward − ln p_agent)², summed over molecules: REINVENT's loss (Olivecrona et al. 2017)."""

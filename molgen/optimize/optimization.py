@@ -66,7 +66,6 @@ from molgen.runtime.versions import versions
 logger = getLogger(__name__)
 
 _SECONDS_BETWEEN_STATES = 60.0
-_SECONDS_BETWEEN_CURVES = 15.0
 _DRY = 10
 
 
@@ -166,11 +165,12 @@ def _search(
             journal.restore()
             _log_start(search, run, asked, judge)
             began = time.monotonic() - search.state.seconds
-            saved = drawn = time.monotonic()
+            saved = time.monotonic()
 
             def save() -> None:
                 ledger.sync()
                 journal.save()
+                journal.draw()
                 run.save_model(agent.model)
                 save_state(run.path / STATE, agent.models, agent.optimizer, search.state.position, fingerprint)
 
@@ -180,20 +180,16 @@ def _search(
                     report = search.round()
                     search.state.seconds = time.monotonic() - began
                     journal.add(report)
-                    now = time.monotonic()
-                    if signals.received or now - saved > _SECONDS_BETWEEN_STATES:
+                    if signals.received or time.monotonic() - saved > _SECONDS_BETWEEN_STATES:
                         save()
                         saved = time.monotonic()
-                    if now - drawn > _SECONDS_BETWEEN_CURVES:
-                        journal.draw()
-                        drawn = time.monotonic()
                     look()
             except ScorerFailedError as error:
                 raise _scorer_failed(error, run) from None
             finally:
                 journal.close_bar()
+            search.settle()
             save()
-            journal.draw()
     _write_report(run, config, search, options, runtime)
 
 

@@ -9,7 +9,7 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -63,6 +63,16 @@ class ScorerFailedError(Exception):
         self.records = list(records)
 
 
+class Proposal(NamedTuple):
+    """What RDKit and the hard filters say of a candidate."""
+
+    origin: str
+    molecule: Molecule | None
+    """None: RDKit cannot read it."""
+    cause: str
+    """The hard filter that rejects it, or ""."""
+
+
 @dataclass
 class SearchState:
     """The counters of a search between two rounds."""
@@ -78,6 +88,8 @@ class SearchState:
     """(string, origin) of the next round, if they have been proposed already."""
     surrogate: tuple[float, float] | None = None
     """The setting of the surrogate for the next round, if it has been sought already."""
+    lessons: list[Lesson] = field(default_factory=list)
+    """Of the last round's fresh molecules, if they are still to be learnt."""
     success: dict[str, list[float]] = field(default_factory=lambda: {origin: [0.0, 0.0] for origin in ORIGINS})
     """Of `Success`."""
 
@@ -102,6 +114,8 @@ class Search:
         self._ahead: defaultdict[tuple[int, str], deque[Record]] = defaultdict(deque)
         self._failed: list[Record] = []
         """Records of this round for which the user's scorer gave no value."""
+        self._next: list[Proposal] = []
+        """What has been proposed for the next round already."""
         self._begin_stage(0)
 
     @property
@@ -117,6 +131,7 @@ class Search:
         before = [r for r in self.ledger.records[: state.calls] if r.stage == self.state.stage]
         for record, molecule in self._molecules_of(before):
             self._remember(record, molecule)
+        self._next = self._seen_through([Candidate(*pair) for pair in state.candidates])
         for record, molecule in self._molecules_of(self.ledger.records[state.calls :]):
             if self.config.on_error == "skip" or record.total == record.total:
                 self._ahead[record.stage, molecule.key].append(record)
@@ -134,28 +149,37 @@ class Search:
         if rescoring:  # what was best by the last stage is scored again by this one
             candidates = [Candidate(molecule.canonical, RESCORED) for molecule in self.memory.best]
             self._begin_stage(stage)
+            proposals = self._seen_through(candidates)
         else:
-            candidates = [Candidate(*pair) for pair in self.state.candidates] or self._proposed(self.state.round)
-        accepted, rejected = self._accepted(self._new(candidates, report), report)
+            proposals = self._next or self._seen_through(self._proposed(self.state.round))
+        accepted, rejected = self._new(proposals, report)
         left = self.config.calls - self.state.calls
         if rescoring:
             chosen = accepted[:left]
         else:
             chosen = self._screen.choose(accepted, min(left, self.config.learner.batch), rng)
-        replays = self._replays(rng)
         records = self._scored(chosen)  # from now on the user's scorer is at work, while the agent learns
+        self.settle()
         report.distance = self.agent.distance(report.drawn)
-        for lessons in replays:
-            self.agent.learn(lessons, rng)
+        for lessons in self._replays(rng):
+            self.agent.learn(lessons)
         ahead = self._proposed(self.state.round + 1) if self.config.learner.ahead else []
+        self._next = self._seen_through(ahead)
         if self.config.learner.ahead:
             self._screen.tune()
         rewards = dict.fromkeys(rejected, 0.0) | self._rewards(chosen, records, report)
         fresh = [self._lesson(m, x) for m, x in rewards.items() if m.origin == "agent" and x == x]
         if len(fresh) >= _FEWEST_FRESH * self.config.learner.batch:  # a step on a few would be as long as on many
-            self.agent.learn(fresh, rng)
+            self.state.lessons = fresh
+        if not self.config.learner.ahead:  # else during the next round, while the user's scorer is at work
+            self.settle()
         self._finish(report, ahead)
         return report
+
+    def settle(self) -> None:
+        """Learns from the last round's fresh molecules, if that is still to be done."""
+        self.agent.learn(self.state.lessons)
+        self.state.lessons = []
 
     def _lesson(self, molecule: Molecule, reward: float) -> Lesson:
         """A molecule of the agent's: as it was drawn if it was grown from what is kept, else as canonical SMILES."""
@@ -193,25 +217,38 @@ class Search:
         self._seen: set[str] = set()
         self._screen = Screen(learner)
 
-    def _new(self, candidates: Sequence[Candidate], report: RoundReport) -> list[Molecule]:
-        """The molecules that have no score yet."""
-        new: dict[str, Molecule] = {}
-        for candidate, molecule in zip(candidates, self._parsed(candidates), strict=True):
-            report.proposed[candidate.origin] += 1
+    def _seen_through(self, candidates: Sequence[Candidate]) -> list[Proposal]:
+        """What RDKit and the hard filters say of each."""
+        molecules = self._parsed(candidates)
+        asked = {found.canonical: "" for found in molecules if found is not None and found.key not in self._seen}
+        causes = dict(zip(asked, self._judge.rejected(list(asked)), strict=True))
+        return [
+            Proposal(candidate.origin, found, causes.get(found.canonical, "") if found is not None else "")
+            for candidate, found in zip(candidates, molecules, strict=True)
+        ]
+
+    def _new(self, proposals: Sequence[Proposal], report: RoundReport) -> tuple[list[Molecule], list[Molecule]]:
+        """(the molecules that have no score yet and pass the hard filters, those that do not pass)."""
+        accepted, rejected, new = list[Molecule](), list[Molecule](), set[str]()
+        for origin, molecule, cause in proposals:
+            report.proposed[origin] += 1
             if molecule is None:
                 continue
-            report.valid[candidate.origin] += 1
-            if candidate.origin == "agent":
-                report.drawn.append(candidate.smiles)
+            report.valid[origin] += 1
+            if origin == "agent":
+                report.drawn.append(molecule.smiles)
             if molecule.key in self._seen or molecule.key in new:
                 report.repeated += 1
                 continue
-            report.new[candidate.origin] += 1
-            if self.agent.fits(molecule.canonical):
-                new[molecule.key] = molecule
-            else:
+            report.new[origin] += 1
+            if not self.agent.fits(molecule.canonical):
                 report.unknown += 1
-        return list(new.values())
+                continue
+            new.add(molecule.key)
+            if cause:
+                report.rejected[cause] += 1
+            (rejected if cause else accepted).append(molecule)
+        return accepted, rejected
 
     def _parsed(self, candidates: Sequence[Candidate]) -> list[Molecule | None]:
         smiles = [candidate.smiles for candidate in candidates]
@@ -225,15 +262,6 @@ class Search:
         key = canonical if self._sees_stereo else flat
         seen = features[0], tuple(features[1])
         return Molecule(candidate.smiles, canonical, key, scaffold[0], seen, candidate.origin)
-
-    def _accepted(self, new: Sequence[Molecule], report: RoundReport) -> tuple[list[Molecule], list[Molecule]]:
-        """(those that pass the hard filters, the others)."""
-        causes = self._judge.rejected([molecule.canonical for molecule in new])
-        report.rejected.update(cause for cause in causes if cause)
-        accepted, rejected = list[Molecule](), list[Molecule]()
-        for molecule, cause in zip(new, causes, strict=True):
-            (rejected if cause else accepted).append(molecule)
-        return accepted, rejected
 
     def _replays(self, rng: np.random.Generator) -> list[list[Lesson]]:
         """The lessons from the memory, as it is before this round's molecules are scored."""
