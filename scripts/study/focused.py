@@ -65,12 +65,14 @@ def main() -> None:
     with gzip.open(fetch("moleculeace")[0], "rt", newline="") as file:
         rows = list(csv.DictReader(file))
     found = {}
+    of_prior: list[str] = []  # parents, drawn once for all targets
     with workers() as pool:
         for target in options.target or TARGETS:
             result = options.out / f"{target}-{options.n}-{options.seed}.json"
             if not result.exists():
                 own = [row for row in rows if row["target"] == target]
-                figures = study(target, own, options, pool)
+                of_prior = of_prior or drawn(options.prior, options, pool)
+                figures = study(target, own, of_prior, options, pool)
                 result.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
             found[target] = json.loads(result.read_text(encoding="utf-8"))
     print(table(found))
@@ -78,8 +80,10 @@ def main() -> None:
         draw(found, options.write)
 
 
-def study(target: str, rows: Sequence[dict[str, str]], options: argparse.Namespace, pool: Workers) -> dict[str, Any]:
-    """The figures of one target."""
+def study(
+    target: str, rows: Sequence[dict[str, str]], of_prior: list[str], options: argparse.Namespace, pool: Workers
+) -> dict[str, Any]:
+    """The figures of one target; `of_prior` are the parents of the prior's samples."""
     parents = parent_smiles([row["smiles"] for row in rows], pool)
     written = dict(zip(parents, (row["smiles"] for row in rows), strict=True))
     known = known_to(options.prior, [parent for parent in written if parent])
@@ -95,10 +99,10 @@ def study(target: str, rows: Sequence[dict[str, str]], options: argparse.Namespa
         else:
             given = ["--seed", str(options.seed), *settings(dict(one.split("=", 1) for one in options.set))]
             molgen("train", str(folder / "actives.smi"), "--init", options.prior, "--out", str(run), "--force", *given)
-    drawn = {
-        "tuned": samples(run, options),
-        "prior": samples(options.prior, options),
-        "recombined": recombined(tuning, options.n, options.seed),
+    found = {
+        "tuned": drawn(run, options, pool),
+        "prior": of_prior,
+        "recombined": parent_smiles([one or "" for one in recombined(tuning, options.n, options.seed)], pool),
     }
     nearest = similarity(held_out, tuning)
     figures: dict[str, Any] = {
@@ -110,13 +114,12 @@ def study(target: str, rows: Sequence[dict[str, str]], options: argparse.Namespa
         "seconds": Run(run).report["seconds"],
         "bins": np.histogram(nearest, BINS)[0].tolist(),
     }
-    for way, smiles in drawn.items():
-        found = parent_smiles([one or "" for one in smiles], pool)
-        firsts = first_draws(found)
+    for way, of_samples in found.items():
+        firsts = first_draws(of_samples)
         hits = [one for one in held_out if one in firsts]
         at = np.isin(held_out, hits)
         figures[way] = {
-            "valid": sum(map(bool, found)) / options.n,
+            "valid": sum(map(bool, of_samples)) / options.n,
             "distinct": len(firsts),
             "of_tuning": len(firsts.keys() & set(tuning)),
             "hits": sorted(firsts[one] for one in hits),  # the draw that found each, counted from 1
@@ -161,9 +164,10 @@ def similarity(smiles: Sequence[str], references: Sequence[str]) -> npt.NDArray[
     return np.array([max(DataStructs.BulkTanimotoSimilarity(bits, known)) for bits in fingerprints(smiles)])
 
 
-def samples(run: str | Path, options: argparse.Namespace) -> list[str | None]:
-    """Raw strings at temperature 1."""
-    return list(MoleculeGenerator.load(run).sample(options.n, seed=options.seed).smiles)
+def drawn(run: str | Path, options: argparse.Namespace, pool: Workers) -> list[str]:
+    """The parents of raw samples at temperature 1; empty for an invalid one."""
+    frame = MoleculeGenerator.load(run).sample(options.n, seed=options.seed)
+    return parent_smiles([one or "" for one in frame.smiles], pool)
 
 
 def recombined(smiles: Sequence[str], n: int, seed: int) -> list[str | None]:
