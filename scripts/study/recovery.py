@@ -4,8 +4,9 @@
 
 Molecules of the test split that the run's settings accept are cut at single bonds outside of rings: once into a
 core and an R group of at most 10 heavy atoms, twice into two ends and a linker of at most 10. A series is a core, or a
-pair of ends, with at least five different ones. Of each series, n strings are drawn; the baseline names the n most
-frequent R groups or linkers of the source's training split. Recovery is the share of a series' real ones that is found.
+pair of ends, with at least five different ones. Of each series, n strings are drawn. Two baselines know the R groups or
+linkers of the source's training split: one names the n most frequent, which are n different ones; one draws n by their
+frequency, with repeats as the run has them (the expected value). Recovery is the share of a series' real ones found.
 """
 
 import argparse
@@ -91,18 +92,20 @@ def drawn(generator: MoleculeGenerator, keep: str, column: str, n: int, seed: in
 def study(
     generator: MoleculeGenerator, held_out: Series, training: Series, column: str, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Recovery over the series, of the run and of the most frequent groups."""
+    """Recovery over the series, of the run, of the most frequent groups, and of groups drawn by their frequency."""
     counts = Counter(group for own in training.values() for one in own if (group := bare(one)))
-    frequent = {group for group, _ in counts.most_common(options.n)}
+    frequent, total = {group for group, _ in counts.most_common(options.n)}, max(1, counts.total())
     series = sorted((core, own) for core, own in held_out.items() if len(own) >= LEAST_SERIES)
     chosen = np.random.default_rng(0).permutation(len(series))[: options.most].tolist()
-    shares: dict[str, list[float]] = {"run": [], "frequent": []}
+    shares: dict[str, list[float]] = {"run": [], "frequent": [], "by_frequency": []}
     for core, own in (series[i] for i in chosen):
         real = {group for one in own if (group := bare(one))}
         found = drawn(generator, numbered(core), column, options.n, options.seed)
         if found is not None and real:
             shares["run"].append(len(found & real) / len(real))
             shares["frequent"].append(len(frequent & real) / len(real))
+            missed = (1 - counts[group] / total for group in real)
+            shares["by_frequency"].append(statistics.mean(1 - share**options.n for share in missed))
     means = {name: statistics.mean(values) if values else None for name, values in shares.items()}
     difference = np.array(shares["run"]) - np.array(shares["frequent"])
     error = float(difference.std(ddof=1) / len(difference) ** 0.5) if len(difference) > 1 else None
