@@ -140,7 +140,7 @@ def known_to(prior: str, parents: Sequence[str]) -> int:
 
 
 def halves(actives: Sequence[str], seed: int) -> tuple[list[str], list[str]]:
-    """(fine-tuning, held-out) actives: whole clusters in random order, until the first half is reached."""
+    """(fine-tuning, held-out) actives: whole clusters in random order, as long as they fit into a half."""
     bits = fingerprints(actives)
     distances = [1 - s for i in range(1, len(bits)) for s in DataStructs.BulkTanimotoSimilarity(bits[i], bits[:i])]
     clusters = _butina.ClusterData(distances, len(bits), 1 - CLOSEST, isDistData=True, reordering=True)
@@ -235,8 +235,8 @@ def draw(found: dict[str, dict[str, Any]], path: Path) -> None:
         for (target, figures), color in zip(found.items(), colors, strict=False):
             for way, style in styles.items():
                 hits = figures[way]["hits"]
-                share = np.arange(len(hits) + 1) / figures["held_out"]
-                steps = [*hits, figures["n"]]
+                steps = [1, *hits, figures["n"]]  # one more is found at each hit
+                share = np.array([*range(len(hits) + 1), len(hits)]) / figures["held_out"]
                 name = TARGETS[target] if way == "tuned" else None
                 left.step(steps, 100 * share, style, where="post", color=color, label=name)
         left.set(xscale="log", xlim=(10, None), xlabel="samples", ylabel="held-out actives found, %")
