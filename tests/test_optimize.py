@@ -94,6 +94,13 @@ def test_the_result_is_a_run_like_any_other(cli: Cli, small_run: Run, small_file
     assert again.code == 0, again.err
 
 
+def test_filters_that_pass_nothing_are_said_with_how_many_were_drawn(cli: Cli, small_run: Run) -> None:
+    done = cli("optimize", small_run.path, "--objective", "pmo/qed", "--where", "mw < 1", "-n", 5)
+    assert done.code == 2
+    assert "none of 1,280 molecules drawn from the prior passes the hard filters" in done.err
+    assert not Path("runs").exists()
+
+
 def test_an_objective_scores_by_hand_too() -> None:
     qed = objective("pmo/qed")
     assert qed(["CC(=O)Oc1ccccc1C(=O)O", "C(", "c1ccccc1"]) == pytest.approx([0.5501, 0, 0.4426], abs=1e-4)

@@ -119,13 +119,20 @@ def test_without_a_run_the_shipped_one_is_offered(cli: Cli) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_moses")
-def test_a_few_molecules_of_ones_own_fine_tune_the_shipped_run(cli: Cli, moses_mini: list[str]) -> None:
+def test_a_few_molecules_of_ones_own_fine_tune_the_shipped_run_into_one_of_its_name(
+    cli: Cli, moses_mini: list[str]
+) -> None:
     Path("actives.smi").write_text("\n".join(moses_mini[:60]) + "\n")
-    done = cli("train", "actives.smi", "--init", "moses-small", "--set", "training.epochs=1", "--out", "tuned")
+    done = cli(
+        "train", "actives.smi", "--init", "moses-small", "--set", "training.epochs=1", "--out", "runs/moses-small"
+    )
     assert done.code == 0
     assert "tokens are used" in done.err
     assert "carries no molecules" in done.err
-    assert cli("sample", "tuned", "-n", 10).code == 0
+    assert Run(Path("runs/moses-small")).config.training.init == str(SHIPPED / "moses-small")
+    assert cli("sample", "moses-small", "-n", 10).code == 0
+    searched = cli("optimize", "druglike", "--objective", "pmo/qed", "-n", 5, "--out", "runs/druglike")
+    assert searched.code == 0, searched.err
 
 
 @pytest.mark.slow

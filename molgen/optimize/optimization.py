@@ -93,15 +93,16 @@ def optimize(
     scorer = scorer_of(options)
     check_shortlist(options)
     path = Path(out) if out is not None else FOLDER / f"{options.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    prior = None if resume else find_run(None if run is None else os.fspath(run))  # before the new run takes its name
     with at_work(path):
         runtime = Runtime(options.device)
         known: dict[str, float] = {}
-        if resume:
+        if prior is None:
             config = saved_config(path)
             check_same(config, options, scorer, path)
             config = config.model_copy(update={"on_error": options.on_error or config.on_error})
         else:
-            config = create_search(path, run, options, scorer, runtime, force, known)
+            config = create_search(path, prior, options, scorer, runtime, force, known)
         _search(Run(path), config, options, scorer, runtime, known, on_row)
     return Run(path)
 

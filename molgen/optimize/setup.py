@@ -29,7 +29,7 @@ from molgen.optimize.request import alerts_of, objective_of
 from molgen.optimize.search import SearchState
 from molgen.optimize.settings import PRESETS, OptimizeConfig, ScorerConfig
 from molgen.prediction.predictor import RunPredictor
-from molgen.runs import CONDITIONS, MOLECULES, OPTIMIZE, PARENTS, REPORT, STATE, Run, create_run, find_run
+from molgen.runs import CONDITIONS, MOLECULES, OPTIMIZE, PARENTS, REPORT, STATE, Run, create_run
 from molgen.runtime.files import content_of, write_atomically
 from molgen.tokenizer import SmilesTokenizer
 from molgen.training.finetune import initial_model
@@ -43,7 +43,7 @@ ORGANIC = ("B", "C", "N", "O", "P", "S", "F", "Cl", "Br", "I")  # written withou
 
 def create_search(
     path: Path,
-    run: str | os.PathLike[str] | None,
+    prior: Run,
     options: OptimizeOptions,
     scorer: Scorer | None,
     runtime: Runtime,
@@ -55,7 +55,6 @@ def create_search(
         raise MolgenError(
             f"{path}: exists", "choose another --out, or overwrite it with --force, or go on with --resume"
         )
-    prior = find_run(None if run is None else os.fspath(run))
     if prior.path.exists() and prior.path.samefile(path):
         raise MolgenError(f"{path}: is the run to start from", "choose another --out")
     asked = objective_of(options, scorer)
@@ -277,12 +276,16 @@ def _check_range(asked: Objective, agent: Agent, judge: Judge) -> None:
 def molecules_of_prior(agent: Agent, judge: Judge, n: int) -> list[str]:
     """Distinct molecules that the agent, before its first step, draws and the hard filters accept."""
     found: dict[str, None] = {}
-    for seed in range(20):
-        drawn = agent.sample(2 * n, seed)
+    size, most = max(2 * n, 64), 20  # a strict filter may pass one in a hundred
+    for seed in range(most):
+        drawn = agent.sample(size, seed)
         smiles = [one for one in judge.workers.map("canonical", [text or "" for text in drawn]) if one]
         found |= {one: None for one, cause in zip(smiles, judge.rejected(smiles), strict=True) if not cause}
         if len(found) >= n:
             break
     if not found:
-        raise MolgenError("no molecule of the prior passes the hard filters", "loosen --where, --smarts or the alerts")
+        raise MolgenError(
+            f"none of {size * most:,} molecules drawn from the prior passes the hard filters",
+            "loosen --where, --smarts or the alerts",
+        )
     return list(found)[:n]

@@ -35,6 +35,18 @@ _MOST_NAMED = 5
 _SAME_WEIGHTS = {"full", "window", "linear", "performer"}
 
 
+def with_found_init(config: Config) -> Config:
+    """The configuration with the path of the run that it starts from in place of the name.
+
+    It is looked for before the new run's folder exists: that one may have the same name, as in `--init moses-small
+    --out runs/moses-small`. Raises MolgenError for a recipe without a run.
+    """
+    if config.training.init is None:
+        return config
+    path = str(_named_run(Path(config.training.init)).path)
+    return config.model_copy(update={"training": config.training.model_copy(update={"init": path})})
+
+
 def inherit_model_config(config: Config, out: Path) -> tuple[Run, Config]:
     """(the run of `training.init`, the configuration with this run's path and model section).
 

@@ -24,6 +24,7 @@ from safetensors.torch import save
 
 from molgen.chem.descriptors import KINDS
 from molgen.chem.pool import shared_workers
+from molgen.config import to_yaml
 from molgen.data.dataset import Molecule, build_dataset
 from molgen.data.parents import parent_smiles, save_parents
 from molgen.data.sources import read_source, reference_smiles
@@ -51,10 +52,16 @@ def main() -> None:
     model = run.model(torch.device("cpu"))
     weights = {name: p.detach().to(torch.bfloat16).contiguous() for name, p in model.named_parameters()}
     target.mkdir(parents=True, exist_ok=True)
-    for name in (CONFIG, TOKENIZER, LOG):
+    config, report = run.config, run.report
+    if config.training.init is not None:  # where that run lay on one machine says nothing; its sha256 is in the report
+        name = Path(config.training.init).name
+        config = config.model_copy(update={"training": config.training.model_copy(update={"init": name})})
+        report = report | {"init": report["init"] | {"path": name}}
+    write_atomically(target / CONFIG, to_yaml(config).encode())
+    for name in (TOKENIZER, LOG):
         shutil.copyfile(run.path / name, target / name)
     write_atomically(target / WEIGHTS, save(weights, {"vocabulary": run.tokenizer.fingerprint}))
-    Run(target).write_report(run.report, model_card(target.name, run.config, run.report))
+    Run(target).write_report(report, model_card(target.name, config, report))
     molecules = training_molecules(run)
     moses = set(reference_smiles("moses", "train")) if "moses" in (run.config.data.sources or ()) else set()
     if known := [m.smiles for m in molecules if m.source != "moses" or m.smiles not in moses]:
