@@ -179,6 +179,28 @@ def test_conformal_intervals_cover_what_they_say_and_are_wider_where_it_is_harde
     assert half.mean() < found.constant  # narrower than one width for all, at the same coverage
     assert intervals.conformal_quantile(np.arange(1.0, 10.0), 0.9) == 9  # the ninth of nine
     assert intervals.conformal_quantile(np.arange(1.0, 20.0), 0.9) == 18  # rank 18 of 19
+    assert intervals.conformal_quantile(np.arange(1.0, 9.0), 0.9) == np.inf  # the ninth of eight
+    assert [intervals.fewest_for(coverage) for coverage in (0.5, 0.8, 0.9, 0.95, 0.99)] == [1, 4, 9, 19, 99]
+
+
+def test_too_few_held_out_molecules_give_no_intervals_and_it_is_said(cli: Cli) -> None:
+    keeps = ("--set", "data.min_token_count=1")
+    names = [f"{'C' * n}{end}" for n in range(1, 4) for end in ("O", "N", "C(=O)O")]
+    Path("few.csv").write_text("SMILES,y\n" + "".join(f"{one},{len(one)}\n" for one in names))
+    done = cli("train", "few.csv", "--target", "y", "--out", "r", "--set", "training.epochs=1", *keeps)
+    assert done.code == 0, done.err
+    assert "y: no intervals: a coverage of 90% takes 9 held-out molecules with a value" in done.err
+    assert "(none of `y`: too few held-out molecules)" in Path("r/README.md").read_text()
+    predicted = cli("predict", "few.csv", "r")
+    assert "y: no intervals" in predicted.err
+    (row, *_) = csv.DictReader(io.StringIO(predicted.out))
+    assert (row["y_low"], row["y_high"]) == ("", "")
+    assert float(row["y"]) > 0
+    assert cli("eval", "r", "-n", 20, "--json", "r.json").code == 0
+    Path("cautious.yaml").write_text("components:\n  - {model: r, predicted: low, transform: {rising: [0, 9]}}\n")
+    refused = cli("optimize", "r", "--objective", "cautious.yaml", "-n", 5, "--out", "o")
+    assert refused.code == 2
+    assert "no intervals of y" in refused.err
 
 
 def test_venn_abers_bounds_hold_the_probability_and_are_close_with_many_molecules() -> None:
@@ -200,17 +222,21 @@ def test_too_far_is_where_the_error_reaches_that_of_the_mean() -> None:
     assert intervals.too_far(intervals.by_similarity(nearest, errors * 0.5, np.ones(60))) is None
 
 
-@pytest.mark.parametrize("measured", [range(48), range(6)], ids=["all values", "bounds, but for six"])
-def test_neighbours_are_calibrated_beside_a_joint_model_that_is_never_wrong(measured: range, pool: Workers) -> None:
+@pytest.mark.parametrize(
+    ("measured", "calibrated"), [(range(48), True), (range(6), False)], ids=["all values", "bounds, but for six"]
+)
+def test_neighbours_are_calibrated_beside_a_joint_model_that_is_never_wrong_if_there_are_molecules_for_it(
+    measured: range, calibrated: bool, pool: Workers
+) -> None:
     smiles = [f"{'C' * n}{ring}" for n in range(1, 13) for ring in ("c1ccccc1", "C1CCCCC1", "C(=O)O", "N")]
     values = np.random.default_rng(0).normal(size=len(smiles))
     known = np.isin(np.arange(len(smiles)), measured)
-    held_out = np.arange(len(smiles)) % 8 == 0
+    held_out = np.arange(len(smiles)) % 2 == 0
     prints = Fingerprints.of(smiles, pool)
     found = Comparison(prints, values, known, held_out, values.copy(), False, smiles).learned(0.9, by_scaffold=False)
     assert found.chosen == "joint"
     assert found.weights["joint"] == 1
-    assert set(found.calibrations) >= {"joint", "mean"}
+    assert set(found.calibrations) == ({"joint", "mean", *KINDS} if calibrated else set())
     assert all(math.isfinite(one.constant) for one in found.calibrations.values())
 
 

@@ -242,6 +242,11 @@ def _predictions(component: Component, predictor: RunPredictor) -> Callable[[Seq
             f"target: one of {', '.join(targets)}",
         )
     name = component.target or targets[0]
+    if component.predicted != "value" and predictor.lacks_intervals(name):
+        raise MolgenError(
+            f"model: {component.model}: no intervals of {name}: too few molecules were held out",
+            "leave predicted out, or train on more molecules",
+        )
 
     def values(smiles: Sequence[str]) -> list[float]:
         found = predictor.predict(smiles)[name]

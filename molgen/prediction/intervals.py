@@ -65,13 +65,16 @@ class Intervals(NamedTuple):
     n: int
     """Molecules that it was calibrated on."""
     curve: tuple[float, ...] = ()
-    """The half-widths, in expected errors, for a coverage of LEVELS."""
+    """The half-widths, in expected errors, for a coverage of LEVELS, as far as the molecules are enough for them."""
 
     @classmethod
     def calibrated(
         cls, difficulties: Values, errors: Values, scale: "Sequence[float] | None", coverage: float
     ) -> "Intervals":
-        """From absolute errors (N,) of molecules that were held out; `scale`: coefficients from other molecules."""
+        """From absolute errors (N,) of molecules that were held out; `scale`: coefficients from other molecules.
+
+        N is at least `fewest_for(coverage)`.
+        """
         least = _LEAST_SCALE * float(errors.mean()) if len(errors) else 0.0
         coefficients = tuple(scale) if scale is not None else fit_scale(difficulties, errors)
         expected = np.maximum(difficulties @ np.array(coefficients), max(least, 1e-12))
@@ -81,7 +84,7 @@ class Intervals(NamedTuple):
             conformal_quantile(errors / expected, coverage),
             conformal_quantile(errors, coverage),
             len(errors),
-            tuple(conformal_quantile(errors / expected, level) for level in LEVELS),
+            tuple(conformal_quantile(errors / expected, level) for level in LEVELS if len(errors) >= fewest_for(level)),
         )
 
     def half_widths(self, difficulties: Values) -> Values:
@@ -101,12 +104,15 @@ def fit_scale(difficulties: Values, errors: Values) -> tuple[float, ...]:
 
 
 def conformal_quantile(scores: Values, coverage: float) -> float:
-    """The score that a new one is at most with this probability, if all are exchangeable; the largest if n is small."""
+    """The score that a new one is at most with this probability, if all are exchangeable; infinite for too few."""
     n = len(scores)
-    if not n:
-        return math.inf
-    rank = min(n, math.ceil((n + 1) * coverage))
-    return float(np.sort(scores)[rank - 1])
+    rank = math.ceil((n + 1) * coverage)
+    return float(np.sort(scores)[rank - 1]) if rank <= n else math.inf
+
+
+def fewest_for(coverage: float) -> int:
+    """Held-out molecules below which no finite interval has this coverage: 9 for 0.9."""
+    return math.ceil(coverage / (1 - coverage) - 1e-9)
 
 
 def venn_abers(scores: Values, truth: Values) -> Values:

@@ -89,14 +89,14 @@ def learn(run: Run, runtime: Runtime) -> list[stored.TargetModel]:
             )
         )
         fitted[name], errors[name] = found.fitted, found.residuals
-        for line in account(about[-1]):
+        for line in account(about[-1], settings.coverage):
             logger.info(line)
     digest = hashlib.sha256("\n".join(smiles).encode()).hexdigest()
     stored.write(run.path / PREDICTORS, stored.Stored(molecules=digest, targets=about), prints, fitted, errors)
     return about
 
 
-def account(target: stored.TargetModel) -> list[str]:
+def account(target: stored.TargetModel, coverage: float) -> list[str]:
     """Lines on what predicts a target, for people."""
     measure = "cross-entropy" if target.is_class else "RMSE"
     shown = ", ".join(f"{kind} {value:.3f}" for kind, value in target.errors.items())
@@ -108,6 +108,11 @@ def account(target: stored.TargetModel) -> list[str]:
         lines.append(
             f"{target.name}: {best} predicts better than the joint model; `predict` takes {target.chosen} "
             "(--predictor joint takes the model)"
+        )
+    if target.lacks_intervals(target.chosen):
+        least = intervals.fewest_for(coverage)
+        lines.append(
+            f"{target.name}: no intervals: a coverage of {coverage:.0%} takes {least} held-out molecules with a value"
         )
     if target.too_far is not None:
         lines.append(f"{target.name}: too far: below a similarity of {target.too_far:g} it is no better than the mean")
@@ -277,6 +282,7 @@ class Comparison:
             hard = self._difficulty(rows, rows, fold, np.column_stack([held[k] for k in settings]), residuals)[measured]
             scale = intervals.fit_scale(hard, residuals[rows][measured])
         members = np.column_stack([predicted[k] for k in settings]) if settings else np.empty((len(validation), 0))
+        fewest = intervals.fewest_for(coverage)
         near = np.empty((0, 6))
         if not self.is_class and len(validation) and len(training):
             near = self._difficulty(validation, training, None, members, residuals)
@@ -287,10 +293,10 @@ class Comparison:
                 if len(np.unique(y)) == 2 and not np.isnan(p).any():
                     calibrations[kind] = stored.Calibration(bounds=intervals.venn_abers(p, y).tolist(), n=len(y))
                 continue
-            if from_folds and len(hard):
+            if from_folds and len(hard) >= fewest:
                 errors = np.abs(self.values[rows] - held[kind])[measured]
                 found = Intervals.calibrated(hard, errors, None, coverage)
-            elif len(near) == len(validation) > 0 and not np.isnan(values).any():
+            elif len(near) == len(validation) >= fewest and not np.isnan(values).any():
                 found = Intervals.calibrated(near, np.abs(self.values[validation] - values), scale, coverage)
             else:
                 continue

@@ -73,6 +73,8 @@ class RunPredictor:
         self._training = sum(m.split == "train" for m in molecules)
         self.kinds = {target.name: self._kind(target, kind) for target in self._about.targets}
         """What predicts each target."""
+        for name in filter(self.lacks_intervals, self.kinds):
+            logger.info(f"{name}: no intervals: too few molecules were held out")
 
     @classmethod
     def load(
@@ -84,6 +86,10 @@ class RunPredictor:
     ) -> "RunPredictor":
         """Loads a run directory, by default the newest under runs/."""
         return cls(find_run(None if run is None else os.fspath(run)), runtime or Runtime(device), kind)
+
+    def lacks_intervals(self, name: str) -> bool:
+        """Whether there are no intervals around the predictions of this target."""
+        return any(t.name == name and t.lacks_intervals(self.kinds[name]) for t in self._about.targets)
 
     @property
     def targets(self) -> list[stored.TargetModel]:

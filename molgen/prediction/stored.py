@@ -66,6 +66,10 @@ class TargetModel(Section):
     measured: int = 0
     censored: int = 0
 
+    def lacks_intervals(self, kind: str) -> bool:
+        """Whether too few molecules were held out for an interval around what this kind predicts; of a class never."""
+        return not self.is_class and kind not in self.calibrations
+
     @property
     def similarity_bins(self) -> list[Bin]:
         """Held-out molecules by their similarity to training molecules."""

@@ -155,7 +155,9 @@ def _predictions(targets: Sequence[Mapping[str, Any]], config: Config) -> str:
             lines.append(f"  - replicates: pooled standard deviation {target['noise']:.3f}, the noise floor")
         if target["too_far"] is not None:
             lines.append(f"  - below a similarity of {target['too_far']:g} to training: no better than the mean")
+    without = [f"`{target['name']}`" for target in targets if not target.get("has_intervals", True)]
     share = f"{config.prediction.coverage:.0%}"
+    share += f" (none of {', '.join(without)}: too few held-out molecules)" if without else ""
     return "\n".join([*lines, f"- intervals: conformal, {share}; `baseline` predicts the training molecules' mean"])
 
 

@@ -119,6 +119,11 @@ def _of_conditions(run: Run, data: TrainingData, best: Decoder, runtime: Runtime
     return {"nll_given": given["val_nll_given"], "known": known}
 
 
+def _about_target(target: TargetModel) -> dict[str, Any]:
+    has_intervals = not target.lacks_intervals(target.chosen)
+    return target.model_dump(exclude={"calibrations"}) | {"has_intervals": has_intervals}
+
+
 def _write_report(
     run: Run,
     data: TrainingData,
@@ -150,7 +155,7 @@ def _write_report(
             "unknown_tokens": summary.sizes["validation"] - len(held_out.nll),
             **held_out.figures(),
         },
-        **({"prediction": [target.model_dump(exclude={"calibrations"}) for target in targets]} if targets else {}),
+        **({"prediction": [_about_target(target) for target in targets]} if targets else {}),
         **({"conditions": _of_conditions(run, data, best, runtime)} if run.conditions else {}),
         **({"validation_by_source": _by_source(held_out, data)} if data.validation_sources else {}),
         "hardware": {**hardware(runtime.device), "processes": runtime.group.size},
