@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from logging import getLogger
 from pathlib import Path
@@ -232,9 +232,12 @@ def _log_start(search: Search, run: Run, asked: Objective, judge: Judge) -> None
             f"going on after {search.state.calls:,} calls" + (f", and {ahead} more in {SCORED}" if ahead else "")
         )
         return
-    smiles = molecules_of_prior(agent, judge, _DRY)
-    costs = judge.costs(smiles)
-    logger.info("cost per molecule: " + ", ".join(f"{name} {1000 * cost:.1f} ms" for name, cost in costs.items()))
+    _say_costs(judge.costs(molecules_of_prior(agent, judge, _DRY)))
+
+
+def _say_costs(costs: Mapping[str, float]) -> None:
+    if costs:  # none of an objective that is a scorer of the user alone
+        logger.info("cost per molecule: " + ", ".join(f"{name} {1000 * cost:.1f} ms" for name, cost in costs.items()))
 
 
 def _write_report(run: Run, config: OptimizeConfig, search: Search, options: OptimizeOptions, runtime: Runtime) -> None:
@@ -328,7 +331,7 @@ def dry_run(run: str | os.PathLike[str] | None, options: OptimizeOptions) -> lis
     lines = ["\t".join(["smiles", "total", *names, "problem"])]
     for one, judged in zip(smiles, found, strict=True):
         lines.append("\t".join([one, f"{judged.total:.4g}", *(f"{value:.4g}" for value in judged.raw), judged.problem]))
-    logger.info("cost per molecule: " + ", ".join(f"{name} {1000 * cost:.1f} ms" for name, cost in costs.items()))
+    _say_costs(costs)
     logger.info(f"{config.calls:,} calls: about {duration(config.calls * seconds)} for the scores, beside the learning")
     if failed := [judged.problem for judged in found if judged.problem]:
         logger.warning(f"{len(failed)} of {len(found)} without a score: {failed[0]}")
