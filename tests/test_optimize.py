@@ -565,7 +565,7 @@ def test_options_that_make_no_sense_together_are_refused(cli: Cli, tmp_path: Pat
         (("--objective", "s.py:f", "--command", scorer), "two scorers"),
         (("--objective", "n.yaml", "--minimise", "0..1"), "no `scorer: true`"),
         (("--command", scorer, "--minimise", "0..1", "--maximise", "0..1"), "one of them"),
-        (("--objective", "n.yaml", "--where", "mw < 10"), "no molecule of the prior passes"),
+        (("--objective", "n.yaml", "--where", "mw < 10"), "molecules drawn from the prior passes"),
         (("--objective", "n.yaml", "--where", "mw <"), "not understood"),
         (("--objective", "n.yaml", "--smarts", "[["), "not a SMARTS"),
         (("--objective", "n.yaml", "--allow-alert", "anhydrid"), "no such group"),
