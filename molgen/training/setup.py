@@ -34,6 +34,7 @@ from molgen.training.finetune import (
     has_same_conditions,
     inherit_model_config,
     initial_model,
+    with_found_init,
     without_known,
 )
 from molgen.training.optim import build_optimizer
@@ -178,7 +179,7 @@ def open_source(config: Config, out: Path, resume: bool) -> DatasetSource | Enco
         return EncodedSource(apply_encoded_settings(config, file), file)
     if config.data.sha256:
         raise MolgenError(f"data.sha256: {config.data.source} is no encoded file", "leave it out")
-    return DatasetSource(config)
+    return DatasetSource(with_found_init(config))
 
 
 def prepare_run(

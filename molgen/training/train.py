@@ -26,7 +26,6 @@ from molgen.runtime.tensorboard import OnRow
 from molgen.runtime.versions import versions
 from molgen.training.callbacks import standard_callbacks
 from molgen.training.conditional import ConditionalObjective
-from molgen.training.finetune import with_found_init
 from molgen.training.joint import JointObjective
 from molgen.training.model_card import model_card
 from molgen.training.resume import TrainerState
@@ -52,7 +51,7 @@ def train(
     if resume and config.training.init is not None:
         raise MolgenError("--init with --resume: a resumed training goes on from its own state", "leave --init out")
     out = Path(out)
-    config = Run(out).config if resume else with_found_init(with_measured_targets(config))
+    config = Run(out).config if resume else with_measured_targets(config)
     source = open_source(config, out, resume)
     with (
         open_runtime(config.training.device, start_workers=False) as runtime,
