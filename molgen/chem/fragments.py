@@ -95,10 +95,13 @@ class Keep:
             if count > 2:
                 raise self._refusal(f"{count} points have the number {label}", "a linker joins two points")
         if len(self.fragments) > 1:
-            for fragment in self.fragments:
+            for part, fragment in zip(text.split("."), self.fragments, strict=True):
                 if not fragment.points:
-                    raise self._refusal("a fragment without a point beside others", "mark where each is joined")
+                    hint = "mark where it is joined, or leave it out, as a counter-ion"
+                    raise self._refusal(f"no point in {part} beside other fragments", hint)
             self.steps(0)  # raises an error for a fragment that nothing joins
+        elif self.anywhere and not any(atom.GetTotalNumHs() for atom in self.fragments[0].molecule.GetAtoms()):
+            raise self._refusal("no hydrogen in place of which something could be", _HINT)
 
     @property
     def points(self) -> list[Point]:
@@ -169,8 +172,6 @@ class Keep:
             raise self._refusal("no atom to keep", _HINT)
         if any(atom.GetAtomicNum() and atom.HasQuery() for atom in molecule.GetAtoms()):
             raise self._refusal("a pattern, not a molecule", "a SMILES; patterns go to --smarts")
-        if not points and not any(atom.GetTotalNumHs() for atom in molecule.GetAtoms()):
-            raise self._refusal("no hydrogen in place of which something could be", _HINT)
         if any(atom.GetNumRadicalElectrons() for atom in molecule.GetAtoms()):
             raise self._refusal("an atom lacks a bond", "mark the bond with a point, such as [*:1]")
         if len(points) > _MOST_POINTS:

@@ -281,9 +281,9 @@ class _Continued:
 
     def bar(self, logits: Tensor, position: int) -> None:
         """Changes the logits (rows, V) of a position, in place."""
-        self._grammar.bar(logits)
         if self._barred is not None:
             logits.masked_fill_((self._lengths == position + 1)[:, None] & self._barred, -math.inf)
+        self._grammar.bar(logits)
 
     def add(self, ids: Tensor, position: int) -> None:
         """Notes the ids (rows,) of a position."""

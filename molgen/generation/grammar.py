@@ -1,4 +1,7 @@
-"""What a string in the making has open: branches and rings."""
+"""What a string in the making may go on with: what is open is closed, and no atom has too many bonds.
+
+Only what grows from fragments asks this; plain samples are the model's own.
+"""
 
 import math
 from collections.abc import Sequence
@@ -6,36 +9,130 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from molgen.chem.smiles import parse
 from molgen.tokenizer import EOS
+
+_BONDS = {"-": 1, "=": 2, "#": 3, "$": 4, ":": 1, "/": 1, "\\": 1}
+_AROMATIC_ROOMS = {"c": 4, "n": 3, "p": 3, "b": 3, "a": 3, "o": 2, "s": 2, "t": 2}  # by the first letter
+_MOST_BONDS = 8
+_LEVELS = 64  # branches within branches; of deeper ones the bonds are not counted well, and some are lost
 
 
 class Grammar:
-    """Which branches and rings are open in each row, so that all of them, and no other ones, are closed at the end.
+    """What is open in each row, and the bonds that are left to the atom to which the next one is bound.
 
-    Ids (B,) are added one after the other. All rows begin with what `opened` says: bits of ring labels, (B,).
+    Ids (B,) are added one after the other; `begin` follows the last one of a prompt. An aromatic atom outside of all
+    rings opens one at once. The order of a ring's bond counts where it is written. Where nothing could follow, the
+    bonds are not counted: such a row goes on as it would without.
     """
 
     def __init__(self, tokens: Sequence[str], opened: Tensor) -> None:
-        """`tokens` has the text of each id, empty for special ones."""
+        """`tokens` has the text of each id, empty for special ones; `opened`, (B,), the bits of ring labels."""
         device = opened.device
+
+        def table(values: Sequence[int | bool]) -> Tensor:
+            return torch.tensor(values, dtype=torch.long, device=device)
+
         labels = {name: i for i, name in enumerate(name for name in tokens if name.isdigit() or name[:1] == "%")}
-        bits = [1 << labels[name] if name in labels else 0 for name in tokens]
-        self._bits = torch.tensor(bits, dtype=torch.long, device=device)
-        depths = [(name == "(") - (name == ")") for name in tokens]
-        self._depths = torch.tensor(depths, dtype=torch.long, device=device)
-        self._closing = self._depths == -1
+        self._bits = table([1 << labels[name] if name in labels else 0 for name in tokens])
+        self._depths = table([(name == "(") - (name == ")") for name in tokens])
+        self._bonds = table([_BONDS.get(name, 0) for name in tokens])
+        self._rooms_of = table([room(name) for name in tokens])
+        self._atoms = table([is_atom(name) for name in tokens]).bool()
+        self._aromatic = table([is_atom(name) and is_aromatic(name) for name in tokens]).bool()
+        self._ring, self._opening, self._closing = self._bits != 0, self._depths == 1, self._depths == -1
         self.rings, self.depth = opened.clone(), torch.zeros_like(opened)
+        self._bond = torch.zeros_like(opened)
+        """The order of the bond that is written and not used yet; 0 for none."""
+        self._rooms = torch.full((len(opened), _LEVELS), _MOST_BONDS, device=device)
+        """The bonds left at `depth` to the atom that the next one is bound to, and before it to the branching ones."""
+        self._branched = torch.zeros_like(opened, dtype=torch.bool)
+        """Whether the branch has no atom yet."""
+        self._alone = torch.zeros_like(self._branched)
+        """Whether the last atom is aromatic and in no ring yet."""
+        self._empty = torch.ones_like(self._branched)
+        """Whether there is no atom yet."""
+
+    def begin(self, at_points: bool) -> None:
+        """From here on the rows are the model's: at a point, where one group is bound in any case, or at a hydrogen."""
+        self._rooms[:, 0] = _MOST_BONDS if at_points else self._left().clamp(min=1)
+        self.depth.zero_()
+        self._branched.zero_()
+        self._alone.zero_()
 
     def bar(self, logits: Tensor) -> None:
-        """Bars, in place in logits (B, V), `<eos>` with something open and `)` with no branch open."""
+        """Bars, in place in logits (B, V), what cannot follow."""
         is_open = (self.rings != 0) | (self.depth > 0)
         logits[:, EOS].masked_fill_(is_open, -math.inf)
         logits.masked_fill_((self.depth == 0)[:, None] & self._closing, -math.inf)
+        order, left = self._order()[:, None], self._left()[:, None]
+        last = (self.depth == 0) & (self.rings != 0)  # a ring must be closed, so the next atom is not the last one
+        wrong = (self._atoms | self._ring) & (left < order)
+        wrong |= self._atoms & (self._rooms_of < order + last[:, None])
+        alone = self._aromatic & (self.rings == 0)[:, None]  # it opens a ring, and then another atom follows
+        wrong |= alone & (self._rooms_of < order + 2)
+        wrong |= (self._bonds > left) | (self._opening & (left < 1))
+        wrong |= (self._bond > 0)[:, None] & ((self._bonds > 0) | (self._depths != 0))
+        wrong |= self._alone[:, None] & ~self._ring
+        wrong[:, EOS] = (self._bond > 0) | self._alone
+        barred = logits.masked_fill(wrong, -math.inf)
+        stuck = torch.isneginf(barred).all(dim=1, keepdim=True)
+        logits.copy_(torch.where(stuck, logits, barred))
 
     def add(self, ids: Tensor) -> None:
         """Notes the next id of each row."""
+        atom, ring, opening = self._atoms[ids], self._ring[ids], self._opening[ids]
+        order, left, level = self._order(), self._left(), self._level()
+        first = atom & self._branched
+        branching = (level - 1).clamp(min=0)
+        self._rooms.scatter_add_(1, branching[:, None], -(order * first)[:, None])
+        after = torch.where(atom, self._rooms_of[ids] - order, left - order * ring)
+        self._rooms.scatter_(1, level[:, None], after[:, None])
+        self._alone = torch.where(atom, self._aromatic[ids] & (self.rings == 0), self._alone & ~ring)
         self.rings, self.depth = self.rings ^ self._bits[ids], self.depth + self._depths[ids]
+        deeper = torch.where(opening, left, self._left())
+        self._rooms.scatter_(1, self._level()[:, None], deeper[:, None])
+        self._branched = (self._branched & ~atom) | opening
+        self._empty &= ~atom
+        self._bond = torch.where(atom | ring, 0, torch.where(self._bonds[ids] > 0, self._bonds[ids], self._bond))
 
     def select(self, rows: Tensor) -> None:
         """Keeps some rows only, by index."""
-        self.rings, self.depth = self.rings[rows], self.depth[rows]
+        self.rings, self.depth, self._bond = self.rings[rows], self.depth[rows], self._bond[rows]
+        self._rooms, self._branched = self._rooms[rows], self._branched[rows]
+        self._alone, self._empty = self._alone[rows], self._empty[rows]
+
+    def _order(self) -> Tensor:
+        """The order (B,) of the bond to the next atom."""
+        return torch.where(self._empty, 0, self._bond.clamp(min=1))
+
+    def _level(self) -> Tensor:
+        return self.depth.clamp(0, _LEVELS - 1)
+
+    def _left(self) -> Tensor:
+        """The bonds (B,) that are left to the atom that the next one is bound to."""
+        return self._rooms.gather(1, self._level()[:, None])[:, 0]
+
+
+def is_atom(token: str) -> bool:
+    """Whether a token is an atom of a SMILES."""
+    return token[:1].isalpha() or token[:1] == "["
+
+
+def is_aromatic(token: str) -> bool:
+    """Whether an atom's token is an aromatic one."""
+    return token.strip("[0123456789")[:1].islower()
+
+
+def room(token: str) -> int:
+    """The most bonds, by their orders, that an atom's token can have in a SMILES that RDKit reads; 0 for other tokens.
+
+    Of an aromatic carbon it is 4, since it may bear a double bond.
+    """
+    if not is_atom(token):
+        return 0
+    if is_aromatic(token):
+        text = token.strip("[]0123456789")
+        charge = text.count("+") - text.count("-")
+        return _AROMATIC_ROOMS[text[0]] + charge - text.count("H")
+    return max((n for n in range(_MOST_BONDS + 1) if parse(token + "(C)" * n)), default=_MOST_BONDS)

@@ -20,7 +20,7 @@ from molgen.chem.fragments import TO_FIND, Keep, Point, Step, beginning, keep_of
 from molgen.chem.pool import Workers
 from molgen.errors import MolgenError
 from molgen.generation.decode import Sampler, SamplingParams, extend, extend_distinct
-from molgen.generation.grammar import Grammar
+from molgen.generation.grammar import Grammar, is_aromatic, is_atom
 from molgen.model.decoder import Decoder
 from molgen.model.likelihood import token_nll
 from molgen.runtime.device import Precision, autocast
@@ -74,8 +74,8 @@ class Growth:
         self._start = tokenizer.random_start if self.knows_random_forms else BOS
         size = len(tokenizer)
         names = self._texts = ["" for _ in tokenizer.special] + list(tokenizer.tokens)
-        atoms = [_is_atom(name) for name in names]
-        single = [is_atom or name in "-/\\" for is_atom, name in zip(atoms, names, strict=True)]
+        atoms = [is_atom(name) for name in names]
+        single = [an_atom or name in "-/\\" for an_atom, name in zip(atoms, names, strict=True)]
         anything = [bool(name) and name not in (".", ")") for name in names]
         self._atom, self._single, self._anything = (
             ~torch.tensor(allowed, dtype=torch.bool, device=self._device).view(size)
@@ -245,7 +245,8 @@ class Growth:
             return [(None, None)] * rows
         weights = torch.tensor([prompt.score for prompt in prompts], device=self._device)
         barred = torch.stack([self._barred(prompt, step) for prompt in prompts])
-        ids, start = extend_distinct(sampler, self._padded(prompts), weights, barred, self._grammar(prompts), rows)
+        grammar = self._grammar(prompts, step)
+        ids, start = extend_distinct(sampler, self._padded(prompts), weights, barred, grammar, rows)
         picked = [prompts[i] for i in start.tolist()]
         return [(prompt, _ended(row, prompt)) for prompt, row in zip(picked, ids.cpu().numpy(), strict=True)]
 
@@ -260,18 +261,18 @@ class Growth:
             chunk = going[at : at + _CHUNK]
             own = [prompt for _, _, prompt in chunk]
             barred = torch.stack([self._barred(prompt, step) for prompt in own])
-            ids = extend(sampler, self._padded(own), barred, self._grammar(own))
+            ids = extend(sampler, self._padded(own), barred, self._grammar(own, step))
             for (_, i, prompt), row in zip(chunk, ids.cpu().numpy(), strict=True):
                 result[i] = (prompt, _ended(row, prompt))
         return result
 
-    def _grammar(self, prompts: Sequence[_Prompt]) -> Grammar:
+    def _grammar(self, prompts: Sequence[_Prompt], step: Step) -> Grammar:
         """That of the prompts' ends: all branches are closed, and all rings but one that the model is to close."""
         grammar = Grammar(self._texts, torch.zeros(len(prompts), dtype=torch.long, device=self._device))
         ids = self._padded(prompts)
         for position in range(ids.shape[1]):
             grammar.add(ids[:, position])
-        grammar.depth.zero_()
+        grammar.begin(at_points=step.kind != "anywhere")
         return grammar
 
     def _padded(self, prompts: Sequence[_Prompt]) -> Tensor:
@@ -350,7 +351,7 @@ class Growth:
             if token in _BONDS:
                 order = _BOND_ORDERS.get(token, 1)
                 continue
-            if _is_atom(token):
+            if is_atom(token):
                 used[current] += order
                 current, atoms = atoms, atoms + 1
                 token_of[current], used[current] = token, order
@@ -398,7 +399,7 @@ class Growth:
         return "".join(self._names(ids))
 
     def _atoms(self, ids: Sequence[int]) -> int:
-        return sum(map(_is_atom, self._names(ids)))
+        return sum(map(is_atom, self._names(ids)))
 
 
 def _picked(prompts: Sequence[_Prompt], scores: Sequence[float], rng: np.random.Generator) -> _Prompt:
@@ -413,15 +414,11 @@ def _ended(row: npt.NDArray[np.int64], prompt: _Prompt) -> list[int] | None:
     return own[: own.index(EOS)] if EOS in own else None
 
 
-def _is_atom(token: str) -> bool:
-    return token[:1].isalpha() or token[:1] == "["
-
-
 def _has_room(token: str, used: int, after: Sequence[str]) -> bool:
     """Whether an atom with so many bonds can have a single bond more in place of what the model wrote after it."""
     if "@" in token and token[1] in "CN":  # all bonds but this one are there
         return used == (2 if "H" in token else 3)
-    aromatic = token[:1].islower() or token[:2] in ("[n", "[c", "[s", "[o")
+    aromatic = is_aromatic(token)
     if aromatic and used < 2:  # its ring comes later
         return False
     if after:
