@@ -14,6 +14,7 @@ from molgen.tokenizer import EOS
 
 _BONDS = {"-": 1, "=": 2, "#": 3, "$": 4, ":": 1, "/": 1, "\\": 1}
 _AROMATIC_ROOMS = {"c": 4, "n": 3, "p": 3, "b": 3, "a": 3, "o": 2, "s": 2, "t": 2}  # by the first letter
+_ODD = {"S": 1 << 1 | 1 << 3, "P": 1 << 1}  # bits of the bonds left that RDKit would fill with a hydrogen: =[SH]C
 _MOST_BONDS = 8
 _LEVELS = 64  # branches within branches; of deeper ones the bonds are not counted well, and some are lost
 
@@ -23,7 +24,7 @@ class Grammar:
 
     Ids (B,) are added one after the other; `begin` follows the last one of a prompt. An aromatic atom outside of all
     rings opens one at once. The order of a ring's bond counts where it is written. Where nothing could follow, the
-    bonds are not counted: such a row goes on as it would without.
+    bonds are not counted: such a row goes on as it would without. A string that RDKit has written is never barred.
     """
 
     def __init__(self, tokens: Sequence[str], opened: Tensor) -> None:
@@ -40,12 +41,15 @@ class Grammar:
         self._rooms_of = table([room(name) for name in tokens])
         self._atoms = table([is_atom(name) for name in tokens]).bool()
         self._aromatic = table([is_atom(name) and is_aromatic(name) for name in tokens]).bool()
+        self._odd_of = table([_ODD.get(name, 0) for name in tokens])
         self._ring, self._opening, self._closing = self._bits != 0, self._depths == 1, self._depths == -1
         self.rings, self.depth = opened.clone(), torch.zeros_like(opened)
         self._bond = torch.zeros_like(opened)
         """The order of the bond that is written and not used yet; 0 for none."""
         self._rooms = torch.full((len(opened), _LEVELS), _MOST_BONDS, device=device)
         """The bonds left at `depth` to the atom that the next one is bound to, and before it to the branching ones."""
+        self._odd = torch.zeros_like(self._rooms)
+        """Bits of the bonds that must not be left to these atoms in the end."""
         self._branched = torch.zeros_like(opened, dtype=torch.bool)
         """Whether the branch has no atom yet."""
         self._alone = torch.zeros_like(self._branched)
@@ -55,7 +59,8 @@ class Grammar:
 
     def begin(self, at_points: bool) -> None:
         """From here on the rows are the model's: at a point, where one group is bound in any case, or at a hydrogen."""
-        self._rooms[:, 0] = _MOST_BONDS if at_points else self._left().clamp(min=1)
+        self._rooms[:, 0] = _MOST_BONDS if at_points else self._of_last(self._rooms).clamp(min=1)
+        self._odd[:, 0] = 0
         self.depth.zero_()
         self._branched.zero_()
         self._alone.zero_()
@@ -65,7 +70,11 @@ class Grammar:
         is_open = (self.rings != 0) | (self.depth > 0)
         logits[:, EOS].masked_fill_(is_open, -math.inf)
         logits.masked_fill_((self.depth == 0)[:, None] & self._closing, -math.inf)
-        order, left = self._order()[:, None], self._left()[:, None]
+        order, left, odd = (
+            self._order()[:, None],
+            self._of_last(self._rooms)[:, None],
+            self._of_last(self._odd)[:, None],
+        )
         last = (self.depth == 0) & (self.rings != 0)  # a ring must be closed, so the next atom is not the last one
         wrong = (self._atoms | self._ring) & (left < order)
         wrong |= self._atoms & (self._rooms_of < order + last[:, None])
@@ -74,7 +83,9 @@ class Grammar:
         wrong |= (self._bonds > left) | (self._opening & (left < 1))
         wrong |= (self._bond > 0)[:, None] & ((self._bonds > 0) | (self._depths != 0))
         wrong |= self._alone[:, None] & ~self._ring
-        wrong[:, EOS] = (self._bond > 0) | self._alone
+        wrong |= self._atoms & ~self._branched[:, None] & _has(odd, left - order)
+        wrong |= self._closing & _has(odd, left)
+        wrong[:, EOS] = (self._bond > 0) | self._alone | _has(odd, left)[:, 0]
         barred = logits.masked_fill(wrong, -math.inf)
         stuck = torch.isneginf(barred).all(dim=1, keepdim=True)
         logits.copy_(torch.where(stuck, logits, barred))
@@ -82,16 +93,16 @@ class Grammar:
     def add(self, ids: Tensor) -> None:
         """Notes the next id of each row."""
         atom, ring, opening = self._atoms[ids], self._ring[ids], self._opening[ids]
-        order, left, level = self._order(), self._left(), self._level()
-        first = atom & self._branched
-        branching = (level - 1).clamp(min=0)
-        self._rooms.scatter_add_(1, branching[:, None], -(order * first)[:, None])
-        after = torch.where(atom, self._rooms_of[ids] - order, left - order * ring)
-        self._rooms.scatter_(1, level[:, None], after[:, None])
+        order, left, odd = self._order(), self._of_last(self._rooms), self._of_last(self._odd)
+        branching = (self._level() - 1).clamp(min=0)
+        self._rooms.scatter_add_(1, branching[:, None], -(order * (atom & self._branched))[:, None])
+        left_now = torch.where(atom, self._rooms_of[ids] - order, left - order * ring)
+        self._put(left_now, torch.where(atom, self._odd_of[ids], odd))
         self._alone = torch.where(atom, self._aromatic[ids] & (self.rings == 0), self._alone & ~ring)
         self.rings, self.depth = self.rings ^ self._bits[ids], self.depth + self._depths[ids]
-        deeper = torch.where(opening, left, self._left())
-        self._rooms.scatter_(1, self._level()[:, None], deeper[:, None])
+        self._put(
+            torch.where(opening, left, self._of_last(self._rooms)), torch.where(opening, odd, self._of_last(self._odd))
+        )
         self._branched = (self._branched & ~atom) | opening
         self._empty &= ~atom
         self._bond = torch.where(atom | ring, 0, torch.where(self._bonds[ids] > 0, self._bonds[ids], self._bond))
@@ -99,7 +110,7 @@ class Grammar:
     def select(self, rows: Tensor) -> None:
         """Keeps some rows only, by index."""
         self.rings, self.depth, self._bond = self.rings[rows], self.depth[rows], self._bond[rows]
-        self._rooms, self._branched = self._rooms[rows], self._branched[rows]
+        self._rooms, self._odd, self._branched = self._rooms[rows], self._odd[rows], self._branched[rows]
         self._alone, self._empty = self._alone[rows], self._empty[rows]
 
     def _order(self) -> Tensor:
@@ -109,9 +120,19 @@ class Grammar:
     def _level(self) -> Tensor:
         return self.depth.clamp(0, _LEVELS - 1)
 
-    def _left(self) -> Tensor:
-        """The bonds (B,) that are left to the atom that the next one is bound to."""
-        return self._rooms.gather(1, self._level()[:, None])[:, 0]
+    def _of_last(self, values: Tensor) -> Tensor:
+        """The values (B,) of the atom that the next one is bound to, of (B, levels)."""
+        return values.gather(1, self._level()[:, None])[:, 0]
+
+    def _put(self, left: Tensor, odd: Tensor) -> None:
+        """Sets what is left to the atom that the next one is bound to, (B,), and what must not be."""
+        self._rooms.scatter_(1, self._level()[:, None], left[:, None])
+        self._odd.scatter_(1, self._level()[:, None], odd[:, None])
+
+
+def _has(bits: Tensor, number: Tensor) -> Tensor:
+    """Whether the bit of a number is set; of a negative number no one is."""
+    return (bits >> number.clamp(min=0) & 1).bool() & (number >= 0)
 
 
 def is_atom(token: str) -> bool:

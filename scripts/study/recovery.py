@@ -107,9 +107,12 @@ def study(
             missed = (1 - counts[group] / total for group in real)
             shares["by_frequency"].append(statistics.mean(1 - share**options.n for share in missed))
     means = {name: statistics.mean(values) if values else None for name, values in shares.items()}
-    difference = np.array(shares["run"]) - np.array(shares["frequent"])
-    error = float(difference.std(ddof=1) / len(difference) ** 0.5) if len(difference) > 1 else None
-    return {"series": len(difference), "of": len(series), "n": options.n, **means, "stderr_of_difference": error}
+    errors = {}
+    for name in ("frequent", "by_frequency"):
+        difference = np.array(shares["run"]) - np.array(shares[name])
+        error = float(difference.std(ddof=1) / len(difference) ** 0.5) if len(difference) > 1 else None
+        errors[f"stderr_of_difference_to_{name}"] = error
+    return {"series": len(shares["run"]), "of": len(series), "n": options.n, **means, **errors}
 
 
 def main() -> None:
