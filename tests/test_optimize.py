@@ -403,6 +403,15 @@ def test_raw_numbers_need_a_range_and_the_spread_is_shown(cli: Cli, tmp_path: Pa
     assert "median" in done.err
     assert "--maximise" in done.err
     assert not Path("r").exists()
+    Path("raw.yaml").write_text("components:\n  - smarts: C\n  - property: mw\n", encoding="utf-8")
+    done = cli("optimize", "moses-small", "--objective", "raw.yaml", "--out", "r")
+    assert done.code == 2
+    low, high = map(
+        float, re.findall(r"mw: a raw number needs a transform; its values are (\S+) to (\S+),", done.err)[0]
+    )
+    assert 100 < low < high < 400
+    assert f"transform: {{rising: [{low:.4g}, {high:.4g}]}}" in done.err
+    assert not Path("r").exists()
 
 
 @pytest.mark.parametrize("text", ["5", "a..b", "1..1", "1..", "1..inf"])

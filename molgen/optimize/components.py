@@ -104,8 +104,6 @@ class Component(Section):
             raise ValueError("target, predicted: belong to `model`")
         if self.blind_to_stereo and kind != "scorer":
             raise ValueError(f"blind_to_stereo: belongs to `scorer`; {kind} is known to be so or not")
-        if kind in UNBOUNDED and self.transform is None:
-            raise ValueError(f"{kind}: a raw number needs a transform, such as `transform: {{rising: [low, high]}}`")
 
     @builtins.property  # a field has the name of the decorator
     def kind(self) -> str:
@@ -127,6 +125,11 @@ class Component(Section):
                 return name if self.predicted == "value" else f"{name}_{self.predicted}"
             case kind:
                 return kind
+
+    @builtins.property
+    def is_raw(self) -> bool:
+        """Whether it is a number of any size, for which no transform says what is good."""
+        return self.kind in UNBOUNDED and self.transform is None
 
     @builtins.property
     def sees_stereo(self) -> bool:
@@ -280,25 +283,32 @@ def presets() -> list[str]:
     )
 
 
-def load_objective(name: str | os.PathLike[str] | Mapping[str, Any]) -> Objective:
-    """A preset, a YAML file, or the values of one → Objective. Raises MolgenError with the first error."""
+def load_objective(name: str | os.PathLike[str] | Mapping[str, Any], raw: bool = False) -> Objective:
+    """A preset, a YAML file, or the values of one → Objective. Raises MolgenError with the first error.
+
+    With `raw` a number without a transform is none: who loads it shows what values it has.
+    """
     if isinstance(name, Mapping):
-        return _validated(name, "the objective")
+        return _validated(name, "the objective", raw)
     text_name = os.fspath(name)
     if text_name in presets():
         folder = resources.files("molgen") / "assets" / "objectives"
-        return _validated(parse_yaml((folder / f"{text_name}.yaml").read_text("utf-8"), text_name), text_name)
+        return _validated(parse_yaml((folder / f"{text_name}.yaml").read_text("utf-8"), text_name), text_name, raw)
     try:
         text = content_of(Path(text_name), _MOST_BYTES, follow=True).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise MolgenError(
             f"{text_name}: no preset, and cannot be read as a file: {error}", f"presets: {', '.join(presets())}"
         ) from None
-    return _validated(parse_yaml(text, text_name), text_name)
+    return _validated(parse_yaml(text, text_name), text_name, raw)
 
 
-def _validated(values: Any, name: str) -> Objective:
+def _validated(values: Any, name: str, raw: bool) -> Objective:
     try:
-        return Objective.model_validate(values)
+        objective = Objective.model_validate(values)
     except ValidationError as error:
         raise MolgenError(f"{name}: {first_problem(error)}", "see docs/optimize.md") from None
+    for label, component in objective.columns.items():
+        if component.is_raw and not raw:
+            raise MolgenError(f"{name}: {label}: a raw number needs a transform", "such as transform: {rising: [0, 1]}")
+    return objective

@@ -42,8 +42,11 @@ def _name_of(function: Callable[[list[str]], Sequence[float]]) -> str:
     return str(getattr(function, "__qualname__", type(function).__name__))
 
 
-def objective_of(options: OptimizeOptions, scorer: Scorer | None) -> Objective:
-    """What is asked for: the named objective, or the user's scorer alone; with the range and the filters of options."""
+def objective_of(options: OptimizeOptions, scorer: Scorer | None, raw: bool = False) -> Objective:
+    """What is asked for: the named objective, or the user's scorer alone; with the range and the filters of options.
+
+    `raw` as of `load_objective`.
+    """
     given = options.objective
     if isinstance(given, Objective):
         values = given.model_dump(exclude_defaults=True)
@@ -52,7 +55,7 @@ def objective_of(options: OptimizeOptions, scorer: Scorer | None) -> Objective:
     elif given is None:
         raise MolgenError("no objective", f"--objective FILE.yaml, or a preset: {', '.join(presets()[:4])}, …")
     else:
-        values = load_objective(given).model_dump(exclude_defaults=True)  # type: ignore[arg-type]
+        values = load_objective(given, raw).model_dump(exclude_defaults=True)  # type: ignore[arg-type]
     stages = values.get("stages") or [values]
     components = [component for stage in stages for component in stage["components"] if component.get("scorer")]
     if scorer is not None and not components:
@@ -69,7 +72,7 @@ def objective_of(options: OptimizeOptions, scorer: Scorer | None) -> Objective:
     for key, patterns in (("smarts", options.smarts), ("not_smarts", options.not_smarts)):
         if patterns:
             values[key] = [*values.get(key, []), *patterns]
-    return load_objective(values)
+    return load_objective(values, raw)
 
 
 def check_shortlist(options: OptimizeOptions) -> None:

@@ -57,7 +57,7 @@ def create_search(
         )
     if prior.path.exists() and prior.path.samefile(path):
         raise MolgenError(f"{path}: is the run to start from", "choose another --out")
-    asked = objective_of(options, scorer)
+    asked = objective_of(options, scorer, raw=True)
     config = config_of(prior, asked, options, scorer)
     given = given_config(prior, options.condition)
     _ = _accepted(asked, config)  # raises an error for a filter that is not valid before anything is written
@@ -257,25 +257,37 @@ def _predictions(component: Component, predictor: RunPredictor) -> Callable[[Seq
 
 
 def _check_range(asked: Objective, agent: Agent, judge: Judge) -> None:
-    """Tries a scorer without a transform on molecules of the prior. Raises MolgenError unless all are in [0, 1]."""
-    open_ended = [c for c in asked.columns.values() if c.scorer and c.transform is None]
+    """Tries what has no transform on molecules of the prior.
+
+    Raises MolgenError for a raw number, and for a scorer unless all of its values are in [0, 1].
+    """
+    columns = asked.columns.items()
+    open_ended = {label: c for label, c in columns if c.is_raw or (c.scorer and c.transform is None)}
     if not open_ended:
         return
     smiles = molecules_of_prior(agent, judge, _SPREAD)
-    stage = Stage(components=[open_ended[0]])
-    raw = [judged.raw[0] for judged in judge(smiles, stage)]
-    values = sorted(value for value in raw if value == value)
-    if not values:
-        problem = next(judged.problem for judged in judge(smiles[:1], stage))
-        raise MolgenError(f"the scorer gave no number for {len(smiles)} molecules: {problem}", "try it by hand")
-    low, high = values[0], values[-1]
-    if low < 0 or high > 1:
-        line = f"{low:.4g}..{high:.4g}"
-        raise MolgenError(
-            f"the scorer's values are no scores in [0, 1]: {low:.4g} to {high:.4g}, median "
-            f"{values[len(values) // 2]:.4g}, for {len(values)} molecules of the prior",
-            f"name the range that matters: --maximise {line} if high is good, --minimise {line} if low is good",
+    for label, component in open_ended.items():
+        stage = Stage(components=[component])
+        values = sorted(raw for judged in judge(smiles, stage) for raw in judged.raw if raw == raw)
+        if not values:
+            problem = next(judged.problem for judged in judge(smiles[:1], stage))
+            raise MolgenError(f"{label} has no number for {len(smiles)} molecules: {problem}", "try it by hand")
+        low, high = values[0], values[-1]
+        seen = (
+            f"{low:.4g} to {high:.4g}, median {values[len(values) // 2]:.4g}, for {len(values)} molecules of the prior"
         )
+        if component.is_raw:
+            line = f"[{low:.4g}, {high:.4g}]"
+            raise MolgenError(
+                f"{label}: a raw number needs a transform; its values are {seen}",
+                f"name the range that matters: transform: {{rising: {line}}}, or falling if low is good",
+            )
+        if low < 0 or high > 1:
+            line = f"{low:.4g}..{high:.4g}"
+            raise MolgenError(
+                f"the scorer's values are no scores in [0, 1]: {seen}",
+                f"name the range that matters: --maximise {line} if high is good, --minimise {line} if low is good",
+            )
 
 
 def molecules_of_prior(agent: Agent, judge: Judge, n: int) -> list[str]:
