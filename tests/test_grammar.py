@@ -58,6 +58,13 @@ def test_no_atom_gets_more_bonds_than_it_can_have(text: str, barred: str, free: 
     assert set(free.split()) <= found
 
 
+def test_branches_deeper_than_bonds_are_counted_bar_nothing_real() -> None:
+    text = ["C", "("] * 80 + ["F"] + [")", "F"] * 80
+    for end in range(1, len(text)):
+        assert text[end] in allowed(text[:end])
+    assert "<eos>" in allowed(text)
+
+
 def test_the_bonds_of_a_token_are_those_that_rdkit_reads() -> None:
     rooms = {"C": 4, "N": 3, "O": 2, "F": 1, "[O-]": 1, "[N+]": 4, "[NH3+]": 1, "[C@@H]": 3, "[nH]": 2, "o": 2, "(": 0}
     assert {token: room(token) for token in rooms} == rooms

@@ -412,6 +412,13 @@ def test_raw_numbers_need_a_range_and_the_spread_is_shown(cli: Cli, tmp_path: Pa
     assert 100 < low < high < 400
     assert f"transform: {{rising: [{low:.4g}, {high:.4g}]}}" in done.err
     assert not Path("r").exists()
+    # negative numbers are shown without a warning, and a dear scorer is not asked before
+    Path("raw.yaml").write_text("components:\n  - scorer: true\n  - likelihood: moses-small\n", encoding="utf-8")
+    asked = command(tmp_path, "open('asked', 'w').close()\n" + LETTERS)
+    done = cli("optimize", "moses-small", "--objective", "raw.yaml", "--command", asked, "--out", "r")
+    assert done.code == 2
+    assert re.fullmatch(r"molgen: likelihood: a raw number .* values are -.*\n", done.err)
+    assert not Path("asked").exists()
 
 
 @pytest.mark.parametrize("text", ["5", "a..b", "1..1", "1..", "1..inf"])

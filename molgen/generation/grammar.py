@@ -5,6 +5,7 @@ Only what grows from fragments asks this; plain samples are the model's own.
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -12,11 +13,11 @@ from torch import Tensor
 from molgen.chem.smiles import parse
 from molgen.tokenizer import EOS
 
-_BONDS = {"-": 1, "=": 2, "#": 3, "$": 4, ":": 1, "/": 1, "\\": 1}
+BONDS = {"-": 1, "=": 2, "#": 3, "$": 4, ":": 1, "/": 1, "\\": 1}
 _AROMATIC_ROOMS = {"c": 4, "n": 3, "p": 3, "b": 3, "a": 3, "o": 2, "s": 2, "t": 2}  # by the first letter
 _ODD = {"S": 1 << 1 | 1 << 3, "P": 1 << 1}  # bits of the bonds left that RDKit would fill with a hydrogen: =[SH]C
 _MOST_BONDS = 8
-_LEVELS = 64  # branches within branches; of deeper ones the bonds are not counted well, and some are lost
+_LEVELS = 64  # branches within branches; in the deepest ones, and beyond, no bonds are counted
 
 
 class Grammar:
@@ -37,7 +38,7 @@ class Grammar:
         labels = {name: i for i, name in enumerate(name for name in tokens if name.isdigit() or name[:1] == "%")}
         self._bits = table([1 << labels[name] if name in labels else 0 for name in tokens])
         self._depths = table([(name == "(") - (name == ")") for name in tokens])
-        self._bonds = table([_BONDS.get(name, 0) for name in tokens])
+        self._bonds = table([BONDS.get(name, 0) for name in tokens])
         self._rooms_of = table([room(name) for name in tokens])
         self._atoms = table([is_atom(name) for name in tokens]).bool()
         self._aromatic = table([is_atom(name) and is_aromatic(name) for name in tokens]).bool()
@@ -86,6 +87,7 @@ class Grammar:
         wrong |= self._atoms & ~self._branched[:, None] & _has(odd, left - order)
         wrong |= self._closing & _has(odd, left)
         wrong[:, EOS] = (self._bond > 0) | self._alone | _has(odd, left)[:, 0]
+        wrong &= (self.depth < _LEVELS - 2)[:, None]  # one level above the last is written by what lies deeper
         barred = logits.masked_fill(wrong, -math.inf)
         stuck = torch.isneginf(barred).all(dim=1, keepdim=True)
         logits.copy_(torch.where(stuck, logits, barred))
@@ -145,6 +147,7 @@ def is_aromatic(token: str) -> bool:
     return token.strip("[0123456789")[:1].islower()
 
 
+@cache
 def room(token: str) -> int:
     """The most bonds, by their orders, that an atom's token can have in a SMILES that RDKit reads; 0 for other tokens.
 

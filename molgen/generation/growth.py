@@ -20,7 +20,7 @@ from molgen.chem.fragments import TO_FIND, Keep, Point, Step, beginning, keep_of
 from molgen.chem.pool import Workers
 from molgen.errors import MolgenError
 from molgen.generation.decode import Sampler, SamplingParams, extend, extend_distinct
-from molgen.generation.grammar import Grammar, is_aromatic, is_atom
+from molgen.generation.grammar import BONDS, Grammar, is_aromatic, is_atom
 from molgen.model.decoder import Decoder
 from molgen.model.likelihood import token_nll
 from molgen.runtime.device import Precision, autocast
@@ -35,9 +35,7 @@ _FILLINGS = 8  # ways to fill the points that are not grown yet
 _ALIKE = 0.9  # share of distinct molecules up to which rows are drawn together, without replacement
 _CHUNK = 256  # rows of similar length that are decoded together
 _BATCH_TOKENS = 16_384
-_BOND_ORDERS = {"=": 2, "#": 3}
 _VALENCES = {"C": 4, "N": 3, "O": 2, "S": 2, "c": 3}  # of atoms at which a linker may end though it went no further
-_BONDS = ("-", "=", "#", "/", "\\", ":", "$")
 
 
 class Row(NamedTuple):
@@ -284,7 +282,7 @@ class Growth:
         """The tokens that must not follow a prompt: what would not be one group with the point's bond."""
         if step.kind == "anywhere":
             return self._anything
-        return self._atom if prompt.text[-1] in _BONDS else self._single
+        return self._atom if prompt.text[-1] in BONDS else self._single
 
     def _linked(
         self, prompts: Sequence[_Prompt], drawn: Sequence[list[int] | None], step: Step, rng: np.random.Generator
@@ -348,8 +346,8 @@ class Growth:
         order = 1
         names = self._names(ids)
         for i, token in enumerate(names, 1):
-            if token in _BONDS:
-                order = _BOND_ORDERS.get(token, 1)
+            if token in BONDS:
+                order = BONDS[token]
                 continue
             if is_atom(token):
                 used[current] += order

@@ -257,17 +257,18 @@ def _predictions(component: Component, predictor: RunPredictor) -> Callable[[Seq
 
 
 def _check_range(asked: Objective, agent: Agent, judge: Judge) -> None:
-    """Tries what has no transform on molecules of the prior.
+    """Tries what has no transform on molecules of the prior, the user's scorer last.
 
     Raises MolgenError for a raw number, and for a scorer unless all of its values are in [0, 1].
     """
     columns = asked.columns.items()
-    open_ended = {label: c for label, c in columns if c.is_raw or (c.scorer and c.transform is None)}
+    open_ended = {label: c for label, c in columns if c.is_raw}
+    open_ended |= {label: c for label, c in columns if c.scorer and c.transform is None}
     if not open_ended:
         return
     smiles = molecules_of_prior(agent, judge, _SPREAD)
     for label, component in open_ended.items():
-        stage = Stage(components=[component])
+        stage = Stage(mean="arithmetic", components=[component])  # which is defined for negative numbers
         values = sorted(raw for judged in judge(smiles, stage) for raw in judged.raw if raw == raw)
         if not values:
             problem = next(judged.problem for judged in judge(smiles[:1], stage))
