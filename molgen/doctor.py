@@ -11,9 +11,11 @@ from typing import Any
 import torch
 
 from molgen._version import __version__
+from molgen.chem.draw import require_drawing
 from molgen.chem.pool import shared_workers
 from molgen.config import NAMED
 from molgen.data.download import data_directory, is_here
+from molgen.errors import MolgenError
 from molgen.generation.generator import MoleculeGenerator
 from molgen.machine import Runtime
 from molgen.runs import FOLDER, SHIPPED, WEIGHTS
@@ -64,6 +66,7 @@ def examine(device: Device = "auto") -> dict[str, Any]:
         },
         "environment": {name: _short(os.environ[name]) for name in sorted(os.environ) if name.startswith(_VARIABLES)},
         "folders": _folders(),
+        "drawing": _drawing(),
         "smoke test": smoke,
         "ok": "error" not in smoke,
     }
@@ -118,6 +121,15 @@ def _is_writable(folder: Path) -> bool:
     """Whether the folder, or where it does not exist the nearest one above it, can be written to."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     return os.access(existing, os.W_OK | os.X_OK)
+
+
+def _drawing() -> bool | str:
+    """Whether molecules can be drawn, or why not."""
+    try:
+        require_drawing()
+    except MolgenError as error:
+        return str(error)
+    return True
 
 
 def _smoke_test(device: Device) -> dict[str, Any]:

@@ -170,6 +170,29 @@ def test_doctor_names_versions_devices_folders_and_samples(cli: Cli) -> None:
     assert str(Path.home()) not in out or Path.home() == Path("/")
 
 
+def test_where_the_library_that_draws_is_missing_all_but_pictures_works(tmp_path: Path) -> None:
+    # stands for a minimal Linux, where RDKit's import of drawing ends with "libXrender.so.1: cannot open …"
+    without = "import sys; sys.modules['rdkit.Chem.Draw'] = None; from molgen.cli.main import main; main(sys.argv[1:])"
+
+    def molgen(*words: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([sys.executable, "-c", without, *words], cwd=tmp_path, capture_output=True, text=True)
+
+    drawn = molgen("sample", "moses-small", "-n", "5", "-o", "five.sdf")
+    assert (drawn.returncode, (tmp_path / "five.sdf").exists()) == (0, True), drawn.stderr
+    told = molgen("doctor")
+    assert (told.returncode, "drawing: RDKit cannot draw here" in told.stdout) == (0, True), told.stderr
+    for words in (
+        ("sample", "moses-small", "-n", "5", "--grid", "five.png"),
+        ("eval", "five.sdf", "--report", "five.html"),
+        ("optimize", "moses-small", "--objective", "pmo/qed", "-n", "10", "--out", "found"),
+    ):
+        refused = molgen(*words)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+        assert "cannot draw here" in refused.stderr
+        assert "apt-get install libxrender1" in refused.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"five.sdf", "five.meta.json"}
+
+
 def test_doctor_reports_what_is_broken_instead_of_raising(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise OSError("no such weights")

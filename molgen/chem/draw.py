@@ -2,22 +2,20 @@
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rdkit import Chem, Geometry
-from rdkit.Chem import Draw, rdDepictor, rdFMCS
-from rdkit.Chem.Draw import rdMolDraw2D
+from rdkit.Chem import rdDepictor, rdFMCS
 
 from molgen.chem.fragments import keep_of
 from molgen.chem.kept import find
 from molgen.chem.smiles import parse, quiet
+from molgen.errors import MolgenError
 from molgen.runtime.files import write_atomically
 
-DRAWINGS = (".png", ".svg")
-"""The file formats of `draw_grid`."""
-
-_draw: Any = Draw  # has no type hints
+_FORMATS = (".png", ".svg")
 _WIDTH, _HEIGHT = 260, 170
 _LARGEST_DRAWN = 150
 """Heavy atoms. A larger molecule is a knot of lines, and a large part of the file."""
@@ -39,6 +37,24 @@ class Drawing(NamedTuple):
     """SVG path data by its classes: an element, `f` (filled), `d` (dashed), `m` (shared with another molecule)."""
 
 
+def require_drawing(file: Path | None = None) -> None:
+    """Raises MolgenError if molecules cannot be drawn on this machine, or not into this file."""
+    if file is not None and file.suffix not in _FORMATS:
+        raise MolgenError(f"{file}: cannot draw into this format", f"use {' or '.join(_FORMATS)}")
+    _rdkit_draw()
+
+
+@cache
+def _rdkit_draw() -> Any:
+    """RDKit's module for drawing, imported when it is needed: it wants libraries that a minimal Linux lacks."""
+    try:
+        from rdkit.Chem import Draw
+    except ImportError as error:
+        hint = "install it; on Debian or Ubuntu: apt-get install libxrender1 libxext6 libexpat1"
+        raise MolgenError(f"RDKit cannot draw here, a library of the system is missing: {error}", hint) from error
+    return Draw
+
+
 def draw_grid(smiles: Sequence[str], path: Path, columns: int = 6, keep: str = "") -> int:
     """Draws the valid molecules among `smiles` into a .png or .svg file; returns how many.
 
@@ -51,11 +67,11 @@ def draw_grid(smiles: Sequence[str], path: Path, columns: int = 6, keep: str = "
         raise RuntimeError(f"{path}: no valid molecule to draw; sample more, or train longer")
     shared = _laid_out(molecules, keep) if keep else [[] for _ in molecules]
     svg = path.suffix == ".svg"
-    options: Any = rdMolDraw2D.MolDrawOptions()
+    options: Any = _rdkit_draw().rdMolDraw2D.MolDrawOptions()
     options.padding = 0.08
     options.drawMolsSameScale = False  # one long chain would make all the others tiny
     with quiet():
-        picture: Any = _draw.MolsToGridImage(
+        picture: Any = _rdkit_draw().MolsToGridImage(
             molecules,
             molsPerRow=min(columns, len(molecules)),
             highlightAtomLists=shared,
@@ -124,7 +140,8 @@ def draw_contributions(
     columns = min(columns, len(molecules))
     width, height = 300, 240
     size = (columns * width, -(-len(molecules) // columns) * height, width, height)
-    drawer: Any = (rdMolDraw2D.MolDraw2DSVG if path.suffix == ".svg" else rdMolDraw2D.MolDraw2DCairo)(*size)
+    drawing = _rdkit_draw().rdMolDraw2D
+    drawer = (drawing.MolDraw2DSVG if path.suffix == ".svg" else drawing.MolDraw2DCairo)(*size)
     options = drawer.drawOptions()
     options.padding, options.drawMolsSameScale = 0.08, False
     with quiet():
@@ -144,13 +161,14 @@ def _shade(share: float) -> tuple[float, float, float]:
 
 def rdkit_svg(molecule: Any, width: int, height: int, **options: float | bool) -> str:
     """An SVG document of RDKit's, in pixels. `options` are attributes of its `MolDrawOptions`."""
-    drawer: Any = rdMolDraw2D.MolDraw2DSVG(width, height)
+    drawing = _rdkit_draw().rdMolDraw2D
+    drawer = drawing.MolDraw2DSVG(width, height)
     settings = drawer.drawOptions()
     for name, value in options.items():
         setattr(settings, name, value)
     with quiet():
         try:
-            rdMolDraw2D.PrepareAndDrawMolecule(drawer, molecule)
+            drawing.PrepareAndDrawMolecule(drawer, molecule)
         except (ValueError, RuntimeError):  # a part of a molecule that has no Kekulé structure
             settings.prepareMolsBeforeDrawing = False
             drawer.DrawMolecule(molecule)

@@ -281,11 +281,14 @@ def evaluate(
     from molgen.machine import Runtime
 
     runtime = Runtime(device, workers=shared_workers())  # they start while the rest is imported
+    from molgen.chem.draw import require_drawing
     from molgen.evaluation.evaluate import evaluate_targets
     from molgen.evaluation.text_table import table
     from molgen.generation.generator import BYTES_PER_SAMPLE
     from molgen.runs import find_run, run_directory
 
+    if report is not None:
+        require_drawing()
     named: list[str | None] = list(targets) if targets else [None]
     runs = [find_run(target) for target in named if target is None or run_directory(target)]
     check_apart({"--json": json, "--report": report}, [run.path for run in runs])

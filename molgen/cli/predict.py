@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from molgen.cli.options import Column, DeviceOption, Force, RunArgument, check_apart, check_target
-from molgen.errors import MolgenError
 
 
 def predict(
@@ -29,17 +28,18 @@ def predict(
 
     check_target(explain, force)
     check_apart({"--explain": explain}, [file])
-    if explain is not None and explain.suffix not in (".png", ".svg"):
-        raise MolgenError(f"{explain}: cannot draw into this format", "use .png or .svg")
     from molgen.chem.pool import shared_workers
     from molgen.machine import Runtime
 
     runtime = Runtime(device, workers=shared_workers())  # they start while the rest is imported
+    from molgen.chem.draw import require_drawing
     from molgen.data.readers import read_molecules
     from molgen.prediction.explain import explain as draw_explanation
     from molgen.prediction.predictor import RunPredictor
     from molgen.prediction.table import columns_of, predict_rows
 
+    if explain is not None:
+        require_drawing(explain)
     loaded = RunPredictor.load(run, runtime=runtime, kind=predictor)
     rows = predict_rows(read_molecules(file, smiles_column), loaded)
     table = csv.writer(sys.stdout, lineterminator="\n")

@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from molgen._version import __version__
-from molgen.chem.draw import DRAWINGS, draw_grid
+from molgen.chem.draw import draw_grid, require_drawing
 from molgen.errors import MolgenError
 from molgen.generation.answers import Answers, plot_path
 from molgen.generation.generator import BYTES_PER_SAMPLE, MoleculeGenerator
@@ -107,8 +107,8 @@ class SampleTargets:
             raise MolgenError(f"{self.output}: unknown kind of file", f"use {', '.join(_FORMATS)}")
         if self.columns is not None and self.table is None:
             raise MolgenError("--columns: only a table has columns", f"name one with -o: {' or '.join(_TABLES)}")
-        if self.grid is not None and self.grid.suffix not in DRAWINGS:
-            raise MolgenError(f"{self.grid}: cannot draw into this format", f"use {' or '.join(DRAWINGS)}")
+        if self.grid is not None:
+            require_drawing(self.grid)
 
     @property
     def table(self) -> Path | None:

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from molgen._version import __version__
 from molgen.checkpoint import load_state, save_state, saved_fingerprint
+from molgen.chem.draw import require_drawing
 from molgen.chem.pool import shared_workers
 from molgen.config import first_problem
 from molgen.errors import MolgenError
@@ -92,6 +93,7 @@ def optimize(
         options = replace(options, objective=objective)
     scorer = scorer_of(options)
     check_shortlist(options)
+    require_drawing()  # the shortlist's page has pictures, and it is written last
     path = Path(out) if out is not None else FOLDER / f"{options.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     prior = None if resume else find_run(None if run is None else os.fspath(run))  # before the new run takes its name
     with at_work(path):
