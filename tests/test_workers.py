@@ -164,6 +164,7 @@ def test_after_an_interrupt_and_in_a_forked_child_there_are_workers() -> None:
         "from molgen.chem.pool import workers\n"
         "with workers() as pool:\n"
         "    pool.map('canonical', ['C'])\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it
         "    threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"
         "    try:\n"
         "        while True:\n"

@@ -25,8 +25,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from tqdm import tqdm
-
 from molgen.chem import (
     analogs,
     assemble,
@@ -41,6 +39,7 @@ from molgen.chem import (
     prepare,
 )
 from molgen.chem.smiles import add_carbon, canonical, random_form, random_forms
+from molgen.runtime.bars import Bar
 from molgen.runtime.distributed import local_world_size
 from molgen.runtime.isolation import isolated_python
 from molgen.runtime.log import progress_disabled
@@ -263,7 +262,7 @@ class Workers:
 
         disable = progress_disabled() if description else True
         try:
-            with tqdm(total=len(items), desc=description, unit="mol", delay=1, disable=disable, leave=False) as bar:
+            with Bar(total=len(items), desc=description, unit="mol", delay=1, disable=disable) as bar:
                 while True:
                     for chunk in islice(chunks, 2 * self.processes - len(pending)):
                         pending.append(self._threads.submit(run_chunk, chunk))

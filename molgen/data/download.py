@@ -19,12 +19,11 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
-
 from molgen.config import NAMED
 from molgen.data import peptides
 from molgen.data.pmo_models import models_of
 from molgen.errors import MolgenError
+from molgen.runtime.bars import Bar
 from molgen.runtime.files import opened, replacing, write_atomically
 from molgen.runtime.isolation import isolated_python
 
@@ -263,7 +262,7 @@ def _downloaded(url: str) -> bytes:
     with urllib.request.urlopen(url, timeout=20) as answer:
         total = int(answer.headers.get("Content-Length") or 0) or None
         content = bytearray()
-        with tqdm(total=total, desc=url.rpartition("/")[2], unit="B", unit_scale=True, delay=1, disable=None) as bar:
+        with Bar(total=total, desc=url.rpartition("/")[2], unit="B", unit_scale=True, delay=1) as bar:
             while block := answer.read(2**16):
                 content += block
                 bar.update(len(block))

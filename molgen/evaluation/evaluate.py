@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from molgen.data.download import has_moses
 from molgen.data.readers import read_samples
@@ -31,6 +30,7 @@ from molgen.metrics.profile import MoleculeTable, describe
 from molgen.metrics.references import ComparisonSets, ReferenceCache, ReferenceSet, named_set, open_references
 from molgen.model.likelihood import paired_difference
 from molgen.runs import Run, run_directory
+from molgen.runtime.bars import Bar
 from molgen.runtime.stages import measured_stages
 
 if TYPE_CHECKING:
@@ -331,7 +331,7 @@ def _run_sets(run: Run, named: ComparisonSets, runtime: Runtime) -> tuple[Compar
 
 def _draw(stream: SampleStream) -> list[str]:
     samples: list[str] = []
-    with tqdm(total=stream.n, desc="sampling", unit="mol", delay=1, leave=False, disable=None) as bar:
+    with Bar(total=stream.n, desc="sampling", unit="mol", delay=1) as bar:
         for batch in stream:
             samples += [sample.smiles for sample in batch]
             bar.update(len(batch))

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TextIO, cast
 
 import numpy as np
-from tqdm import tqdm
 
 from molgen._version import __version__
 from molgen.chem.draw import draw_grid, require_drawing
@@ -30,11 +29,12 @@ from molgen.generation.rejection import REASONS, Sample, SampleStream, SamplingS
 from molgen.generation.sample_table import SampleTable
 from molgen.machine import Runtime
 from molgen.metrics.similarity import max_min
+from molgen.runtime.bars import Bar
 from molgen.runtime.device import check_memory
 from molgen.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from molgen.runtime.files import created, hidden_sibling, opened, replacing, write_atomically
 from molgen.runtime.hashing import Keys, keys_of
-from molgen.runtime.log import duration, progress_disabled
+from molgen.runtime.log import duration
 from molgen.runtime.signals import TerminatedError, signals_held
 
 logger = logging.getLogger(__name__)
@@ -184,9 +184,7 @@ def pick_diverse(stream: SampleStream, k: int, runtime: Runtime) -> SampleStream
 
     def picked() -> Iterator[list[Sample]]:
         drawn: list[Sample] = []
-        with tqdm(
-            total=stream.n, desc="sampling", unit="mol", delay=1, leave=False, disable=progress_disabled()
-        ) as bar:
+        with Bar(total=stream.n, desc="sampling", unit="mol", delay=1) as bar:
             for batch in stream:
                 drawn += batch
                 bar.update(len(batch))
@@ -259,7 +257,7 @@ def write_samples(
 def _write_batches(texts: Iterator[tuple[list[Sample], str]], file: TextIO, written: Written, n: int) -> None:
     """Writes batches of (samples, their text); about `n` samples are expected."""
     began, forecast, rows_before = time.monotonic(), False, 0
-    with tqdm(total=n, desc="sampling", unit="mol", delay=1, leave=False, disable=progress_disabled()) as bar:
+    with Bar(total=n, desc="sampling", unit="mol", delay=1) as bar:
         for batch, text in texts:
             with signals_held():  # a signal must not interrupt the writing of a row
                 file.write(text)

@@ -17,7 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
+
+from molgen.runtime.bars import Bar
 
 SIZE = 512
 _TOKENS = (
@@ -62,7 +63,7 @@ def activations(smiles: Sequence[str], description: str = "", device: str = "cpu
     result = np.zeros((len(smiles), SIZE), np.float32)
     with (
         torch.inference_mode(),
-        tqdm(total=len(smiles), desc=description, unit="mol", delay=1, leave=False, disable=None) as bar,
+        Bar(total=len(smiles), desc=description, unit="mol", delay=1) as bar,
     ):
         for start in range(0, len(order), _BATCH):
             rows = order[start : start + _BATCH]

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional
-from tqdm import tqdm
+
+from molgen.runtime.bars import Bar
 
 Packed = npt.NDArray[np.uint8]
 _QUERIES, _REFERENCES = 512, 4096
@@ -40,7 +41,7 @@ def nearest(queries: Packed, references: Packed, description: str = "") -> npt.N
     # instead of a division for each pair. The common sizes come first, then many others need not be looked at.
     groups.sort(key=lambda group: group[1] - group[2])
     batches = list(_bags(queries[query_order], ones))
-    with tqdm(total=len(references), desc=description, unit="ref", delay=1, leave=False, disable=None) as bar:
+    with Bar(total=len(references), desc=description, unit="ref", delay=1) as bar:
         for size, start, stop in groups:
             for first in range(start, stop, _REFERENCES):
                 rows = reference_order[first : min(first + _REFERENCES, stop)]
@@ -83,7 +84,7 @@ def within(fingerprints: Packed, description: str = "") -> RowSimilarity:
     total, squares, other = np.zeros(n), np.zeros(n), np.zeros(n)
     ones = _ones(fingerprints)
     batches = list(_bags(fingerprints, ones))
-    with tqdm(total=n, desc=description, unit="mol", delay=1, leave=False, disable=None) as bar:
+    with Bar(total=n, desc=description, unit="mol", delay=1) as bar:
         for first in range(0, n, _REFERENCES):
             block = fingerprints[first : first + _REFERENCES]
             columns = _columns(block, int(ones.max(initial=0)))

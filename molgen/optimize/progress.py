@@ -9,13 +9,11 @@ from collections import deque
 from collections.abc import Sequence
 from logging import getLogger
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from molgen.chem.pool import Workers
 from molgen.errors import MolgenError
@@ -23,8 +21,9 @@ from molgen.metrics.similarity import within
 from molgen.optimize.ledger import Record
 from molgen.optimize.memory import top
 from molgen.optimize.search import RoundReport, Search
+from molgen.runtime.bars import Bar
 from molgen.runtime.files import content_of, replacing, write_atomically
-from molgen.runtime.log import duration, progress_disabled
+from molgen.runtime.log import duration
 from molgen.runtime.tensorboard import OnRow
 
 logger = getLogger(__name__)
@@ -68,7 +67,7 @@ class Journal:
         self._recent: deque[tuple[int, int]] = deque(maxlen=_WINDOW)  # (the agent's strings, new ones)
         self._warned = False
         self.rows: list[dict[str, float]] = []
-        self._bar: tqdm[NoReturn] | None = None
+        self._bar: Bar | None = None
 
     def restore(self) -> None:
         """Reads the rows up to the state's round. Raises MolgenError if they are not there."""
@@ -85,12 +84,10 @@ class Journal:
     def open_bar(self) -> None:
         """Shows the bar."""
         config, state = self._search.config, self._search.state
-        self._bar = tqdm(
+        self._bar = Bar(
             total=config.calls,
             initial=state.calls,
             unit="call",
-            leave=False,
-            disable=progress_disabled(),
             smoothing=0.05,
         )
         self._last_message = time.monotonic()

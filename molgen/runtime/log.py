@@ -22,11 +22,11 @@ class _Stderr(logging.Handler):
     """Writes log records to stderr without damage to a progress bar. A closed stderr does not end the command."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        from tqdm import tqdm
+        from molgen.runtime.bars import Bar
 
         text = _VERBOSE.format(record) if _logger.level <= logging.DEBUG else record.getMessage()
         try:
-            tqdm.write(text, file=sys.stderr)
+            Bar.write(text, file=sys.stderr)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 

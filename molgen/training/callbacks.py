@@ -3,14 +3,12 @@
 import math
 import time
 from logging import getLogger
-from typing import NoReturn
-
-from tqdm import tqdm
 
 from molgen.checkpoint import save_state
 from molgen.runs import CURVES, STATE
+from molgen.runtime.bars import Bar
 from molgen.runtime.device import memory_used
-from molgen.runtime.log import duration, progress_disabled
+from molgen.runtime.log import duration
 from molgen.runtime.tensorboard import OnRow
 from molgen.training.curves import draw_curves
 from molgen.training.trainer import Callback, EpochProgress, Trainer, check_finite
@@ -140,13 +138,11 @@ class EachRow(Callback):
 class ProgressBar(Callback):
     """A progress bar over the tokens of an epoch; without a terminal, a message every five minutes."""
 
-    _bar: "tqdm[NoReturn]"
+    _bar: Bar
 
     def before_epoch(self, trainer: Trainer, progress: EpochProgress) -> None:
         """Opens the bar."""
-        self._bar = tqdm(
-            total=progress.all_positions, unit="tok", unit_scale=True, leave=False, disable=progress_disabled()
-        )
+        self._bar = Bar(total=progress.all_positions, unit="tok", unit_scale=True)
         self._bar.set_description(f"epoch {trainer.state.epoch + 1}/{trainer.config.epochs}")
         self._last_message = self._last_value = time.monotonic()
 
