@@ -77,6 +77,20 @@ def test_the_installed_command_imports_nothing_out_of_the_folder(hostile: Path, 
     assert (done.returncode, (tmp_path / "executed").exists()) == (0, False), done.stderr
 
 
+def test_nor_does_a_process_that_a_library_starts(hostile: Path, tmp_path: Path) -> None:
+    """From Python 3.14 a lock for several processes starts one, by a `python -c` that looks into the current folder."""
+    script = tmp_path / "elsewhere" / "start.py"
+    script.parent.mkdir()
+    script.write_text(
+        "import multiprocessing, sys\n"
+        "multiprocessing.set_start_method('forkserver')\n"  # what it is by itself since 3.14
+        "from molgen.cli.main import main\n"
+        "main(['data', 'list'])\n"
+    )
+    done = subprocess.run([sys.executable, script], cwd=hostile, capture_output=True, text=True, check=False)
+    assert (done.returncode, (tmp_path / "executed").exists()) == (0, False), done.stderr
+
+
 def test_an_empty_or_relative_entry_of_the_path_does_not_reach_a_child_process(small_run: Run, tmp_path: Path) -> None:
     # RDKit is imported by the children alone in this command, so that the parent's own path does no harm to the test
     (tmp_path / "folder" / "rdkit").mkdir(parents=True)

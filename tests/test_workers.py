@@ -160,8 +160,9 @@ def test_a_second_sample_in_one_process_starts_no_worker(small_run: Run) -> None
 
 def test_after_an_interrupt_and_in_a_forked_child_there_are_workers() -> None:
     code = (
-        "import os, signal, threading, time\n"
+        "import os, signal, threading, time, warnings\n"
         "from molgen.chem.pool import workers\n"
+        "warnings.simplefilter('ignore', DeprecationWarning)\n"  # since 3.12 a fork beside threads is warned of
         "with workers() as pool:\n"
         "    pool.map('canonical', ['C'])\n"
         "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it
