@@ -162,7 +162,6 @@ def test_after_an_interrupt_and_in_a_forked_child_there_are_workers() -> None:
     code = (
         "import os, signal, threading, time, warnings\n"
         "from molgen.chem.pool import workers\n"
-        "warnings.simplefilter('ignore', DeprecationWarning)\n"  # since 3.12 a fork beside threads is warned of
         "with workers() as pool:\n"
         "    pool.map('canonical', ['C'])\n"
         "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it
@@ -174,6 +173,7 @@ def test_after_an_interrupt_and_in_a_forked_child_there_are_workers() -> None:
         "        print('interrupted', flush=True)\n"
         "with workers() as pool:\n"
         "    print(pool.map('canonical', ['OCC']), pool.lost, flush=True)\n"
+        "warnings.simplefilter('ignore', DeprecationWarning)\n"  # since 3.12 a fork beside threads is warned of
         "child = os.fork()\n"
         "with workers() as pool:\n"
         "    print(pool.map('canonical', ['NCC']), flush=True)\n"
