@@ -46,6 +46,13 @@ def test_no_document_says_to_install_from_the_registry_before_the_release() -> N
             assert not re.search(r"pip install ['\"]?molgen", path.read_text(encoding="utf-8")), path
 
 
+def test_the_container_and_the_repository_have_the_data_that_the_wheel_has() -> None:
+    packed = PROJECT["tool"]["setuptools"]["package-data"]["molgen.assets.data"]
+    for file in (".dockerignore", ".gitignore"):
+        kept = (ROOT / file).read_text(encoding="utf-8").splitlines()
+        assert {line for line in kept if line.startswith("!data/")} == {f"!data/{one}" for one in packed}, file
+
+
 def test_the_container_runs_without_privileges_and_with_the_pinned_versions() -> None:
     steps = (ROOT / "Dockerfile").read_text()
     assert steps.index("USER molgen") < steps.index("ENTRYPOINT")
