@@ -121,12 +121,14 @@ class ProcessGroup:
         """
         if self.joined or self.store is None:
             return
+        import torch
         import torch.distributed as dist
 
         self.store.add("here", 1)
         while self.store.add("here", 0) < self.size:
             time.sleep(0.1)
-        backend = "cpu:gloo,cuda:nccl" if dist.is_nccl_available() else "gloo"
+        # NCCL is a part of PyTorch's CUDA build, but without a GPU it does not start
+        backend = "cpu:gloo,cuda:nccl" if dist.is_nccl_available() and torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=self.store, rank=self.rank, world_size=self.size, timeout=TIMEOUT)
         self.joined = True
 
