@@ -39,10 +39,9 @@ from molgen.chem import (
     prepare,
 )
 from molgen.chem.smiles import add_carbon, canonical, random_form, random_forms
-from molgen.runtime.bars import Bar
+from molgen.runtime.bars import Bar, bars_disabled
 from molgen.runtime.distributed import local_world_size
 from molgen.runtime.isolation import isolated_python
-from molgen.runtime.log import progress_disabled
 
 logger = logging.getLogger(__name__)
 
@@ -260,7 +259,7 @@ class Workers:
                 job.busy.discard(worker)
                 self._idle.put(worker)
 
-        disable = progress_disabled() if description else True
+        disable = bars_disabled() if description else True
         try:
             with Bar(total=len(items), desc=description, unit="mol", delay=1, disable=disable) as bar:
                 while True:

@@ -1,16 +1,22 @@
-"""Progress bars."""
+"""Progress bars that start no process."""
 
+import logging
 from threading import RLock
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tqdm import tqdm
 
-from molgen.runtime.log import progress_disabled
+from molgen.runtime.distributed import this_process
 
 if TYPE_CHECKING:
     _Tqdm = tqdm[NoReturn]
 else:
     _Tqdm = tqdm
+
+
+def bars_disabled() -> bool | None:
+    """The value for tqdm's `disable`: only the main process shows bars, not in quiet, and only on a terminal (None)."""
+    return None if this_process().is_main and logging.getLogger("molgen").level <= logging.INFO else True
 
 
 class Bar(_Tqdm):
@@ -24,4 +30,4 @@ class Bar(_Tqdm):
 
     def __init__(self, **settings: Any) -> None:
         """`settings` are those of tqdm."""
-        super().__init__(**{"leave": False, "disable": progress_disabled(), **settings})
+        super().__init__(**{"leave": False, "disable": bars_disabled(), **settings})

@@ -1,4 +1,4 @@
-"""Messages to the user while a command runs: log records, progress bars and errors.
+"""Messages to the user while a command runs: log records and errors.
 
 A library does not print: the modules log under `molgen`, and only the command line shows the records, on stderr.
 """
@@ -65,11 +65,6 @@ def set_verbosity(verbose: bool, quiet: bool) -> None:
     Quiet shows no progress bars either. It counts until the end of `log_to_stderr`.
     """
     _logger.setLevel(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
-
-
-def progress_disabled() -> bool | None:
-    """The value for tqdm's `disable`: only the main process shows bars, and only on a terminal (None)."""
-    return None if this_process().is_main and _logger.level <= logging.INFO else True
 
 
 def print_error(text: str) -> None:
