@@ -65,7 +65,7 @@ def write_pages(target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     (target / "reference").mkdir(parents=True)
     for path in (ROOT / "docs").iterdir():
-        if path.suffix in {".png", ".svg"}:
+        if path.suffix in {".png", ".svg", ".css"}:
             shutil.copyfile(path, target / path.name)
         elif path.suffix == ".md":
             _write(target / path.name, relinked(path.read_text(encoding="utf-8"), "docs"))
