@@ -1,6 +1,7 @@
 """An assay table as people have it: what becomes a value, a bound, a class or nothing, and what is refused."""
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -171,6 +172,21 @@ def test_two_classes_become_0_and_1(table: Table, pair: tuple[str, str]) -> None
     assert [label(found, s).value for s in ("CCO", "CCN", "CCCO")] == [0, 1, 0]
     arrays = LabelArrays.of(found.labels, ["CCO", "CCN", "CCCO"], 1)
     assert arrays.scales.classes.tolist() == [True]
+
+
+def test_what_was_read_in_another_way_than_it_stands_is_said(table: Table, capfd: pytest.CaptureFixture[str]) -> None:
+    found = table(csv_of("pKi", ["~5", "6", "≈7", "8"]), "pKi")
+    assert [label(found, s).value for s in ("CCO", "CCN", "CCCO")] == [5, 6, 7]
+    assert "pKi: cells with ~ or ≈, read as the value itself: 2 (the first: line 2)" in capfd.readouterr().err
+    table(csv_of("pKi", ["5", "6", "7"], "relation", ["=", "'~'", "="]), "pKi")
+    assert "read as the value itself: 1 (the first: line 3)" in capfd.readouterr().err
+    table(csv_of("hit", ["No", "Yes", "No"]), "hit")
+    assert "hit: Yes counts as 1, No as 0" in capfd.readouterr().err
+    found = table(csv_of("pKi", ["5", "6", "7"], "pKi", ["8", "8.5", "9"]), "pKi")
+    assert label(found, "CCO").value == 5
+    assert "another column called 'pKi' is 'pKi_2' here" in capfd.readouterr().err
+    table(csv_of("pKi", ["5", "6", "7"]), "pKi")
+    assert not re.search("~|another column|counts as", capfd.readouterr().err)
 
 
 def test_classes_that_contradict_each_other_are_no_label(table: Table) -> None:

@@ -37,6 +37,7 @@ _SIDES = {
 }
 _WITH_UNIT = re.compile(r"[-+]?\d[\d.,]*(?:[eE][-+]?\d+)?\s*[A-Za-zµμ%°][\w/%µμ·^-]*")
 _HAS_UNIT = "have a unit beside the number"
+_APPROXIMATE = ("~", "≈")
 _OPPOSITE = {">": "<", "<": ">", "=": "="}
 _WIDE = 1.0  # replicates that spread over more than this, in the target's units, are listed
 _MOST_LISTED = 10
@@ -231,6 +232,9 @@ def _read(rows: Sequence[Row], target: Target, config: DataConfig, columns: Sequ
     if target.formula is None:
         texts = Counter(text for row in cells if (text := row.get(target.name, "").strip()))
         if (named := classes(texts, target, config.source)) is not None:
+            if any(number(text) is None for text in named):
+                read_as = (", ".join(text for text in named if named[text] == value) for value in (1, 0))
+                logger.info(f"{config.source}: {target.name}: {next(read_as)} counts as 1, {next(read_as)} as 0")
             found = (named.get(row.get(target.name, "").strip()) for row in cells)
             return [MISSING if value is None else Label(float(value)) for value in found]
     relations = relation_column(config, target, columns)
@@ -246,6 +250,15 @@ def _read(rows: Sequence[Row], target: Target, config: DataConfig, columns: Sequ
     for one in reader.values():
         for line in one.lines(("groups", "comma")):
             logger.info(line)
+    named_in = [*target.columns, *([relations] if relations else [])]
+    about = [
+        row.number
+        for row, own, label in zip(rows, cells, labels, strict=True)
+        if label.known and any(own.get(column, "").lstrip(" '\"").startswith(_APPROXIMATE) for column in named_in)
+    ]
+    if about:
+        where = f"{len(about):,} (the first: line {about[0]})"
+        logger.info(f"{config.source}: {target.name}: cells with ~ or ≈, read as the value itself: {where}")
     lost = 0
     for what, examples in problems.items():
         lost += len(examples)
