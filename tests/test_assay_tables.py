@@ -178,14 +178,14 @@ def test_what_was_read_in_another_way_than_it_stands_is_said(table: Table, capfd
     found = table(csv_of("pKi", ["~5", "6", "≈7", "8"]), "pKi")
     assert [label(found, s).value for s in ("CCO", "CCN", "CCCO")] == [5, 6, 7]
     assert "pKi: cells with ~ or ≈, read as the value itself: 2 (the first: line 2)" in capfd.readouterr().err
-    table(csv_of("pKi", ["5", "6", "7"], "relation", ["=", "'~'", "="]), "pKi")
+    table(csv_of("pKi", ["5", "6", ">7", "8"], "relation", ["=", "'~'", "~", "="]), "pKi")  # the cell's own counts
     assert "read as the value itself: 1 (the first: line 3)" in capfd.readouterr().err
     table(csv_of("hit", ["No", "Yes", "No"]), "hit")
     assert "hit: Yes counts as 1, No as 0" in capfd.readouterr().err
     found = table(csv_of("pKi", ["5", "6", "7"], "pKi", ["8", "8.5", "9"]), "pKi")
     assert label(found, "CCO").value == 5
     assert "another column called 'pKi' is 'pKi_2' here" in capfd.readouterr().err
-    table(csv_of("pKi", ["5", "6", "7"]), "pKi")
+    table(csv_of("pKi", ["5", "6", "7"], ",", [","] * 3), "pKi")  # a spreadsheet's empty columns
     assert not re.search("~|another column|counts as", capfd.readouterr().err)
 
 

@@ -14,6 +14,7 @@ from molgen.optimize.progress import read_rounds
 from molgen.runs import Run
 
 TINY = [*SMALL, "training.epochs=3", "training.batch_size=16"]
+NO_DRAWING = "import sys; sys.modules['rdkit.Chem.Draw'] = None; "
 SET = [part for setting in TINY for part in ("--set", setting)]
 
 
@@ -172,13 +173,26 @@ def test_doctor_names_versions_devices_folders_and_samples(cli: Cli) -> None:
 
 def test_where_the_library_that_draws_is_missing_all_but_pictures_works(tmp_path: Path) -> None:
     # stands for a minimal Linux, where RDKit's import of drawing ends with "libXrender.so.1: cannot open …"
-    without = "import sys; sys.modules['rdkit.Chem.Draw'] = None; from molgen.cli.main import main; main(sys.argv[1:])"
+    without = f"{NO_DRAWING}from molgen.cli.main import main; main(sys.argv[1:])"
 
     def molgen(*words: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run([sys.executable, "-c", without, *words], cwd=tmp_path, capture_output=True, text=True)
 
     drawn = molgen("sample", "moses-small", "-n", "5", "-o", "five.sdf")
     assert (drawn.returncode, (tmp_path / "five.sdf").exists()) == (0, True), drawn.stderr
+    shown = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"{NO_DRAWING}from molgen.generation.notebook import MoleculeFrame; "
+            "print(MoleculeFrame({'smiles': ['CCO']})._repr_html_())",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert "cannot draw here" in shown.stdout
+    assert "<td>CCO</td>" in shown.stdout
     told = molgen("doctor")
     assert (told.returncode, "drawing: RDKit cannot draw here" in told.stdout) == (0, True), told.stderr
     for words in (

@@ -31,6 +31,9 @@ def test_every_package_is_in_the_wheel() -> None:
     there = {"molgen"} | {f"molgen.{path.parent.name}" for path in (ROOT / "molgen").glob("*/__init__.py")}
     named = set(PROJECT["tool"]["setuptools"]["packages"])
     assert there == {name for name in named if ".assets" not in name}
+    folders = [path for top in ("objectives", "shipped") for path in (ROOT / top).iterdir() if path.is_dir()]
+    importable = {f"molgen.assets.{path.parent.name}.{path.name}" for path in folders if path.name.isidentifier()}
+    assert importable == {name for name in named if name.count(".") == 3}  # else setuptools warns of them
 
 
 def test_deepchem_is_asked_for_only_where_it_can_be_installed() -> None:

@@ -110,9 +110,9 @@ def delimited_rows(
     rivals = Rivals([] if headless or smiles_column else names, column, source)
     named = [name for i, name in enumerate([] if headless else names) if i != column]
     others = dict(zip((i for i in range(len(names)) if i != column), unique(named), strict=False))
-    if cells:
-        again = [(old, new) for old, new in zip(named, others.values(), strict=False) if new != old]
-        notes.tell(f"{source}: another column called {old!r} is {new!r} here" for old, new in again)
+    again = [f"{old!r} is {new!r} here" for old, new in zip(named, others.values(), strict=True) if old and new != old]
+    if cells and again:
+        notes.tell([f"{source}: another column called {', another called '.join(again)}"])
 
     def kept(row: list[str]) -> dict[str, str] | None:
         return {others.get(i, f"column {i + 1}"): cell for i, cell in enumerate(row) if i != column} if cells else None

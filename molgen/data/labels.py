@@ -250,11 +250,10 @@ def _read(rows: Sequence[Row], target: Target, config: DataConfig, columns: Sequ
     for one in reader.values():
         for line in one.lines(("groups", "comma")):
             logger.info(line)
-    named_in = [*target.columns, *([relations] if relations else [])]
     about = [
         row.number
         for row, own, label in zip(rows, cells, labels, strict=True)
-        if label.known and any(own.get(column, "").lstrip(" '\"").startswith(_APPROXIMATE) for column in named_in)
+        if label.known and any(_relation(own, column, relations)[0] in _APPROXIMATE for column in target.columns)
     ]
     if about:
         where = f"{len(about):,} (the first: line {about[0]})"
@@ -296,10 +295,7 @@ def _row_label(
         reader[column].look(place, cells.values())
         if not text:
             return MISSING, None
-        match = _RELATION.fullmatch(text)
-        assert match is not None
-        outside = cells.get(relations, "").strip().strip("'\"") if relations else ""
-        relation, rest = match[1] or outside, match[2]
+        relation, rest = _relation(cells, column, relations)
         if relation not in _SIDES:
             return MISSING, ("have a relation that is not known", shown(relation))
         found = number(reader[column].read(column, rest, place))
@@ -318,6 +314,14 @@ def _row_label(
     if len(bounds) > 1:
         return MISSING, ("are bounded on both sides", str(values))
     return Label(value, next(iter(bounds), "=")), None
+
+
+def _relation(cells: Mapping[str, str], column: str, relations: str | None) -> tuple[str, str]:
+    """(the relation as it is written, the rest of the cell); the cell's own counts before that of the relations' column."""
+    match = _RELATION.fullmatch(cells.get(column, "").strip())
+    assert match is not None
+    outside = cells.get(relations, "").strip().strip("'\"") if relations else ""
+    return match[1] or outside, match[2]
 
 
 def _merged(labels: Sequence[Label]) -> Label:

@@ -5,8 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from molgen.chem.draw import rdkit_svg
+from molgen.chem.draw import rdkit_svg, require_drawing
 from molgen.chem.smiles import parse
+from molgen.errors import MolgenError
 
 _MOST_ROWS = 20
 _WIDTH, _HEIGHT = 210, 140
@@ -19,10 +20,17 @@ class MoleculeFrame(pd.DataFrame):  # type: ignore[misc]  # pandas comes without
     def _constructor(self) -> type["MoleculeFrame"]:
         return MoleculeFrame  # so that a selection of rows draws its molecules too
 
+    def _undrawn(self) -> str | None:
+        plain: str | None = super()._repr_html_()
+        return plain
+
     def _repr_html_(self) -> str | None:
         if "smiles" not in self.columns:
-            plain: str | None = super()._repr_html_()
-            return plain
+            return self._undrawn()
+        try:
+            require_drawing()
+        except MolgenError as missing:
+            return f"<p>{escape(str(missing))}</p>{self._undrawn() or ''}"
         head = "".join(f"<th>{escape(str(name))}</th>" for name in ("", "molecule", *self.columns))
         rows = "".join(
             f"<tr><th>{escape(str(index))}</th><td>{picture(row['smiles'])}</td>"

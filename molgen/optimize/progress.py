@@ -84,12 +84,7 @@ class Journal:
     def open_bar(self) -> None:
         """Shows the bar."""
         config, state = self._search.config, self._search.state
-        self._bar = Bar(
-            total=config.calls,
-            initial=state.calls,
-            unit="call",
-            smoothing=0.05,
-        )
+        self._bar = Bar(total=config.calls, initial=state.calls, unit="call", smoothing=0.05)
         self._last_message = time.monotonic()
 
     def close_bar(self) -> None:
