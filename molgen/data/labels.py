@@ -317,7 +317,7 @@ def _row_label(
 
 
 def _relation(cells: Mapping[str, str], column: str, relations: str | None) -> tuple[str, str]:
-    """(the relation as it is written, the rest of the cell); the cell's own counts before that of the relations' column."""
+    """(the relation as it is written, the rest of the cell); the cell's own counts before that of the other column."""
     match = _RELATION.fullmatch(cells.get(column, "").strip())
     assert match is not None
     outside = cells.get(relations, "").strip().strip("'\"") if relations else ""
