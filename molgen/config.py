@@ -441,11 +441,10 @@ def validate(values: Any, name: str) -> Config:
         first = error.errors()[0]
         path = ".".join(str(part) for part in first["loc"])
         hint = ""
+        message = first_problem(error)
         if first["type"] == "extra_forbidden":
             hint = _nearest(path) or f"sections: {', '.join(Config.model_fields)}"
-            message = f"unknown key {path}"
         else:
-            message = first_problem(error)
             message += "" if isinstance(first["input"], dict | BaseModel) else f", got {first['input']!r}"
         raise MolgenError(f"{name}: {message}", hint) from None
 
@@ -454,6 +453,8 @@ def first_problem(error: ValidationError) -> str:
     """The first thing that is wrong and where, in one line."""
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {where}"
     problem = first["msg"].removeprefix("Value error, ")  # pydantic's words before those of our own checks
     return f"{where}: {problem}" if where else problem
 

@@ -107,7 +107,8 @@ def test_scores_are_combined_by_the_mean_that_is_named() -> None:
         ({"components": [{"smarts": "C", "similarity": "C"}]}, "this one is similarity, smarts"),
         ({"components": [{"smarts": "C", "transform": {"clip": 1, "rising": [0, 1]}}]}, "got 2"),
         ({"components": [{"smarts": "C", "transform": {"rising": [1, 0]}}]}, "1 is not below 0"),
-        ({"components": [{"smarts": "C"}], "weight": 1}, "Extra inputs"),
+        ({"components": [{"smarts": "C"}], "weight": 1}, "unknown key weight"),
+        ({"components": [{"smart": "C"}]}, "did you mean smarts"),
         ({"stages": [{"calls": 5, "components": [{"smarts": "C"}]}]}, "the first begins at 0"),
     ],
 )
@@ -122,5 +123,5 @@ def test_an_objective_is_a_file_of_ones_own_too(tmp_path: Path) -> None:
     objective = load_objective(path)
     assert objective.where == "mw < 500"
     assert [component.label for component in objective.all_stages[0].components] == ["tpsa"]
-    with pytest.raises(MolgenError, match="no preset, and cannot be read"):
+    with pytest.raises(MolgenError, match=r"no preset, and cannot be read.*did you mean pmo/qed\?"):
         load_objective("pmo/qedd")

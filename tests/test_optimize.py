@@ -404,8 +404,10 @@ def test_raw_numbers_need_a_range_and_the_spread_is_shown(cli: Cli, tmp_path: Pa
     assert "--maximise" in done.err
     assert not Path("r").exists()
     Path("raw.yaml").write_text("components:\n  - smarts: C\n  - property: mw\n", encoding="utf-8")
+    tried = cli("optimize", "moses-small", "--objective", "raw.yaml", "--dry-run")
     done = cli("optimize", "moses-small", "--objective", "raw.yaml", "--out", "r")
-    assert done.code == 2
+    assert done.code == tried.code == 2
+    assert done.err == tried.err
     low, high = map(
         float, re.findall(r"mw: a raw number needs a transform; its values are (\S+) to (\S+),", done.err)[0]
     )

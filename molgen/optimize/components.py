@@ -4,6 +4,7 @@ An objective is a YAML file, checked like a configuration, or a preset such as `
 """
 
 import builtins
+import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -297,17 +298,29 @@ def load_objective(name: str | os.PathLike[str] | Mapping[str, Any], raw: bool =
     try:
         text = content_of(Path(text_name), _MOST_BYTES, follow=True).decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise MolgenError(
-            f"{text_name}: no preset, and cannot be read as a file: {error}", f"presets: {', '.join(presets())}"
-        ) from None
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        near = difflib.get_close_matches(text_name, presets(), 1)
+        known = f"did you mean {near[0]}?" if near else f"presets: {', '.join(presets()[:4])}, … (docs/optimize.md)"
+        raise MolgenError(f"{text_name}: no preset, and cannot be read as a file: {reason}", known) from None
     return _validated(parse_yaml(text, text_name), text_name, raw)
+
+
+def _nearest(error: ValidationError) -> str:
+    """A hint that names the known key most like an unknown one, or an empty string."""
+    first = error.errors()[0]
+    if first["type"] != "extra_forbidden":
+        return ""
+    sections: tuple[type[Section], ...] = (Objective, Stage, Component, Transform, Prepare)
+    known = {key for section in sections for key in section.model_fields}
+    near = difflib.get_close_matches(str(first["loc"][-1]), sorted(known), 1)
+    return f"did you mean {near[0]}?" if near else ""
 
 
 def _validated(values: Any, name: str, raw: bool) -> Objective:
     try:
         objective = Objective.model_validate(values)
     except ValidationError as error:
-        raise MolgenError(f"{name}: {first_problem(error)}", "see docs/optimize.md") from None
+        raise MolgenError(f"{name}: {first_problem(error)}", _nearest(error) or "see docs/optimize.md") from None
     for label, component in objective.columns.items():
         if component.is_raw and not raw:
             raise MolgenError(f"{name}: {label}: a raw number needs a transform", "such as transform: {rising: [0, 1]}")

@@ -33,6 +33,7 @@ from molgen.optimize.request import check_shortlist, objective_of, scorer_of
 from molgen.optimize.search import ScorerFailedError, Search, SearchState
 from molgen.optimize.settings import OptimizeConfig
 from molgen.optimize.setup import (
+    check_raw,
     check_same,
     config_of,
     create_search,
@@ -315,7 +316,7 @@ def dry_run(run: str | os.PathLike[str] | None, options: OptimizeOptions) -> lis
     Raises MolgenError for unusable options.
     """
     scorer = scorer_of(options)
-    asked = objective_of(options, scorer)
+    asked = objective_of(options, scorer, raw=True)
     prior, runtime = find_run(None if run is None else os.fspath(run)), Runtime(options.device)
     config = config_of(prior, asked, options, scorer)
     tokenizer = extended_vocabulary(prior.tokenizer, asked)
@@ -324,6 +325,7 @@ def dry_run(run: str | os.PathLike[str] | None, options: OptimizeOptions) -> lis
     agent = Agent(model, tokenizer, config.learner, runtime, config.keep)
     stage = asked.all_stages[0]
     with judging(asked, scorer, runtime, options, config, {}) as judge:
+        check_raw(asked, agent, judge)
         smiles = molecules_of_prior(agent, judge, _DRY)
         began = time.monotonic()
         found = list(judge(smiles, stage))

@@ -66,7 +66,8 @@ def create_search(
     agent = Agent(model, tokenizer, config.learner, runtime, config.keep)
     with judging(asked, scorer, runtime, options, config, known) as judge:
         molecules_of_prior(agent, judge, 1)  # raises an error for filters that nothing passes
-        _check_range(asked, agent, judge)
+        check_raw(asked, agent, judge)
+        _check_scorer(asked, agent, judge)
     created = create_run(path, given, tokenizer, None, None)
     for name in (MOLECULES, PARENTS, CONDITIONS):
         if (prior.path / name).exists():
@@ -256,39 +257,42 @@ def _predictions(component: Component, predictor: RunPredictor) -> Callable[[Seq
     return values
 
 
-def _check_range(asked: Objective, agent: Agent, judge: Judge) -> None:
-    """Tries what has no transform on molecules of the prior, the user's scorer last.
-
-    Raises MolgenError for a raw number, and for a scorer unless all of its values are in [0, 1].
-    """
-    columns = asked.columns.items()
-    open_ended = {label: c for label, c in columns if c.is_raw}
-    open_ended |= {label: c for label, c in columns if c.scorer and c.transform is None}
-    if not open_ended:
-        return
-    smiles = molecules_of_prior(agent, judge, _SPREAD)
-    for label, component in open_ended.items():
-        stage = Stage(mean="arithmetic", components=[component])  # which is defined for negative numbers
-        values = sorted(raw for judged in judge(smiles, stage) for raw in judged.raw if raw == raw)
-        if not values:
-            problem = next(judged.problem for judged in judge(smiles[:1], stage))
-            raise MolgenError(f"{label} has no number for {len(smiles)} molecules: {problem}", "try it by hand")
-        low, high = values[0], values[-1]
-        seen = (
-            f"{low:.4g} to {high:.4g}, median {values[len(values) // 2]:.4g}, for {len(values)} molecules of the prior"
-        )
+def check_raw(asked: Objective, agent: Agent, judge: Judge) -> None:
+    """Raises MolgenError for a number without a transform, with its values for molecules of the prior."""
+    for label, component in asked.columns.items():
         if component.is_raw:
+            low, high, seen = _spread(label, component, agent, judge)
             line = f"[{low:.4g}, {high:.4g}]"
             raise MolgenError(
                 f"{label}: a raw number needs a transform; its values are {seen}",
                 f"name the range that matters: transform: {{rising: {line}}}, or falling if low is good",
             )
-        if low < 0 or high > 1:
+
+
+def _check_scorer(asked: Objective, agent: Agent, judge: Judge) -> None:
+    """Raises MolgenError for a user's scorer without a transform, unless it gives molecules of the prior scores."""
+    for label, component in asked.columns.items():
+        if component.scorer and component.transform is None:
+            low, high, seen = _spread(label, component, agent, judge)
             line = f"{low:.4g}..{high:.4g}"
-            raise MolgenError(
-                f"the scorer's values are no scores in [0, 1]: {seen}",
-                f"name the range that matters: --maximise {line} if high is good, --minimise {line} if low is good",
-            )
+            if low < 0 or high > 1:
+                raise MolgenError(
+                    f"the scorer's values are no scores in [0, 1]: {seen}",
+                    f"name the range that matters: --maximise {line} if high is good, --minimise {line} if low is good",
+                )
+
+
+def _spread(label: str, component: Component, agent: Agent, judge: Judge) -> tuple[float, float, str]:
+    """Lowest and highest value for molecules of the prior, and these in words. Raises MolgenError if none has one."""
+    smiles = molecules_of_prior(agent, judge, _SPREAD)
+    stage = Stage(mean="arithmetic", components=[component])  # which is defined for negative numbers
+    values = sorted(raw for judged in judge(smiles, stage) for raw in judged.raw if raw == raw)
+    if not values:
+        problem = next(judged.problem for judged in judge(smiles[:1], stage))
+        raise MolgenError(f"{label} has no number for {len(smiles)} molecules: {problem}", "try it by hand")
+    low, high = values[0], values[-1]
+    median = values[len(values) // 2]
+    return low, high, f"{low:.4g} to {high:.4g}, median {median:.4g}, for {len(values)} molecules of the prior"
 
 
 def molecules_of_prior(agent: Agent, judge: Judge, n: int) -> list[str]:

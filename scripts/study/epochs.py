@@ -3,7 +3,9 @@
     python scripts/study/epochs.py runs/moses-small runs/epochs/*.safetensors -n 10000 --write docs/epochs.png
 
 The weights of an epoch are a copy of the run's `model.safetensors`, made when the epoch had ended; the number in the
-file's name is its epoch. Samples are raw, at temperature 1, seed 0. The floor is the FCD of as many training molecules.
+file's name is its epoch. They may also come from runs of which each began with the last one's weights. Novelty is
+against the training molecules of the run that is named. Samples are raw, at temperature 1, seed 0. The floor is the FCD
+of as many training molecules.
 Figures are kept beside the weights, so a study that was stopped goes on.
 """
 
@@ -13,9 +15,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import torch
+
 from figures import panels
 from measuring import Fcd
 from molgen import MoleculeGenerator
+from molgen.data.batches import Corpus
+from molgen.model.likelihood import likelihood
 from molgen.runs import CONFIG, TOKENIZER, WEIGHTS, Run
 
 Figures = dict[str, float]
@@ -36,13 +42,12 @@ def main() -> None:
     print(
         f"FCD of {options.n:,} training molecules to {len(validation[: options.n]):,} validation molecules: {floor:.3f}"
     )
-    nll = {int(row["epoch"]): row["val_nll"] for row in run.log()}
     known = set(training)
     found: dict[int, Figures] = {}
     print("epoch  validation NLL  validity  uniqueness  novelty    FCD")
     for path in sorted(options.weights, key=lambda path: int(path.stem)):
         epoch = int(path.stem)
-        found[epoch] = {"nll": nll[epoch], **measured(run, path, known, fcd, options.n)}
+        found[epoch] = measured(run, path, validation, known, fcd, options.n)
         print(
             "{:>5}  {nll:>14.2f}  {validity:>8.4f}  {uniqueness:>10.4f}  {novelty:>7.4f}  {fcd:.3f}".format(
                 epoch, **found[epoch]
@@ -53,7 +58,7 @@ def main() -> None:
         draw(found, floor, options.write, f"{run.path.name}: {options.n:,} raw samples of each epoch")
 
 
-def measured(run: Run, weights: Path, known: set[str], fcd: Fcd, n: int) -> Figures:
+def measured(run: Run, weights: Path, validation: list[str], known: set[str], fcd: Fcd, n: int) -> Figures:
     """The figures of one epoch's weights, from a file beside them if they are there."""
     kept = weights.with_suffix(f".{n}.json")
     if kept.exists():
@@ -62,10 +67,14 @@ def measured(run: Run, weights: Path, known: set[str], fcd: Fcd, n: int) -> Figu
         for name in (CONFIG, TOKENIZER):
             shutil.copy(run.path / name, folder)
         shutil.copy(weights, Path(folder) / WEIGHTS)
+        device = torch.device("cpu")
+        encoded = [ids for ids in map(run.tokenizer.encode, validation) if ids]
+        nll = likelihood(Run(Path(folder)).model(device), Corpus.of(encoded, len(run.tokenizer)), device).mean_nll
         frame = MoleculeGenerator.load(folder).sample(n, seed=0)
     valid = list(frame.canonical[frame.valid])
     distinct = set(valid)
     figures = {
+        "nll": nll,
         "validity": len(valid) / n,
         "uniqueness": len(distinct) / len(valid),
         "novelty": len(distinct - known) / len(distinct),
