@@ -145,7 +145,12 @@ class DataConfig(Section):
     @property
     def inputs(self) -> list[str]:
         """The datasets and files that it reads, those of `exclude` too."""
-        return [*(self.sources or [self.source]), *self.exclude]
+        return [*self.trained_on, *self.exclude]
+
+    @property
+    def trained_on(self) -> list[str]:
+        """The datasets and files that its molecules come from: one, or those of a mixture."""
+        return list(self.sources or [self.source])
 
     def of_source(self, source: str) -> "DataConfig":
         """The settings for one source of a mixture."""

@@ -77,13 +77,29 @@ def test_the_broad_run_writes_stereo_and_charges_and_is_mostly_valid(cli: Cli) -
     assert sum("+" in line for line in valid) > 20
 
 
-def test_the_broad_run_holds_keys_in_place_of_molecules_and_is_small() -> None:
-    run = find_run("druglike")
+@pytest.mark.parametrize("name", ["moses-small", "druglike"])
+def test_a_shipped_run_holds_keys_in_place_of_molecules_and_is_small(name: str) -> None:
+    run = find_run(name)
     files = {path.name: path.stat().st_size for path in run.path.iterdir()}
     wanted = {"README.md", "config.yaml", "log.csv", "model.safetensors", "parents.safetensors", "report.json"}
     assert set(files) == wanted | {"tokenizer.json"}
     assert sum(files.values()) <= 6_000_000
-    card = (run.path / "README.md").read_text()
+
+
+def test_the_run_on_moses_knows_what_it_was_trained_on_and_no_more(pool: Workers) -> None:
+    if not is_here("moses"):
+        pytest.skip("MOSES is not here")
+    run = find_run("moses-small")
+    assert run.parents is not None
+    training = reference_smiles("moses", "train")
+    as_written = run.parents.known(training, set(training)).sum()  # MOSES' molecules are their own parents
+    assert as_written + len(run.parents.keys) == run.report["sizes"]["train"]  # some RDKit writes otherwise
+    test = reference_smiles("moses", "test")[::100]
+    assert not run.parents.known(parent_smiles(test, pool), set(training)).any()
+
+
+def test_the_card_of_the_broad_run_says_what_its_data_mean_for_the_weights() -> None:
+    card = (find_run("druglike").path / "README.md").read_text()
     assert "CC BY-SA" in card
     assert "macrocycle" in card
 

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -378,6 +379,41 @@ def test_describe_shows_how_long_too_long_molecules_are_and_the_context_to_set(c
     assert "too long" not in longer.out
     limited = cli("data", "describe", CASES / "pep20.smi", "--set", "data.max_tokens=100", *ALL)
     assert "--set model.context=199 --set data.max_tokens=199 keeps them" in limited.out
+
+
+@pytest.mark.parametrize(("given", "limit"), [((), 128), (("--init", "moses-small"), 64)])
+def test_a_training_says_which_context_the_molecules_that_it_drops_would_need(
+    given: tuple[str, ...], limit: int, cli: Cli
+) -> None:
+    peptides = (CASES / "pep20.smi").read_text().splitlines()[:9]
+    rows = ["smiles,split"]
+    for i, smiles in enumerate([*ACIDS, *(f"{'C' * n}O" for n in range(2, 20))]):
+        rows.append(f"{smiles},{('train', 'train', 'validation')[i % 3]}")
+    rows += [f"{line.split()[0]},train" for line in peptides]
+    Path("both.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    done = cli("train", "both.csv", *given, *ALL, "--set", "training.epochs=1", "--out", "run")
+    assert done.code == 0, done.err
+    assert "dropped: 9 too long" in done.err
+    (longest,) = re.findall(rf"too long: above {limit} tokens, up to (\d+);", done.err)
+    kept = cli(
+        "train",
+        "both.csv",
+        *given,
+        *ALL,
+        "--set",
+        "training.epochs=1",
+        "--set",
+        f"model.context={longest}",
+        "--out",
+        "kept",
+    )
+    assert kept.code == 0, kept.err
+    assert "too long" not in kept.err
+    only = Path("only.smi")
+    only.write_text("\n".join(peptides) + "\n", encoding="utf-8")
+    refused = cli("train", "only.smi", *given, "--out", "refused")
+    assert refused.code == 2
+    assert f"up to {limit} tokens are allowed" in refused.err
 
 
 @pytest.mark.parametrize("first", ["ccccc broken", "C(C x", "Thing"])

@@ -184,12 +184,13 @@ def clean_rows(
     kept, dropped = _clean(rows, config, longest, pattern, workers, pretrained_tokens)
     lost = Counter(d.reason for d in dropped if d.reason not in (*clean.ALTERED, clean.DUPLICATE))
     reasons = ", ".join(f"{count} {reason}" for reason, count in lost.most_common())
-    mostly_rare_tokens = lost[clean.RARE_TOKEN] > lost.total() / 2
-    hint = (
-        "so few molecules have few tokens in common: --set data.min_token_count=1 keeps them"
-        if mostly_rare_tokens
-        else "is it the right column (--smiles-column)? see data.elements, model.context and the other settings"
-    )
+    if lost[clean.RARE_TOKEN] > lost.total() / 2:
+        hint = "so few molecules have few tokens in common: --set data.min_token_count=1 keeps them"
+    elif lost[clean.TOO_LONG] > lost.total() / 2:
+        limit = min(longest, config.max_tokens or longest)
+        hint = f"up to {limit} tokens are allowed: `molgen data describe` says what model.context keeps them"
+    else:
+        hint = "is it the right column (--smiles-column)? see data.elements, model.context and the other settings"
     if not kept:
         raise MolgenError(f"{config.source}: no molecule of {len(rows)} is left: {reasons}", hint)
     if 2 * lost.total() > len(rows) and not config.named:

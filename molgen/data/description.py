@@ -103,6 +103,15 @@ def describe_data(config: Config, workers: Workers) -> Description:
     return Description(figures, lines)
 
 
+def too_long_line(dataset: Dataset, config: Config, pattern: str, workers: Workers) -> str:
+    """How long the molecules are that were dropped as too long, and what keeps them; empty if there are none."""
+    dropped = [d.smiles for d in dataset.dropped if d.reason == clean.TOO_LONG]
+    longest = max(_unlimited(dropped, config, pattern, workers), default=0)
+    if longest <= _limit(config):
+        return ""
+    return f"too long: above {_limit(config)} tokens, up to {longest}; {_settings_for(longest, config)} keeps all"
+
+
 def _token_counts(dataset: Dataset, config: Config, pattern: str, workers: Workers) -> list[int]:
     """Number of tokens of each molecule, including those that are too long."""
     split = TokenPattern(pattern).split
@@ -153,10 +162,15 @@ def _token_lines(tokens: Mapping[str, int], config: Config) -> Iterator[str]:
         f"{context}"
     )
     if over := tokens["too_long"]:
-        settings = [f"--set model.context={longest}"] if longest > context else []
-        if config.data.max_tokens is not None and longest > config.data.max_tokens:
-            settings.append(f"--set data.max_tokens={longest}")
-        yield f"too long: {over:,} of {tokens['molecules']:,} molecules; {' '.join(settings)} keeps them"
+        yield f"too long: {over:,} of {tokens['molecules']:,} molecules; {_settings_for(longest, config)} keeps them"
+
+
+def _settings_for(longest: int, config: Config) -> str:
+    """The settings with which a molecule of so many tokens is kept."""
+    settings = [f"--set model.context={longest}"] if longest > config.model.context else []
+    if config.data.max_tokens is not None and longest > config.data.max_tokens:
+        settings.append(f"--set data.max_tokens={longest}")
+    return " ".join(settings)
 
 
 def _needs(counts: Sequence[int], config: Config) -> Iterator[str]:

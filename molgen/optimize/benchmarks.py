@@ -111,7 +111,7 @@ def knowledge(prior: Run, workers: Workers) -> IsKnown | None:
     strings: set[str] = set()
     none = np.empty(0, np.uint64)
     trained_on = prior.parents or KnownParents(none, none)
-    if prior.origin == "moses" or "moses" in (prior.config.data.sources or ()):
+    if prior.origin == "moses" or "moses" in prior.config.data.trained_on:
         if not is_here("moses"):
             return None
         strings = set(reference_smiles("moses", "train"))  # which have no charge, no stereo and one fragment

@@ -159,14 +159,15 @@ def _known_by_parent(dataset: Dataset, pretrained: Run, trained_on: KnownParents
     smiles = [molecule.smiles for molecule in dataset.molecules]
     parents = parent_smiles(smiles, workers)
     moses: set[str] = set()
-    if "moses" in (pretrained.config.data.sources or ()):
-        if is_here("moses"):
-            moses = set(reference_smiles("moses", "train"))
-        else:
-            logger.info(f"MOSES is not here, so its molecules, which {pretrained.path} knows too, cannot be removed")
+    lacks_moses = "moses" in pretrained.config.data.trained_on and not is_here("moses")
+    if lacks_moses:
+        logger.info(f"MOSES is not here, so its molecules, which {pretrained.path} knows too, cannot be removed")
+    elif "moses" in pretrained.config.data.trained_on:
+        moses = set(reference_smiles("moses", "train"))
     found = trained_on.known(parents, moses)
     training = sum(known and m.split == "train" for known, m in zip(found.tolist(), dataset.molecules, strict=True))
-    logger.info(f"{pretrained.path} knows {training:,} of the {dataset.sizes['train']:,} training molecules")
+    at_least = "at least " if lacks_moses else ""
+    logger.info(f"{pretrained.path} knows {at_least}{training:,} of the {dataset.sizes['train']:,} training molecules")
     return {one for one, is_known in zip(smiles, found, strict=True) if is_known}
 
 

@@ -17,6 +17,7 @@ from molgen.config import Config, validate
 from molgen.data.batches import Corpus, Mixture, TrainingData
 from molgen.data.conditions import condition_table, save_conditions
 from molgen.data.dataset import Dataset, Summary, account, build_dataset
+from molgen.data.description import too_long_line
 from molgen.data.download import data_directory
 from molgen.data.encoded_file import MOST_AS_STRINGS, CorpusFile, is_encoded
 from molgen.data.labels import LabelArrays
@@ -84,6 +85,9 @@ class DatasetSource:
         for line in account(dataset.dropped):
             logger.info(line)
         if not resume:
+            may_grow = pretrained is None or config.model.positions != "learned"
+            if may_grow and (line := too_long_line(dataset, config, pattern, workers)):
+                logger.info(line)
             tokenizer = build_tokenizer(config, dataset, pattern, pretrained.tokenizer if pretrained else None)
             run = create_run(out, config, tokenizer, dataset.molecules, dataset.dropped, dataset.labels)
             if config.data.conditions:

@@ -63,10 +63,10 @@ def main() -> None:
     write_atomically(target / WEIGHTS, save(weights, {"vocabulary": run.tokenizer.fingerprint}))
     Run(target).write_report(report, model_card(target.name, config, report))
     molecules = training_molecules(run)
-    moses = set(reference_smiles("moses", "train")) if "moses" in (run.config.data.sources or ()) else set()
-    if known := [m.smiles for m in molecules if m.source != "moses" or m.smiles not in moses]:
-        left_out = moses - {m.smiles for m in molecules}
-        save_parents(target / PARENTS, parent_smiles(known, shared_workers()), left_out)
+    moses = set(reference_smiles("moses", "train")) if "moses" in run.config.data.trained_on else set()
+    known = [m.smiles for m in molecules if (m.source or run.config.data.source) != "moses" or m.smiles not in moses]
+    save_parents(target / PARENTS, parent_smiles(known, shared_workers()), moses - {m.smiles for m in molecules})
+    if run.config.data.sources is not None:
         card = (target / CARD).read_text()
         section = "\n".join(composition([m.smiles for m in molecules], run.config.data.elements or []))
         before, heading, after = card.partition("## Training\n")
@@ -85,10 +85,8 @@ def main() -> None:
 
 
 def training_molecules(run: Run) -> list[Molecule]:
-    """The training molecules of a mixture, the run's own or read, cleaned and split again; none for a single source."""
+    """The training molecules, the run's own or read, cleaned and split again."""
     data = run.config.data
-    if data.sources is None:
-        return []
     if (run.path / MOLECULES).exists():
         return [molecule for molecule in run.molecules if molecule.split == "train"]
     pattern = run.tokenizer.splitter.pattern

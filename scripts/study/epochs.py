@@ -55,7 +55,7 @@ def main() -> None:
             flush=True,
         )
     if options.write:
-        draw(found, floor, options.write, f"{run.path.name}: {options.n:,} raw samples of each epoch")
+        draw(found, floor, options.write, f"{options.n:,} raw samples after each pass")
 
 
 def measured(run: Run, weights: Path, validation: list[str], known: set[str], fcd: Fcd, n: int) -> Figures:
@@ -90,14 +90,20 @@ def draw(found: dict[int, Figures], floor: float, path: Path, title: str) -> Non
     with panels(path, 3, 12, title) as (left, middle, right):
         for key, style in (("validity", "-o"), ("novelty", ":o")):
             left.plot(epochs, [found[epoch][key] for epoch in epochs], style, color="#2a6fbb", label=key)
-        left.set(xlabel="epoch", ylabel="share", xticks=epochs)
+        left.set(xlabel="pass over the training set", ylabel="share", xticks=epochs)
         left.legend(frameon=False)
         middle.plot(epochs, [found[epoch]["fcd"] for epoch in epochs], "-o", color="#2a6fbb", label="samples")
         middle.axhline(floor, color="#9aa5b8", label="training molecules")
-        middle.set(xlabel="epoch", ylabel="FCD to validation molecules", ylim=(0, None), xticks=epochs)
+        highest = 1.1 * max(figures["fcd"] for figures in found.values())
+        middle.set(
+            xlabel="pass over the training set",
+            ylabel="FCD to validation molecules",
+            ylim=(0, highest),
+            xticks=epochs,
+        )
         middle.legend(frameon=False)
         right.plot(epochs, [found[epoch]["nll"] for epoch in epochs], "-o", color="#2a6fbb")
-        right.set(xlabel="epoch", ylabel="validation NLL, nats per molecule", xticks=epochs)
+        right.set(xlabel="pass over the training set", ylabel="validation NLL, nats per molecule", xticks=epochs)
 
 
 if __name__ == "__main__":
