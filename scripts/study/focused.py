@@ -1,6 +1,6 @@
 """Focused libraries (Segler et al. 2018): actives of other clusters, found after fine-tuning on some clusters.
 
-    python scripts/study/focused.py moses-small --out runs/focused --write docs/focused.png
+    python scripts/study/focused.py moses-small --out runs/focused --set data.max_tokens=120 --write docs/focused.png
 
 For each target of MoleculeACE the actives (p >= 7) are clustered by similarity (Butina, ECFP4, 0.5). The prior is
 fine-tuned on whole clusters, half of the actives, and the actives of the other clusters count as held out. They are
