@@ -29,7 +29,7 @@ PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / 
 DOCUMENTS = PAGES | {"README.md": (ROOT / "README.md").read_text(encoding="utf-8")}
 # Who runs the blocks of code of a page. A page that is not here may have none.
 RUN = {"guide.md", "README.md"}  # by test_documents
-RUN |= {"install.md", "huggingface.md", "evaluation.md"}  # here
+RUN |= {"install.md", "huggingface.md", "evaluation.md", "focused.md"}  # here
 RUN |= {"fragments.md", "prediction.md", "conditions.md"}  # by test_fragments, test_prediction and test_asked_values
 NOT_RUN = {
     "scale.md": "needs several processes, a cluster, or hours; test_processes has its commands in small",
@@ -107,7 +107,7 @@ def test_every_command_in_the_documents_has_options_that_exist(name: str) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["huggingface.md", "install.md", "evaluation.md"])
+@pytest.mark.parametrize("name", ["huggingface.md", "install.md", "evaluation.md", "focused.md"])
 def test_every_block_of_the_page_runs(
     name: str, cli: Cli, moses_mini: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,13 +115,14 @@ def test_every_block_of_the_page_runs(
     monkeypatch.setenv("MOLGEN_DATA", str(Path("no-data").absolute()))  # MOSES would be cleaned for minutes
     Path("mine.csv").write_text("smiles\n" + "\n".join(moses_mini[:60]) + "\n")
     Path("samples.smi").write_text("\n".join(moses_mini[60:90]) + "\n")
+    Path("actives.smi").write_text("\n".join(moses_mini[:60]) + "\n")
     little = [part for setting in [*SMALL, "training.epochs=2"] for part in ("--set", setting)]
     if name == "evaluation.md":
         assert cli("train", "mine.csv", "--out", "runs/mine", *little).code == 0
     for line in commands(DOCUMENTS[name]):
         words = shlex.split(line.replace("train moses-mini", "train mine.csv"))
         assert words[0] == "molgen", line
-        words = ["mine.csv" if word == "moses-mini" else word for word in words]
+        words = [{"moses-mini": "mine.csv", "20000": "20"}.get(word, word) for word in words]
         if words[1] == "train":
             words += ["--set", "training.epochs=1"] if "--init" in words else little
         words += ["-n", "60"] if words[1] == "eval" and "runs/mine" in words else []

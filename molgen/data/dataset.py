@@ -16,7 +16,7 @@ from molgen.chem.pool import Workers
 from molgen.chem.smiles import RDKIT_VERSION
 from molgen.config import DataConfig, Section
 from molgen.data.download import data_directory
-from molgen.data.exclusion import held_out_groups, reasons_to_exclude
+from molgen.data.exclusion import excluded_by, held_out_groups, reasons_to_exclude
 from molgen.data.labels import Labels, label_rows
 from molgen.data.rows import Row
 from molgen.data.scaffolds import with_scaffold_groups
@@ -181,6 +181,8 @@ def clean_rows(
     """
     others = [Dropped.of(row, clean.NOT_CHOSEN) for row in rows if not row.chosen]
     rows = [row for row in rows if row.chosen] if others else rows
+    # before what may take minutes: one that is not here ends it
+    answers = [excluded_by(source, config, pattern, workers) for source in config.exclude]
     kept, dropped = _clean(rows, config, longest, pattern, workers, pretrained_tokens)
     lost = Counter(d.reason for d in dropped if d.reason not in (*clean.ALTERED, clean.DUPLICATE))
     reasons = ", ".join(f"{count} {reason}" for reason, count in lost.most_common())
@@ -195,8 +197,8 @@ def clean_rows(
         raise MolgenError(f"{config.source}: no molecule of {len(rows)} is left: {reasons}", hint)
     if 2 * lost.total() > len(rows) and not config.named:
         raise MolgenError(f"{config.source}: more than half of {len(rows)} rows would be dropped: {reasons}", hint)
-    if config.exclude:
-        excluded = reasons_to_exclude(kept, config, pattern, workers)
+    if answers:
+        excluded = reasons_to_exclude(kept, answers, workers)
         gone = {(kept[i][0].source, kept[i][0].number) for i in excluded}
         dropped = [d for d in dropped if d.reason not in clean.ALTERED or (d.source, d.row) not in gone]
         dropped += [Dropped.of(kept[i][0], reason) for i, reason in excluded.items()]

@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,22 +29,26 @@ _KEEP_ALL: dict[str, Any] = {
 }
 
 
-def reasons_to_exclude(
-    kept: Sequence[tuple[Row, str]], config: DataConfig, pattern: str, workers: Workers
-) -> dict[int, str]:
-    """Index → reason, of each row, (row, its group), that `data.exclude` does not allow.
+class Excluded(NamedTuple):
+    """What one source of `data.exclude` does not allow."""
 
-    Raises MolgenError for a source of `data.exclude` that cannot be read, and for a threshold that is no number.
-    """
+    source: str
+    groups: set[str]
+    """Of its molecules."""
+    targets: list[list[Any]]
+    """[SMILES, ECFP4 threshold] of its rows that have one."""
+
+
+def reasons_to_exclude(
+    kept: Sequence[tuple[Row, str]], excluded: Sequence[Excluded], workers: Workers
+) -> dict[int, str]:
+    """Index → reason, of each row, (row, its group), that `data.exclude` does not allow."""
     reasons = dict[int, str]()
-    targets: list[list[Any]] = []
-    for source in config.exclude:
-        groups, similar = _excluded_by(source, config, pattern, workers)
-        targets += similar
+    for source, forbidden, _ in excluded:
         for i, (_, group) in enumerate(kept):
-            if group in groups:
+            if group in forbidden:
                 reasons.setdefault(i, f"{clean.EXCLUDED}: {Path(source).name}")
-    if targets:
+    if targets := [target for source in excluded for target in source.targets]:
         flags = _resembling([row.smiles for row, _ in kept], targets, workers)
         # a salt or a stereoisomer of an excluded molecule would teach the same
         groups = {group for (_, group), flag in zip(kept, flags, strict=True) if flag}
@@ -54,8 +58,11 @@ def reasons_to_exclude(
     return dict(sorted(reasons.items()))
 
 
-def _excluded_by(source: str, config: DataConfig, pattern: str, workers: Workers) -> tuple[set[str], list[list[Any]]]:
-    """(groups of the molecules of a source of `data.exclude`, [SMILES, ECFP4 threshold] of its rows that have one)."""
+def excluded_by(source: str, config: DataConfig, pattern: str, workers: Workers) -> Excluded:
+    """What a source of `data.exclude` does not allow.
+
+    Raises MolgenError if it cannot be read, and for a threshold that is no number.
+    """
     data = DataConfig(source=source) if source in NAMED else DataConfig(source=source, **_KEEP_ALL)
     rows = list(rows_of(data, cells=True))
     targets: list[list[Any]] = []
@@ -65,7 +72,7 @@ def _excluded_by(source: str, config: DataConfig, pattern: str, workers: Workers
     groups, unread = _groups(rows, data, config.rules, pattern, workers, source)
     if unread:
         logger.info(f"data.exclude: {unread:,} of {len(rows):,} rows of {source} cannot be read: they exclude nothing")
-    return groups, targets
+    return Excluded(source, groups, targets)
 
 
 def held_out_groups(rows: Sequence[Row], config: DataConfig, pattern: str, workers: Workers) -> set[str]:
