@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from molgen.errors import MolgenError
+from molgen.errors import MolgenError, did_you_mean
 from molgen.runtime.device import Device, Precision
 from molgen.runtime.files import content_of
 
@@ -512,10 +512,9 @@ def _recipe_text(recipe: str) -> tuple[str, str]:
             raise MolgenError(f"{recipe}: cannot be read: {error}", "give a recipe's name or a YAML file") from None
     known = recipes()
     if recipe not in known:
-        near = difflib.get_close_matches(recipe, known, 1)
         raise MolgenError(
             f"no recipe called {recipe!r}",
-            f"did you mean {near[0]}?" if near else f"recipes: {', '.join(known)}; or a file ending in .yaml",
+            did_you_mean(recipe, known) or f"recipes: {', '.join(known)}; or a file ending in .yaml",
         )
     return f"recipe {recipe}", known[recipe]
 

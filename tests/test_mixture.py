@@ -163,6 +163,15 @@ def ecfp4_similarity(one: str, other: str, bits: bool) -> float:
     return float(DataStructs.TanimotoSimilarity(*prints))
 
 
+def test_what_is_to_be_excluded_is_read_before_anything_is_cleaned(pool: Workers, pattern: str, tmp_path: Path) -> None:
+    source = tmp_path / "own.smi"
+    source.write_text("no molecule\n" * 3)  # the cleaning would refuse it
+    settings = [f"data.source={source}", f"data.exclude=['{tmp_path / 'absent.csv'}']"]
+    data = load_config(None, settings).data
+    with pytest.raises(MolgenError, match="absent"):
+        build_dataset(read_source(data), data, 128, pattern, pool)
+
+
 def test_a_column_of_similarities_excludes_what_is_as_similar(pool: Workers, pattern: str, tmp_path: Path) -> None:
     answers, source = tmp_path / "answers.csv", tmp_path / "mine.smi"
     unlike = ["Brc1ccccc1", "c1ccsc1", "N#CC#N", "FC(F)(F)F", "S=C=S", "Clc1ccncc1"]

@@ -4,14 +4,13 @@ Python's parser reads the text. Only a few kinds of syntax nodes are allowed, an
 """
 
 import ast
-import difflib
 import operator
 import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from molgen.errors import MolgenError
+from molgen.errors import MolgenError, did_you_mean
 
 Value = str | float | bool | None
 
@@ -86,11 +85,10 @@ class Condition:
         columns = list(known)
         for name in self.names:
             if name not in columns:
-                near = difflib.get_close_matches(name, columns, 1)
                 shown = ", ".join(columns[:12]) + (", …" if len(columns) > 12 else "")
                 raise MolgenError(
                     f"{source}: no column {name!r}, which the condition names",
-                    (f"did you mean {near[0]}? " if near else "") + f"columns: {shown or 'none'}",
+                    f"{did_you_mean(name, columns)} columns: {shown or 'none'}".lstrip(),
                 )
 
     def holds(self, values: Mapping[str, Value]) -> bool:

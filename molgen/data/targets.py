@@ -1,6 +1,5 @@
 """What is to be predicted: the columns of a table, or formulas of them, and the checks before a number is believed."""
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from molgen.config import DataConfig
 from molgen.data.columns import listed, plain
 from molgen.data.formula import Formula
 from molgen.data.rows import Row
-from molgen.errors import MolgenError
+from molgen.errors import MolgenError, did_you_mean
 
 _ASSIGNED = re.compile(r"([^=<>!`]{1,60}?)\s*=(?!=)\s*(.+)", re.DOTALL)
 _TAKEN = {
@@ -61,10 +60,9 @@ def parse_targets(config: DataConfig, columns: Sequence[str]) -> list[Target]:
         target = Target(name, formula)
         for column in target.columns:
             if column not in columns:
-                near = difflib.get_close_matches(column, columns, 1)
                 raise MolgenError(
                     f"{config.source}: no column {column!r}, which --target names",
-                    (f"did you mean {near[0]}? " if near else "") + f"columns: {listed(columns) or 'none'}",
+                    f"{did_you_mean(column, columns)} columns: {listed(columns) or 'none'}".lstrip(),
                 )
         if name.lower() in _TAKEN:
             raise MolgenError(

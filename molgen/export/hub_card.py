@@ -66,8 +66,8 @@ def hub_card(run: Run, own_card: str, strings: int, difference: float) -> str:
 
 def _licences(run: Run) -> str:
     data = run.config.data
-    lines = [f"- {text}" for name, text in _LICENCES.items() if name in (data.sources or [data.source])]
-    if any(source not in NAMED for source in data.sources or [data.source]):
+    lines = [f"- {text}" for name, text in _LICENCES.items() if name in data.trained_on]
+    if any(source not in NAMED for source in data.trained_on):
         lines.append("- a file of the author's own: molgen does not know its licence")
     lines.append("- the program that made the model, molgen: MIT")
     lines.append(

@@ -4,7 +4,6 @@ An objective is a YAML file, checked like a configuration, or a preset such as `
 """
 
 import builtins
-import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ from molgen.chem.oracles import FORMULA, counts_of
 from molgen.chem.smiles import parse
 from molgen.config import Section, first_problem, parse_yaml
 from molgen.data.download import pmo_models
-from molgen.errors import MolgenError
+from molgen.errors import MolgenError, did_you_mean
 from molgen.optimize.transforms import Transform
 from molgen.runtime.files import content_of
 
@@ -299,9 +298,9 @@ def load_objective(name: str | os.PathLike[str] | Mapping[str, Any], raw: bool =
         text = content_of(Path(text_name), _MOST_BYTES, follow=True).decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        near = difflib.get_close_matches(text_name, presets(), 1)
-        known = f"did you mean {near[0]}?" if near else f"presets: {', '.join(presets()[:4])}, … (docs/optimize.md)"
-        raise MolgenError(f"{text_name}: no preset, and cannot be read as a file: {reason}", known) from None
+        known = presets()
+        hint = did_you_mean(text_name, known) or f"presets: {', '.join(known[:4])}, … (docs/optimize.md)"
+        raise MolgenError(f"{text_name}: no preset, and cannot be read as a file: {reason}", hint) from None
     return _validated(parse_yaml(text, text_name), text_name, raw)
 
 
@@ -311,9 +310,7 @@ def _nearest(error: ValidationError) -> str:
     if first["type"] != "extra_forbidden":
         return ""
     sections: tuple[type[Section], ...] = (Objective, Stage, Component, Transform, Prepare)
-    known = {key for section in sections for key in section.model_fields}
-    near = difflib.get_close_matches(str(first["loc"][-1]), sorted(known), 1)
-    return f"did you mean {near[0]}?" if near else ""
+    return did_you_mean(str(first["loc"][-1]), sorted({key for section in sections for key in section.model_fields}))
 
 
 def _validated(values: Any, name: str, raw: bool) -> Objective:

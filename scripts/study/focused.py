@@ -30,8 +30,8 @@ from molgen.chem.pool import Workers, workers
 from molgen.chem.smiles import quiet
 from molgen.data.download import fetch
 from molgen.data.parents import parent_smiles
-from molgen.data.sources import reference_smiles
 from molgen.generation.generator import MoleculeGenerator
+from molgen.optimize.benchmarks import knowledge
 from molgen.runs import REPORT, STATE, Run, find_run
 from recovery import CUT, LEAST_CORE, MOST, pieces
 
@@ -86,7 +86,9 @@ def study(
     """The figures of one target; `of_prior` are the parents of the prior's samples."""
     parents = parent_smiles([row["smiles"] for row in rows], pool)
     written = dict(zip(parents, (row["smiles"] for row in rows), strict=True))
-    known = known_to(options.prior, [parent for parent in written if parent])
+    if (is_known := knowledge(find_run(options.prior), pool)) is None:
+        raise SystemExit(f"{options.prior}: what it was trained on is not here")
+    known = sum(is_known([parent for parent in written if parent]))
     actives = sorted({p for p, row in zip(parents, rows, strict=True) if p and 9 + float(row["y"]) >= ACTIVE})
     tuning, held_out = halves(actives, options.seed)
     folder = options.out / f"{target}-{options.seed}"
@@ -126,17 +128,6 @@ def study(
             "bins": np.histogram(nearest[at], BINS)[0].tolist(),
         }
     return figures
-
-
-def known_to(prior: str, parents: Sequence[str]) -> int:
-    """How many of these parents the run was trained on, by the keys that it carries, or as MOSES' own."""
-    run = find_run(prior)
-    moses = set(reference_smiles("moses", "train"))
-    if run.parents is not None:
-        return int(run.parents.known(parents, moses).sum())
-    if run.config.data.source != "moses":
-        raise SystemExit(f"{prior}: what it was trained on is not known")
-    return len(moses & set(parents))
 
 
 def halves(actives: Sequence[str], seed: int) -> tuple[list[str], list[str]]:

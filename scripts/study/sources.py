@@ -2,24 +2,18 @@
 
     python scripts/study/sources.py runs/only-zinc druglike --split test
 
-The molecules are those that the first run holds out. Those that another run knows, by the keys that a run of the
-package carries, are left out and counted, and so are those with a token that one of the runs lacks, or too long for
-one. Beside each mean is its standard error, and the paired difference to the first run. Whether a run of one's own was
-trained on them is for the caller to know.
+The molecules are those that the first run holds out. Those whose parent another run was trained on are left out and
+counted, and so are those with a token that one of the runs lacks, or too long for one. Beside each mean is its standard
+error, and the paired difference to the first run.
 """
 
 import argparse
-from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
-
-from molgen.chem.pool import Workers, workers
+from molgen.chem.pool import workers
 from molgen.data.batches import Corpus
-from molgen.data.parents import parent_smiles
-from molgen.data.sources import reference_smiles
 from molgen.model.likelihood import likelihood, paired_difference
-from molgen.runs import Run, find_run
+from molgen.optimize.benchmarks import knowledge
+from molgen.runs import find_run
 from molgen.runtime.device import choose_device
 
 
@@ -33,8 +27,11 @@ def main() -> None:
     every = runs[0].split(options.split)
     looked_at = every[:: max(1, -(-len(every) // options.most))]
     with workers() as pool:
-        unknown = ~known_to_any(runs, looked_at, pool)
-    held_out = [smiles for smiles, is_unknown in zip(looked_at, unknown, strict=True) if is_unknown]
+        held_out = looked_at
+        for run in runs[1:]:
+            if (is_known := knowledge(run, pool)) is None:
+                raise SystemExit(f"{run.path}: what it was trained on is not here")
+            held_out = [one for one, known in zip(held_out, is_known(held_out), strict=True) if not known]
     encoded = [[run.tokenizer.encode(smiles) for run in runs] for smiles in held_out]
     readable = [
         ids
@@ -43,7 +40,7 @@ def main() -> None:
     ]
     print(
         f"{runs[0].path.name}, {options.split}: {len(looked_at):,} of {len(every):,} molecules, {len(held_out):,} that "
-        f"no run is known to have seen, {len(readable):,} that every run can read"
+        f"no other run has seen, {len(readable):,} that every run can read"
     )
     device = choose_device("auto")
     found = []
@@ -56,17 +53,6 @@ def main() -> None:
             difference, error = paired_difference(nll.nll, found[0].nll)
             line += f"  less the first: {difference:+.3f} ± {error:.3f}"
         print(line, flush=True)
-
-
-def known_to_any(runs: Sequence[Run], smiles: Sequence[str], pool: Workers) -> npt.NDArray[np.bool_]:
-    """(n,) whether one of the runs carries the key of the molecule's parent."""
-    parents = parent_smiles(smiles, pool)
-    known = np.zeros(len(smiles), bool)
-    for run in runs:
-        if run.parents is not None:
-            moses = reference_smiles("moses", "train") if "moses" in run.config.data.trained_on else []
-            known |= run.parents.known(parents, set(moses))
-    return known
 
 
 if __name__ == "__main__":
