@@ -170,8 +170,12 @@ def random_batches(positions: Rows, batch_size: int, rng: np.random.Generator) -
     The gradients of a step's parts are added, so the parts only reduce the padding, which would else be two thirds.
     """
     order = rng.permutation(len(positions))
-    steps = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    return [np.array_split(rows[np.argsort(positions[rows])], min(4, len(rows))) for rows in steps]
+    return [similar_parts(order[i : i + batch_size], positions) for i in range(0, len(order), batch_size)]
+
+
+def similar_parts(rows: Rows, positions: Rows) -> list[Rows]:
+    """Up to four parts of these rows with molecules of similar length; `positions` has the lengths of all rows."""
+    return np.array_split(rows[np.argsort(positions[rows], kind="stable")], min(4, len(rows)))
 
 
 def bucketed_batches(positions: Rows, batch_size: int, rng: np.random.Generator) -> list[list[Rows]]:

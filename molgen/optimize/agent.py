@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from molgen.config import TrainingConfig
-from molgen.data.batches import Batch, Corpus, Rows
+from molgen.data.batches import Batch, Corpus, Rows, similar_parts
 from molgen.generation.decode import SamplingParams, complete
 from molgen.generation.growth import Growth
 from molgen.machine import Runtime
 from molgen.model.decoder import Decoder
 from molgen.model.likelihood import token_nll
 from molgen.optimize.settings import LearnerConfig
+from molgen.runtime.device import autocast
 from molgen.runtime.threads import shared_threads, worker_threads
 from molgen.tokenizer import BOS, PAD, RANDOM, SmilesTokenizer
 from molgen.training.optim import build_optimizer
@@ -23,7 +24,7 @@ from molgen.training.resume import TrainerState
 from molgen.training.step import Step
 
 _CLIP_NORM = 1.0
-_FOR_DISTANCE = 64  # strings
+_FOR_DISTANCE = 32  # strings per round, of which a curve has a hundred
 
 
 class Lesson(NamedTuple):
@@ -122,10 +123,10 @@ class Agent:
         starts = [self.start(lesson.random) for lesson in readable]
         corpus = Corpus.of(encoded, len(self.tokenizer), starts)
         self._rewards = torch.tensor([lesson.reward for lesson in readable], device=self._runtime.device)
-        rows = np.argsort(corpus.positions, kind="stable")
+        parts = similar_parts(np.arange(len(corpus)), corpus.positions)
         no_dropout = np.random.default_rng(0)  # the agent is in evaluation mode, so the seeds of shards are not used
         with self._step.threads():
-            self._step(self._step.shards(corpus, [rows], no_dropout), len(readable))
+            self._step(self._step.shards(corpus, parts, no_dropout), len(readable))
 
     def _loss(self, model: nn.Module, batch: Batch, rows: Rows) -> Tensor:
         """(ln p_prior + σ · reward − ln p_agent)², summed over molecules: REINVENT's loss (Olivecrona et al. 2017)."""
@@ -142,6 +143,10 @@ class Agent:
         if not encoded:
             return float("nan")
         corpus = Corpus.of(encoded, len(self.tokenizer))
-        batch = corpus.batch(np.arange(len(corpus)), self._runtime.device)
-        nll = [token_nll(model(batch.inputs), batch.targets).sum(dim=1).mean() for model in (self.prior, self.model)]
-        return float(nll[0] - nll[1])
+        difference = 0.0
+        with autocast(self._training.precision, self._runtime.device):
+            for rows in similar_parts(np.arange(len(corpus)), corpus.positions):
+                batch = corpus.batch(rows, self._runtime.device)
+                of_prior, of_agent = (token_nll(m(batch.inputs), batch.targets).sum() for m in (self.prior, self.model))
+                difference += float(of_prior - of_agent)
+        return difference / len(corpus)
