@@ -23,6 +23,7 @@ from molgen.errors import MolgenError
 from molgen.generation.generator import MoleculeGenerator
 from molgen.machine import Runtime
 from molgen.model.build import build_model
+from molgen.optimize import objective as score_of
 from molgen.optimize.components import Component, load_objective
 from molgen.optimize.setup import _predictions as component_values
 from molgen.prediction import figures, intervals
@@ -394,6 +395,25 @@ def test_an_objective_may_ask_a_run_for_a_prediction_and_its_interval(joint_run:
         component_values(Component(**values | {"target": "logd"}), predictor)  # type: ignore[arg-type]
     with pytest.raises(MolgenError, match="several targets"):
         component_values(Component(**values | {"target": None}), predictor)  # type: ignore[arg-type]
+
+
+def test_a_class_and_qed_are_scores_as_they_are_and_a_predicted_value_needs_a_range(
+    cli: Cli, joint_run: Run, tmp_path: Path
+) -> None:
+    asked = tmp_path / "asked.yaml"
+    lines = f"components:\n  - property: qed\n  - {{model: {joint_run.path}, target: hit}}\n"
+    asked.write_text(lines)
+    tried = cli("optimize", "moses-small", "--objective", asked, "--dry-run")
+    rows = [line.split("\t") for line in tried.out.splitlines()]
+    assert rows[0][:4] == ["smiles", "total", "qed", "hit"]
+    for _, total, qed, hit, *_ in rows[1:]:
+        assert float(total) == pytest.approx(math.sqrt(float(qed) * float(hit)), rel=1e-2)
+    asked.write_text(lines + f"  - {{model: {joint_run.path}, target: potency}}\n")
+    refused = cli("optimize", "moses-small", "--objective", asked, "--dry-run")
+    assert refused.code == 2
+    assert "potency: a raw number needs a transform; its values are" in refused.err
+    with pytest.raises(MolgenError, match="potency: a raw number"):
+        score_of(str(asked))
 
 
 def test_a_resumed_joint_training_ends_with_the_same_weights(tmp_path: Path, moses_mini: list[str]) -> None:

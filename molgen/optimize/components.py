@@ -128,8 +128,11 @@ class Component(Section):
 
     @builtins.property
     def is_raw(self) -> bool:
-        """Whether it is a number of any size, for which no transform says what is good."""
-        return self.kind in UNBOUNDED and self.transform is None
+        """Whether it is a number of any size, for which no transform says what is good.
+
+        A `model` is not: only its run knows whether it predicts a value or a probability.
+        """
+        return self.kind in UNBOUNDED and self.property != "qed" and self.transform is None
 
     @builtins.property
     def sees_stereo(self) -> bool:
@@ -165,7 +168,7 @@ class Component(Section):
 
 
 KINDS = ("property", "similarity", "smarts", "element", "isomer", "learned", "likelihood", "model", "scorer")
-UNBOUNDED = ("property", "element", "likelihood", "model")
+UNBOUNDED = ("property", "element", "likelihood")
 
 
 class Stage(Section):

@@ -41,6 +41,7 @@ from molgen.optimize.setup import (
     given_config,
     judging,
     molecules_of_prior,
+    predicts_value,
     saved_config,
     starting_model,
 )
@@ -119,6 +120,9 @@ def objective(name: Named | None = None, **settings: Any) -> Callable[[Sequence[
     options = OptimizeOptions(objective=name, **settings)
     scorer = scorer_of(options)
     asked = objective_of(options, scorer)
+    for label, component in asked.columns.items():
+        if predicts_value(component):
+            raise MolgenError(f"{label}: a raw number needs a transform", "such as transform: {rising: [5, 9]}")
     workers = shared_workers()
 
     def scores(smiles: Sequence[str]) -> list[float]:

@@ -29,7 +29,7 @@ from molgen.optimize.request import alerts_of, objective_of
 from molgen.optimize.search import SearchState
 from molgen.optimize.settings import PRESETS, OptimizeConfig, ScorerConfig
 from molgen.prediction.predictor import RunPredictor
-from molgen.runs import CONDITIONS, MOLECULES, OPTIMIZE, PARENTS, REPORT, STATE, Run, create_run
+from molgen.runs import CONDITIONS, MOLECULES, OPTIMIZE, PARENTS, REPORT, STATE, Run, create_run, find_run
 from molgen.runtime.files import content_of, write_atomically
 from molgen.tokenizer import SmilesTokenizer
 from molgen.training.finetune import initial_model
@@ -260,13 +260,21 @@ def _predictions(component: Component, predictor: RunPredictor) -> Callable[[Seq
 def check_raw(asked: Objective, agent: Agent, judge: Judge) -> None:
     """Raises MolgenError for a number without a transform, with its values for molecules of the prior."""
     for label, component in asked.columns.items():
-        if component.is_raw:
+        if component.is_raw or predicts_value(component):
             low, high, seen = _spread(label, component, agent, judge)
             line = f"[{low:.4g}, {high:.4g}]"
             raise MolgenError(
                 f"{label}: a raw number needs a transform; its values are {seen}",
                 f"name the range that matters: transform: {{rising: {line}}}, or falling if low is good",
             )
+
+
+def predicts_value(component: Component) -> bool:
+    """Whether it is a run's prediction of a value, without a transform; that of a class is a probability."""
+    if component.model is None or component.transform is not None:
+        return False
+    targets = find_run(component.model).report.get("prediction", [])
+    return not all(one["is_class"] for one in targets if component.target in (None, one["name"]))
 
 
 def _check_scorer(asked: Objective, agent: Agent, judge: Judge) -> None:
