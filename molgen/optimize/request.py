@@ -59,7 +59,10 @@ def objective_of(options: OptimizeOptions, scorer: Scorer | None, raw: bool = Fa
     stages = values.get("stages") or [values]
     components = [component for stage in stages for component in stage["components"] if component.get("scorer")]
     if scorer is not None and not components:
-        raise MolgenError("the objective has no component `scorer: true`, but a scorer is named", "leave it out")
+        raise MolgenError(
+            "the objective has no component `scorer: true`, but a scorer is named",
+            "add `- scorer: true` to its components, or leave the scorer out",
+        )
     if (transform := _range(options)) is not None:
         if not components:
             raise MolgenError("--minimise, --maximise: the objective has no `scorer: true`", "leave it out")
