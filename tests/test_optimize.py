@@ -396,6 +396,14 @@ def test_a_search_that_a_failing_scorer_stopped_asks_again_when_it_goes_on(tmp_p
     assert failed <= {row["canonical"] for row in rows[len(stopped) :] if row["total"]}
 
 
+def test_a_scorer_that_gives_one_value_for_many_molecules_is_told_so_before_the_search(cli: Cli) -> None:
+    Path("scores.py").write_text("def first(smiles):\n    return [0.5]\n", encoding="utf-8")
+    done = cli("optimize", "moses-small", "--objective", "scores.py:first", "--out", "r")
+    assert done.code == 2
+    assert "score has no number for 32 molecules: gave 1 values for 32 molecules" in done.err
+    assert not Path("r").exists()
+
+
 def test_raw_numbers_need_a_range_and_the_spread_is_shown(cli: Cli, tmp_path: Path) -> None:
     done = cli("optimize", "moses-small", "--command", command(tmp_path, LETTERS), "--out", "r")
     assert done.code == 2

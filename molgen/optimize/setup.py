@@ -294,9 +294,10 @@ def _spread(label: str, component: Component, agent: Agent, judge: Judge) -> tup
     """Lowest and highest value for molecules of the prior, and these in words. Raises MolgenError if none has one."""
     smiles = molecules_of_prior(agent, judge, _SPREAD)
     stage = Stage(mean="arithmetic", components=[component])  # which is defined for negative numbers
-    values = sorted(raw for judged in judge(smiles, stage) for raw in judged.raw if raw == raw)
+    found = list(judge(smiles, stage))
+    values = sorted(raw for judged in found for raw in judged.raw if raw == raw)
     if not values:
-        problem = next(judged.problem for judged in judge(smiles[:1], stage))
+        problem = next((judged.problem for judged in found if judged.problem), "not a number")
         raise MolgenError(f"{label} has no number for {len(smiles)} molecules: {problem}", "try it by hand")
     low, high = values[0], values[-1]
     median = values[len(values) // 2]
