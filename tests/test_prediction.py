@@ -204,6 +204,25 @@ def test_too_few_held_out_molecules_give_no_intervals_and_it_is_said(cli: Cli) -
     assert "no intervals of y" in refused.err
 
 
+def test_a_target_that_no_predictor_knows_better_than_its_mean_is_said_by_train_and_predict(
+    cli: Cli, moses_mini: list[str]
+) -> None:
+    # what is true of the training molecules is wrong for the others, around the same mean
+    split = ["validation" if i % 5 == 0 else "test" if i % 5 == 1 else "train" for i in range(N)]
+    middle = float(np.mean([potency(smiles) for smiles in moses_mini[:N]]))
+    rows = [
+        f"{smiles},{potency(smiles) if part == 'train' else 2 * middle - potency(smiles):.3f},{part}"
+        for smiles, part in zip(moses_mini[:N], split, strict=True)
+    ]
+    Path("turned.csv").write_text("SMILES,y,split\n" + "\n".join(rows) + "\n")
+    done = cli("train", "turned.csv", "--target", "y", "--out", "r", "--set", "training.epochs=1")
+    assert done.code == 0, done.err
+    said = "is no better than the mean of the training molecules (RMSE "
+    assert said in done.err
+    assert said in cli("predict", "turned.csv", "r").err
+    assert "no better than the mean of the training molecules" in Path("r/README.md").read_text()
+
+
 def test_venn_abers_bounds_hold_the_probability_and_are_close_with_many_molecules() -> None:
     random = np.random.default_rng(0)
     scores = random.random(4_000)

@@ -109,6 +109,8 @@ def account(target: stored.TargetModel, coverage: float) -> list[str]:
             f"{target.name}: {best} predicts better than the joint model; `predict` takes {target.chosen} "
             "(--predictor joint takes the model)"
         )
+    if doubt := target.doubt(target.chosen):
+        lines.append(doubt)
     if target.lacks_intervals(target.chosen):
         least = intervals.fewest_for(coverage)
         lines.append(

@@ -73,6 +73,9 @@ class RunPredictor:
         self._training = sum(m.split == "train" for m in molecules)
         self.kinds = {target.name: self._kind(target, kind) for target in self._about.targets}
         """What predicts each target."""
+        for target in self._about.targets:
+            if doubt := target.doubt(self.kinds[target.name]):
+                logger.warning(doubt)
         for name in filter(self.lacks_intervals, self.kinds):
             logger.info(f"{name}: no intervals: too few molecules were held out")
 

@@ -70,6 +70,17 @@ class TargetModel(Section):
         """Whether too few molecules were held out for an interval around what this kind predicts; of a class never."""
         return not self.is_class and kind not in self.calibrations
 
+    def doubt(self, kind: str) -> str:
+        """A line for people if this kind was no better on validation than the mean of the training molecules, or ""."""
+        error, baseline = self.errors.get(kind), self.errors.get("baseline")
+        if error is None or baseline is None or error < baseline:
+            return ""
+        measure = "cross-entropy" if self.is_class else "RMSE"
+        return (
+            f"{self.name}: {kind} is no better than the mean of the training molecules ({measure} {error:.3f} and "
+            f"{baseline:.3f} on {self.validation:,} validation molecules): do not rely on its predictions"
+        )
+
     @property
     def similarity_bins(self) -> list[Bin]:
         """Held-out molecules by their similarity to training molecules."""
