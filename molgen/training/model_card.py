@@ -151,8 +151,8 @@ def _predictions(targets: Sequence[Mapping[str, Any]], config: Config) -> str:
             f"measured, {target['censored']:,} with a bound; {measure} on {target['validation']:,} validation "
             f"molecules: {errors}; taken: {target['chosen']}"
         )
-        if target["errors"].get(target["chosen"], -math.inf) >= target["errors"].get("baseline", math.inf):
-            lines.append("  - no better than the mean of the training molecules (`baseline`): do not rely on it")
+        if doubt := target.get("doubt"):
+            lines.append(f"  - {doubt}")
         if target["noise"] is not None:
             lines.append(f"  - replicates: pooled standard deviation {target['noise']:.3f}, the noise floor")
         if target["too_far"] is not None:

@@ -119,8 +119,8 @@ def _of_conditions(run: Run, data: TrainingData, best: Decoder, runtime: Runtime
 
 
 def _about_target(target: TargetModel) -> dict[str, Any]:
-    has_intervals = not target.lacks_intervals(target.chosen)
-    return target.model_dump(exclude={"calibrations"}) | {"has_intervals": has_intervals}
+    more = {"has_intervals": not target.lacks_intervals(target.chosen), "doubt": target.doubt(target.chosen)}
+    return target.model_dump(exclude={"calibrations"}) | more
 
 
 def _write_report(
