@@ -190,6 +190,7 @@ def test_too_few_held_out_molecules_give_no_intervals_and_it_is_said(cli: Cli) -
     Path("few.csv").write_text("SMILES,y\n" + "".join(f"{one},{len(one)}\n" for one in names))
     done = cli("train", "few.csv", "--target", "y", "--out", "r", "--set", "training.epochs=1", *keeps)
     assert done.code == 0, done.err
+    assert "y: no neighbours: too few training molecules, they take 10 with a value" in done.err
     assert "y: no intervals: a coverage of 90% takes 9 held-out molecules with a value" in done.err
     assert "(none of `y`: too few held-out molecules)" in Path("r/README.md").read_text()
     predicted = cli("predict", "few.csv", "r")

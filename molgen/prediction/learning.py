@@ -29,8 +29,8 @@ Indices = npt.NDArray[np.int64]
 _TUNING_FOLDS, _FOLDS, _TUNING_TREES = 3, 5, 50
 _MOST_IN_TUNING, _MOST_IN_FOLDS = 1_500, 3_000
 _MOSTLY = 0.8
-_FEWEST = 10
-"""Molecules with a value that a neighbour is fitted to."""
+_FEWEST, _FEWEST_OF_CLASS = 10, 5
+"""Molecules with a value that a neighbour is fitted to; of each of two classes."""
 _SHARES = np.linspace(0, 1, 11)  # of the joint model in the mean
 
 
@@ -109,6 +109,9 @@ def account(target: stored.TargetModel, coverage: float) -> list[str]:
             f"{target.name}: {best} predicts better than the joint model; `predict` takes {target.chosen} "
             "(--predictor joint takes the model)"
         )
+    if not target.settings:
+        least = f"{_FEWEST_OF_CLASS} of each class" if target.is_class else f"{_FEWEST} with a value"
+        lines.append(f"{target.name}: no neighbours: too few training molecules, they take {least}")
     if doubt := target.doubt(target.chosen):
         lines.append(doubt)
     if target.lacks_intervals(target.chosen):
@@ -204,7 +207,9 @@ class Comparison:
         rows = training
         if len(rows) > _MOST_IN_TUNING:
             rows = np.sort(np.random.default_rng(0).permutation(rows)[:_MOST_IN_TUNING])
-        if len(rows) < _FEWEST or (self.is_class and min(np.bincount(self.values[rows].astype(int), minlength=2)) < 5):
+        if len(rows) < _FEWEST or (
+            self.is_class and min(np.bincount(self.values[rows].astype(int), minlength=2)) < _FEWEST_OF_CLASS
+        ):
             return {}, (rows, {})
         best: dict[Kind, int] = {}
         predictions: dict[Kind, Values] = {}
