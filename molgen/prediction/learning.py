@@ -110,8 +110,8 @@ def account(target: stored.TargetModel, coverage: float) -> list[str]:
             "(--predictor joint takes the model)"
         )
     if not target.settings:
-        least = f"{_FEWEST_OF_CLASS} of each class" if target.is_class else f"{_FEWEST} with a value"
-        lines.append(f"{target.name}: no neighbours: too few training molecules, they take {least}")
+        number = f"{_FEWEST_OF_CLASS} of each class" if target.is_class else f"{_FEWEST} with a value"
+        lines.append(f"{target.name}: no neighbours: too few training molecules, they take {number}")
     if doubt := target.doubt(target.chosen):
         lines.append(doubt)
     if target.lacks_intervals(target.chosen):
