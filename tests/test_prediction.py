@@ -426,6 +426,7 @@ def test_a_class_and_qed_are_scores_as_they_are_and_a_predicted_value_needs_a_ra
     tried = cli("optimize", "moses-small", "--objective", asked, "--dry-run")
     rows = [line.split("\t") for line in tried.out.splitlines()]
     assert rows[0][:4] == ["smiles", "total", "qed", "hit"]
+    assert len(rows) == 11
     for _, total, qed, hit, *_ in rows[1:]:
         assert float(total) == pytest.approx(math.sqrt(float(qed) * float(hit)), rel=1e-2)
     asked.write_text(lines + f"  - {{model: {joint_run.path}, target: potency}}\n")
